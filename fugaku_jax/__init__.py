@@ -1,0 +1,1 @@
+"""Train language models on CPU supercomputers with JAX, the successor of what trained Fugaku-LLM."""

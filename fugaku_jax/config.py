@@ -1,0 +1,273 @@
+"""A run as data: frozen dataclasses whose values are checked when they are made.
+
+A recipe in `configs/` returns a `Config`; the command line overrides single fields of it.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fugaku_jax.errors import InputError
+
+
+def _require(condition: bool, path: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise InputError(f"{path} is {value!r}, but it must be {allowed}.")
+
+
+def _require_positive(section: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _require(value > 0, f"{prefix}.{name}", value, "greater than 0")
+
+
+def _require_fraction(section: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _require(0 <= value < 1, f"{prefix}.{name}", value, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a GPT-2 decoder."""
+
+    vocab_size: int
+    """Tokens that may have probability: at least the tokenizer's pieces."""
+    n_layers: int
+    """Transformer blocks (L)."""
+    d_model: int
+    """Width of the residual stream (D)."""
+    n_heads: int
+    """Attention heads (H); must divide `d_model`."""
+    sequence_length: int
+    """Tokens a sample holds, and learned positions the model has (T)."""
+    d_ff: int | None = None
+    """Width of the feed-forward layer (F); 4 x `d_model` if not given."""
+    dropout: float = 0.0
+    """Probability of dropping an element of a hidden state."""
+    attention_dropout: float = 0.0
+    """Probability of dropping an attention weight."""
+    init_std: float = 0.02
+    """Standard deviation of initial weights; output projections get it divided by sqrt(2 L)."""
+    layer_norm_epsilon: float = 1e-5
+    """Added to the variance in layer normalisation."""
+    vocab_multiple: int = 128
+    """The embedding gets rows up to a multiple of this; the padding never gets probability."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "model", "vocab_size", "n_layers", "d_model", "n_heads", "sequence_length"
+        )
+        _require_positive(self, "model", "init_std", "layer_norm_epsilon", "vocab_multiple")
+        _require_fraction(self, "model", "dropout", "attention_dropout")
+        _require(self.d_ff is None or self.d_ff > 0, "model.d_ff", self.d_ff, "greater than 0")
+        if self.d_model % self.n_heads:
+            raise InputError(
+                f"model.n_heads is {self.n_heads}, but it must divide model.d_model, "
+                f"which is {self.d_model}."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head (K)."""
+        return self.d_model // self.n_heads
+
+    @property
+    def feed_forward(self) -> int:
+        """Width of the feed-forward layer (F)."""
+        return self.d_ff or 4 * self.d_model
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding (V): `vocab_size` rounded up to `vocab_multiple`."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the tokens come from."""
+
+    store: str = "builtin"
+    """Path or TensorStore URL of a token store, or `builtin` for the generated corpus."""
+    seed: int = 1234
+    """Seed of the order of samples."""
+    reset_at_document: bool = False
+    """Whether attention and positions start anew after an end-of-document token."""
+    prefetch: int = 2
+    """Batches read ahead of the step."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.store), "data.store", self.store, "a path, a URL or `builtin`")
+        _require_positive(self, "data", "prefetch")
+        _require(self.seed >= 0, "data.seed", self.seed, "at least 0")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule, which is counted in tokens."""
+
+    learning_rate: float
+    """Peak learning rate."""
+    min_learning_rate: float = 0.0
+    """Learning rate at the end of the decay."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """`cosine` over tokens, or `wsd`: warm-up, stable, linear decay."""
+    warmup_tokens: int = 0
+    """Tokens of the linear warm-up."""
+    decay_tokens: int | None = None
+    """Cosine: tokens at which the decay ends. WSD: tokens of the final decay (a tenth of the run
+    if not given). Not given with cosine: all tokens of the run."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices; biases and norms have none."""
+    clip: float = 1.0
+    """Largest global norm of the gradient; 0 for no clipping."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "optimizer", "learning_rate", "epsilon")
+        _require_fraction(self, "optimizer", "beta1", "beta2")
+        for name in ("min_learning_rate", "warmup_tokens", "weight_decay", "clip"):
+            value = getattr(self, name)
+            _require(value >= 0, f"optimizer.{name}", value, "at least 0")
+        decay = self.decay_tokens
+        _require(decay is None or decay > 0, "optimizer.decay_tokens", decay, "greater than 0")
+        _require(
+            self.min_learning_rate <= self.learning_rate,
+            "optimizer.min_learning_rate",
+            self.min_learning_rate,
+            f"at most optimizer.learning_rate, {self.learning_rate!r}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop: how much, how precisely, and what is shown on the way."""
+
+    steps: int
+    """Optimizer steps of the run."""
+    batch_size: int
+    """Samples a step (B), over all micro-batches and devices."""
+    micro_batches: int = 1
+    """Parts a batch is split into, whose gradients are accumulated; must divide `batch_size`."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; master weights are fp32 always. fp16 scales
+    the loss dynamically."""
+    remat: Literal["none", "attention", "block"] = "attention"
+    """What a block recomputes in the backward pass rather than keeps."""
+    z_loss: float = 0.0
+    """Weight of the squared log-partition added to the loss; 0 for none."""
+    seed: int = 1234
+    """Seed of initial weights and dropout."""
+    validate_every: int = 100
+    """Steps between validations; 0 for none but the last."""
+    validation_tokens: int = 65_536
+    """Most held-out tokens of a domain that a validation reads."""
+    sample_every: int = 0
+    """Steps between samples of generated text; 0 for none but the last."""
+    sample_tokens: int = 64
+    """Tokens a sample has; 0 for no samples at all."""
+    prompts: tuple[str, ...] = ("むかしむかし、", "In the beginning")
+    """Prompts of the samples."""
+    stop_after: int | None = None
+    """Stop after this many steps of this session, saved, with exit code 75, as a time limit
+    would."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "training", "steps", "batch_size", "micro_batches")
+        for name in ("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"):
+            value = getattr(self, name)
+            _require(value >= 0, f"training.{name}", value, "at least 0")
+        _require_positive(self, "training", "validation_tokens")
+        stop = self.stop_after
+        _require(stop is None or stop > 0, "training.stop_after", stop, "greater than 0")
+        _require(
+            self.batch_size % self.micro_batches == 0,
+            "training.micro_batches",
+            self.micro_batches,
+            f"a divisor of training.batch_size, {self.batch_size}",
+        )
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """How often the run is saved and what is kept."""
+
+    every: int = 250
+    """Steps between checkpoints; the last step is always saved."""
+    keep: int = 2
+    """Latest checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "checkpoint", "every", "keep")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a run."""
+
+    model: ModelConfig
+    """The shape of the model."""
+    optimizer: OptimizerConfig
+    """AdamW and its schedule."""
+    training: TrainingConfig
+    """Steps, batch and precision."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The token store and its order."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Saving and retention."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step learns from."""
+        return self.training.batch_size * self.model.sequence_length
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the whole run."""
+        return self.training.steps * self.tokens_per_step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested dictionaries that JSON can hold."""
+        as_dict = dataclasses.asdict(self)
+        as_dict["training"]["prompts"] = list(self.training.prompts)
+        return as_dict
+
+
+def flat_fields(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to `{"model.n_layers": 4, ...}`."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            flat |= flat_fields(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def config_from_dict(nested: dict[str, Any]) -> Config:
+    """Rebuild a `Config` from what `Config.to_dict` gave.
+
+    Raises:
+        InputError: a field is unknown, missing or has a value that is not allowed.
+    """
+    types = {
+        "model": ModelConfig,
+        "optimizer": OptimizerConfig,
+        "training": TrainingConfig,
+        "data": DataConfig,
+        "checkpoint": CheckpointConfig,
+    }
+    sections = dict(nested)
+    try:
+        training = dict(sections["training"])
+        training["prompts"] = tuple(training.get("prompts", ()))
+        sections["training"] = training
+        return Config(**{name: types[name](**section) for name, section in sections.items()})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"The configuration does not fit this version's fields: {error}.") from error

@@ -1,0 +1,134 @@
+"""Cross-entropy fused with the logits product, a chunk of positions at a time.
+
+The logits of a whole batch, `[B, T, V]`, would be the largest array of the step by far. Here a
+chunk of positions gets its logits, its loss and, when gradients are asked for, its gradients at
+once; only the gradients of the hidden states and of the embedding outlive the chunk. The backward
+pass then has nothing to recompute.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+CHUNK_BYTES = 1 << 27
+"""Most bytes of fp32 logits that one chunk may take on a device."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def cross_entropy(
+    hidden: Float[Array, "B T D"],
+    embedding: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    vocab_size: int,
+    z_loss: float = 0.0,
+) -> Float[Array, ""]:
+    """Sum the weighted cross-entropy, in nats, of `softmax(hidden @ embedding.T)` and `targets`.
+
+    Rows of the embedding from `vocab_size` on are padding: they have no probability.
+
+    Args:
+        hidden: states after the last normalisation; their type is that of the product.
+        embedding: the tied output matrix, in fp32 (converted a chunk at a time).
+        weights: what each position counts; 0 leaves it out.
+        z_loss: weight of `log(Z)^2`, which keeps the partition function Z near 1
+            (Chowdhery et al., "PaLM", 2022, section 5).
+    """
+    chunks = _split(hidden, embedding, targets, weights)
+
+    def add_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        h, t, w = chunk
+        loss, _ = _chunk_loss(h, embedding, t, w, vocab_size, z_loss)
+        return total + loss, None
+
+    return jax.lax.scan(add_chunk, jnp.zeros((), jnp.float32), chunks)[0]
+
+
+def _forward(
+    hidden: Array, embedding: Array, targets: Array, weights: Array, vocab_size: int, z_loss: float
+) -> tuple[Array, tuple[Array, Array]]:
+    def add_chunk(
+        carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], Array]:
+        total, d_embedding = carry
+        h, t, w = chunk
+        loss, d_logits = _chunk_loss(h, embedding, t, w, vocab_size, z_loss)
+        d_logits = d_logits.astype(h.dtype)
+        d_h = jnp.einsum(
+            "btv,vd->btd",
+            d_logits,
+            embedding.astype(h.dtype),
+            preferred_element_type=jnp.float32,
+            out_sharding=jax.typeof(h).sharding,
+        )
+        d_embedding += jnp.einsum(
+            "btv,btd->vd",
+            d_logits,
+            h,
+            preferred_element_type=jnp.float32,
+            out_sharding=jax.typeof(embedding).sharding,
+        )
+        return (total + loss, d_embedding), d_h
+
+    start = (jnp.zeros((), jnp.float32), jnp.zeros_like(embedding, jnp.float32))
+    chunks = _split(hidden, embedding, targets, weights)
+    (total, d_embedding), d_hidden = jax.lax.scan(add_chunk, start, chunks)
+    # [chunks, B, C, D] -> [B, T, D]
+    d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape)
+    return total, (d_hidden, d_embedding)
+
+
+def _backward(
+    vocab_size: int, z_loss: float, gradients: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array, None, None]:
+    del vocab_size, z_loss
+    d_hidden, d_embedding = gradients
+    # A loss scale is in the cotangent, so the product must come before the narrow type.
+    return d_hidden * cotangent, d_embedding * cotangent, None, None
+
+
+cross_entropy.defvjp(_forward, _backward)
+
+
+def _split(
+    hidden: Array, embedding: Array, targets: Array, weights: Array
+) -> tuple[Array, Array, Array]:
+    """Cut the time axis into chunks small enough, as leading axis: [chunks, B, C, ...]."""
+    batch, length = targets.shape
+    local_batch = jax.typeof(targets).sharding.shard_shape((batch, length))[0]
+    rows = jax.typeof(embedding).sharding.shard_shape(embedding.shape)[0]
+    fitting = max(1, CHUNK_BYTES // (4 * rows * local_batch))
+    chunk = max(size for size in range(1, length + 1) if length % size == 0 and size <= fitting)
+
+    def cut(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(batch, length // chunk, chunk, *x.shape[2:]), 1, 0)
+
+    return cut(hidden), cut(targets), cut(weights)
+
+
+def _chunk_loss(
+    hidden: Array, embedding: Array, targets: Array, weights: Array, vocab_size: int, z_loss: float
+) -> tuple[Array, Array]:
+    """Return a chunk's summed loss and the gradient of its logits, `[B, C, V]` in fp32."""
+    by_position = jax.typeof(hidden).sharding.spec
+    by_row = jax.typeof(embedding).sharding.spec
+    sharding = PartitionSpec(by_position[0], by_position[1], by_row[0])
+    logits = jnp.einsum(
+        "btd,vd->btv",
+        hidden,
+        embedding.astype(hidden.dtype),
+        preferred_element_type=jnp.float32,
+        out_sharding=sharding,
+    )
+    token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2, out_sharding=sharding)
+    logits = jnp.where(token < vocab_size, logits, -jnp.inf)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    is_target = token == targets[..., None]
+    target_logit = jnp.where(is_target, logits, 0).sum(-1)
+    loss = (weights * (log_z - target_logit + z_loss * jnp.square(log_z))).sum()
+    probability = jnp.exp(logits - log_z[..., None])
+    d_logits = probability * (1 + 2 * z_loss * log_z)[..., None] - is_target
+    return loss, d_logits * weights[..., None]

@@ -1,0 +1,166 @@
+"""GPT-2 as Fugaku-LLM used it.
+
+Learned positions, layer normalisation before each half of a block, tanh-GELU, biases everywhere,
+the output matrix tied to the embedding, and a vocabulary padded to a convenient size.
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; initial
+weights as in Shoeybi et al., "Megatron-LM", 2019, section 3.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from fugaku_jax.config import ModelConfig
+from fugaku_jax.kernels.activation import gelu
+from fugaku_jax.kernels.attention import attention
+from fugaku_jax.kernels.dropout import dropout
+from fugaku_jax.models.layers import Embedding, LayerNorm, Linear
+from fugaku_jax.sharding.rules import spec
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward, each behind a normalisation and added to the stream."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]) -> None:
+        width, heads, head_dim = config.d_model, config.n_heads, config.head_dim
+        hidden, std = config.feed_forward, config.init_std
+        output_std = std / math.sqrt(2 * config.n_layers)
+        keys = jax.random.split(key, 4)
+        self.config = config
+        self.attention_norm = LayerNorm(width, config.layer_norm_epsilon)
+        self.qkv = Linear(
+            "btd,dchk->btchk",
+            (width, 3, heads, head_dim),
+            ("embed", None, "heads", None),
+            outputs=3,
+            std=std,
+            key=keys[0],
+        )
+        self.attention_output = Linear(
+            "bthk,hkd->btd",
+            (heads, head_dim, width),
+            ("heads", None, "embed"),
+            outputs=1,
+            std=output_std,
+            key=keys[1],
+        )
+        self.feed_forward_norm = LayerNorm(width, config.layer_norm_epsilon)
+        self.up = Linear(
+            "btd,df->btf", (width, hidden), ("embed", "mlp"), outputs=1, std=std, key=keys[2]
+        )
+        self.down = Linear(
+            "btf,fd->btd",
+            (hidden, width),
+            ("mlp", "embed"),
+            outputs=1,
+            std=output_std,
+            key=keys[3],
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        segment_ids: Int[Array, "B T"] | None,
+        key: Key[Array, ""] | None,
+        remat_attention: bool,
+    ) -> Float[Array, "B T D"]:
+        """Return the stream after this block; `key` is for dropout, None for none."""
+        keys = [None] * 3 if key is None else jax.random.split(key, 3)
+        config = self.config
+        attend = functools.partial(attention, dropout_rate=config.attention_dropout)
+        if remat_attention:
+            attend = jax.checkpoint(attend, prevent_cse=False)
+        qkv = self.qkv(self.attention_norm(x))
+        mixed = attend(
+            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], segment_ids, dropout_key=keys[0]
+        )
+        x = x + dropout(self.attention_output(mixed), config.dropout, keys[1])
+        hidden = gelu(self.up(self.feed_forward_norm(x)))
+        return x + dropout(self.down(hidden), config.dropout, keys[2])
+
+
+class GPT(nnx.Module):
+    """A decoder-only transformer; its blocks are stacked along a leading axis of length L."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]) -> None:
+        token_key, position_key, block_key = jax.random.split(key, 3)
+        width, std = config.d_model, config.init_std
+        self.config = config
+        self.tokens = Embedding(config.padded_vocab_size, width, "vocab", std, token_key)
+        self.positions = Embedding(config.sequence_length, width, None, std, position_key)
+        make_block = functools.partial(Block, config)
+        self.blocks = jax.vmap(make_block)(jax.random.split(block_key, config.n_layers))
+        self.norm = LayerNorm(width, config.layer_norm_epsilon)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        key: Key[Array, ""] | None = None,
+        dtype: jnp.dtype = jnp.dtype(jnp.float32),
+        remat: str = "none",
+    ) -> Float[Array, "B T D"]:
+        """Return the normalised hidden states, from which `logits` or the loss follow.
+
+        Args:
+            positions: index of each token's position; 0, 1, 2, ... if not given.
+            segment_ids: a token attends only to tokens of its own segment.
+            key: key of all dropout masks; None for none.
+            dtype: type of the arithmetic.
+            remat: what a block recomputes in the backward pass: `none`, `attention` or `block`.
+        """
+        if positions is None:
+            positions = jax.lax.broadcasted_iota(
+                jnp.int32, tokens.shape, 1, out_sharding=spec("batch", "sequence")
+            )
+        embedding_key, block_key = (None, None) if key is None else jax.random.split(key)
+        x = self.tokens(tokens) + self.positions(positions)
+        x = dropout(x, self.config.dropout, embedding_key).astype(dtype)
+
+        def run_block(x: Array, layer: tuple[Block, Array | None]) -> tuple[Array, None]:
+            block, key = layer
+            return block(x, segment_ids, key, remat_attention=remat == "attention"), None
+
+        if remat == "block":
+            run_block = jax.checkpoint(run_block, prevent_cse=False)
+        keys = None if block_key is None else jax.random.split(block_key, self.config.n_layers)
+        x, _ = jax.lax.scan(run_block, x, (self.blocks, keys))
+        return self.norm(x)
+
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Return fp32 logits over the padded vocabulary; the padding has -inf."""
+        logits = jnp.einsum(
+            "btd,vd->btv",
+            hidden,
+            self.tokens.table[...].astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
+            out_sharding=spec("batch", "sequence", "vocab"),
+        )
+        token = jax.lax.broadcasted_iota(
+            jnp.int32, logits.shape, 2, out_sharding=spec("batch", "sequence", "vocab")
+        )
+        return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Count the parameters, padding rows included, without allocating any."""
+    shapes = jax.eval_shape(functools.partial(GPT, config), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
+
+
+def flops_per_token(config: ModelConfig) -> int:
+    """Floating-point operations of forward and backward pass a token, recomputation not counted.
+
+    Six for each weight of a product (the tied output matrix among them, padding included) and
+    12 L T D for attention's two products over the whole square of positions.
+    Source: Chowdhery et al., "PaLM", 2022, appendix B.
+    """
+    width, layers = config.d_model, config.n_layers
+    block = 4 * width * width + 2 * width * config.feed_forward
+    weights = layers * block + config.padded_vocab_size * width
+    return 6 * weights + 12 * layers * config.sequence_length * width

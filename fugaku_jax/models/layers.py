@@ -1,0 +1,82 @@
+"""The layers of the model: weights with their logical axes beside them.
+
+Weights are fp32; a layer computes in the type of its input, so the precision of a step is set by
+what enters the first layer.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from fugaku_jax.kernels.norm import layer_norm
+from fugaku_jax.sharding.rules import LogicalAxis, spec
+
+
+class Embedding(nnx.Module):
+    """A table of vectors, one a row."""
+
+    def __init__(
+        self, rows: int, width: int, row_axis: LogicalAxis | None, std: float, key: Key[Array, ""]
+    ) -> None:
+        self.table = nnx.Param(
+            std * jax.random.normal(key, (rows, width), out_sharding=spec(row_axis, "embed"))
+        )
+
+    def __call__(self, index: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Look rows up, in fp32."""
+        return self.table[...].at[index].get(out_sharding=spec("batch", "sequence", "embed"))
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation with scale and bias."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        self.scale = nnx.Param(jnp.ones(width, out_sharding=spec("embed")))
+        self.bias = nnx.Param(jnp.zeros(width, out_sharding=spec("embed")))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Normalise each position."""
+        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+class Linear(nnx.Module):
+    """An affine map between named dimensions, written as the `einsum` that it is.
+
+    `Linear("btd,dchk->btchk", ...)` maps `D` to three groups (c) of heads (h) of width k.
+    """
+
+    def __init__(
+        self,
+        equation: str,
+        shape: tuple[int, ...],
+        axes: tuple[LogicalAxis | None, ...],
+        outputs: int,
+        std: float,
+        key: Key[Array, ""],
+    ) -> None:
+        """Make weights of normal distribution and a bias of zeros.
+
+        Args:
+            equation: the einsum of input and kernel; the input starts with `bt`.
+            shape: the kernel's shape, its input dimensions first.
+            axes: the kernel's logical axes.
+            outputs: how many trailing dimensions of the kernel the result keeps.
+            std: standard deviation of the weights.
+            key: key of the weights.
+        """
+        self.equation = equation
+        self.output_axes = axes[-outputs:]
+        self.kernel = nnx.Param(std * jax.random.normal(key, shape, out_sharding=spec(*axes)))
+        self.bias = nnx.Param(jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)))
+
+    def __call__(self, x: Float[Array, "B T ..."]) -> Float[Array, "B T ..."]:
+        """Map each position, in the type of `x`."""
+        y = jnp.einsum(
+            self.equation,
+            x,
+            self.kernel[...].astype(x.dtype),
+            out_sharding=spec("batch", "sequence", *self.output_axes),
+        )
+        return y + self.bias[...].astype(x.dtype)

@@ -1,0 +1,1 @@
+"""The logical six-dimensional device mesh and what its axes carry."""
