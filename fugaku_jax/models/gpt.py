@@ -149,7 +149,7 @@ class GPT(nnx.Module):
 
 def parameter_count(config: ModelConfig) -> int:
     """Count the parameters, padding rows included, without allocating any."""
-    shapes = jax.eval_shape(functools.partial(GPT, config), jax.random.key(0))
+    shapes = jax.eval_shape(lambda: GPT(config, jax.random.key(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 AXES = ("x", "y", "z", "a", "b", "c")
 """Names of the mesh axes, as Tofu-D names its own."""
@@ -20,3 +20,8 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     shape = (len(devices), 1, 1, 1, 1, 1)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 6, devices=devices)
+
+
+def abstract_mesh() -> AbstractMesh:
+    """Return the mesh of one device that does not exist: enough to reason about shapes."""
+    return AbstractMesh((1,) * 6, AXES, axis_types=(AxisType.Explicit,) * 6)

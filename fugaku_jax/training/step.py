@@ -45,7 +45,7 @@ class TrainState:
 
 def abstract_model(config: Config) -> tuple[nnx.GraphDef[GPT], PyTree[jax.ShapeDtypeStruct]]:
     """Return the model's structure and the shapes of its weights, allocating nothing."""
-    model = jax.eval_shape(functools.partial(GPT, config.model), jax.random.key(0))
+    model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0)))
     structure, shapes = nnx.split(model)
     return structure, nnx.to_pure_dict(shapes)
 

@@ -1,0 +1,111 @@
+"""Checkpoints of a run: saved in the background, complete or absent, restored onto any layout.
+
+A checkpoint holds the arrays of `TrainState`: parameters, moments, loss scale, and the step, which
+is also the position in the data and the seed of dropout (batch = f(step)). Beside them stands
+what the numbers mean: the configuration and the hash of the store.
+"""
+
+import functools
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint.experimental.v1 as ocp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fugaku_jax.config import CheckpointConfig, Config, config_from_dict
+from fugaku_jax.errors import InputError
+from fugaku_jax.models.gpt import GPT
+from fugaku_jax.training.step import TrainState, abstract_model, init_state
+
+CONFIG_FILE = "config.json"
+
+
+class RunCheckpoints:
+    """The checkpoints in one run directory; a context manager that waits for the last save."""
+
+    def __init__(self, run_dir: Path, config: CheckpointConfig | None = None) -> None:
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            (run_dir / "checkpoints").resolve(),
+            preservation_policy=policies.LatestN(config.keep) if config else None,
+            cleanup_tmp_directories=config is not None,
+        )
+
+    def __enter__(self) -> "RunCheckpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._checkpointer.close()
+
+    def latest_step(self) -> int | None:
+        """Return the step of the newest complete checkpoint; None if there is none."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, step: int, state: TrainState, identity: dict[str, Any]) -> None:
+        """Start saving; returns once the arrays are safe from being overwritten.
+
+        Args:
+            step: steps taken.
+            state: what to save; may be donated as soon as this returns.
+            identity: what the numbers mean: configuration and data, as JSON can hold it.
+        """
+        # Orbax holds views of the arrays while it writes; JAX then copies what is donated
+        # rather than overwrite it, so the training goes on at once.
+        self._checkpointer.save_checkpointables_async(
+            step, {"state": state, "identity": identity}, force=True
+        )
+
+    def restore(self, config: Config) -> TrainState:
+        """Load the newest checkpoint, each array laid out as this run's mesh wants it."""
+        target = jax.eval_shape(functools.partial(init_state, config))
+        loaded = self._checkpointer.load_checkpointables(
+            None, {"state": jax.tree.map(_placed, target)}
+        )
+        return loaded["state"]
+
+
+def load_model(run_dir: Path) -> tuple[Config, GPT]:
+    """Load configuration and weights of a run's newest checkpoint, for use rather than training.
+
+    Raises:
+        InputError: the directory is no run, or nothing was saved in it yet.
+    """
+    config = read_config(run_dir)
+    with RunCheckpoints(run_dir) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
+        state = checkpoints.restore(config)
+    structure, _ = abstract_model(config)
+    return config, nnx.merge(structure, state.parameters)
+
+
+def read_config(run_dir: Path) -> Config:
+    """Read a run's configuration.
+
+    Raises:
+        InputError: there is none, or it is not one of this version's.
+    """
+    path = run_dir / CONFIG_FILE
+    try:
+        return config_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{run_dir} is no run: it has no {CONFIG_FILE}.") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a configuration: {error}") from error
+
+
+def _placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Give an abstract array the concrete sharding that Orbax asks for."""
+    spec = PartitionSpec() if shape.sharding is None else shape.sharding.spec
+    sharding = NamedSharding(jax.sharding.get_mesh(), spec)
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)

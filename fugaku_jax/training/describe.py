@@ -1,0 +1,22 @@
+"""What a run would be, told without allocating anything."""
+
+from typing import Any
+
+import jax
+
+from fugaku_jax.config import Config
+from fugaku_jax.models.gpt import flops_per_token, parameter_count
+from fugaku_jax.sharding.mesh import abstract_mesh
+
+
+def describe_run(config: Config) -> dict[str, Any]:
+    """Return `parameters`, `tokens_per_step`, `steps`, `flops_per_token` and the configuration."""
+    with jax.sharding.use_abstract_mesh(abstract_mesh()):
+        parameters = parameter_count(config.model)
+    return {
+        "parameters": parameters,
+        "tokens_per_step": config.tokens_per_step,
+        "steps": config.training.steps,
+        "flops_per_token": flops_per_token(config.model),
+        "config": config.to_dict(),
+    }

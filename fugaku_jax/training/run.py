@@ -1,0 +1,102 @@
+"""The run directory: whose it is, and that nobody writes another run into it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fugaku_jax.config import Config, flat_fields
+from fugaku_jax.data.store import Store
+from fugaku_jax.errors import InputError
+from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
+from fugaku_jax.training.metrics import replace_file
+
+LEDGER_FILE = "ledger.json"
+
+FREE_FIELDS = frozenset(
+    {
+        "training.stop_after",
+        "training.validate_every",
+        "training.sample_every",
+        "training.sample_tokens",
+        "training.prompts",
+        "checkpoint.every",
+        "checkpoint.keep",
+        "data.prefetch",
+        "data.store",
+    }
+)
+"""Fields that may change between sessions of a run: they do not change what is learned. That the
+store is the same is told by its hash, wherever it lies."""
+
+
+def check_run_dir(run_dir: Path, config: Config) -> None:
+    """Refuse a directory that holds anything but this run, before anything is written.
+
+    Raises:
+        InputError: it is a file, holds no run, or holds a run of another configuration, whose
+            differing fields are listed.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"--run-dir {run_dir} is a file; give a directory.")
+    if not (run_dir / CONFIG_FILE).exists():
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise InputError(
+                f"--run-dir {run_dir} is not empty and holds no run; give another directory."
+            )
+        return
+    there, here = (flat_fields(c.to_dict()) for c in (read_config(run_dir), config))
+    differing = [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in sorted(here)
+        if name not in FREE_FIELDS and there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"--run-dir {run_dir} belongs to another configuration: {'; '.join(differing)}; "
+            "give another directory, or the same values."
+        )
+
+
+def claim_run_dir(run_dir: Path, config: Config, store: Store) -> dict[str, Any]:
+    """Write configuration and ledger into the run directory, or check that they are this run's.
+
+    Returns:
+        what identifies the run's data: the hash of the store and the parameters of the order.
+
+    Raises:
+        InputError: the run there has read other data, or the directory cannot be written.
+    """
+    ledger = {
+        "store": store.url,
+        "store_sha256": store.sha256,
+        "sets": [
+            {"name": s.name, "domain": s.domain, "weight": s.weight, "tokens": s.train.tokens}
+            for s in store.sets
+        ],
+        "order": {
+            "seed": config.data.seed,
+            "sequence_length": config.model.sequence_length,
+            "batch_size": config.training.batch_size,
+        },
+    }
+    path = run_dir / LEDGER_FILE
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["store_sha256"] != store.sha256:
+            raise InputError(
+                f"--run-dir {run_dir} was trained on another store: sha256 "
+                f"{before['store_sha256'][:12]} there, {store.sha256[:12]} in {store.url}; give "
+                "another directory, or the same store."
+            )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_json(path, ledger)
+        _write_json(run_dir / CONFIG_FILE, config.to_dict())
+    except OSError as error:
+        raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
+    return ledger
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,64 @@
+"""Train a recipe, or go on with a run that was stopped.
+
+python launch/train.py tiny
+python launch/train.py tiny --training.steps 50 --model.n-layers 4 --run-dir runs/small
+python launch/train.py fugaku_llm_13b --describe
+
+Exit codes: 0 done, 2 wrong input, 75 stopped early but saved (the same command goes on).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from command import load_recipe, parse, run_program
+
+from fugaku_jax.config import Config
+from fugaku_jax.errors import InputError
+
+
+def main() -> int:
+    """Read the arguments, then describe or train."""
+    name, args = _recipe_name()
+    recipe = load_recipe(name)
+
+    def train(
+        config: Annotated[Config, tyro.conf.arg(name="")] = recipe,
+        run_dir: Path = Path("runs") / name,
+        describe: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    ) -> int:
+        """Train a recipe.
+
+        Args:
+            config: The configuration; every field can be overridden.
+            run_dir: Where the run is kept.
+            describe: Print what the run would be as one JSON object, and do nothing.
+        """
+        if describe:
+            from fugaku_jax.training.describe import describe_run
+
+            print(json.dumps(describe_run(config), ensure_ascii=False))
+            return 0
+        from fugaku_jax.training.loop import train as run
+
+        return run(config, run_dir)
+
+    return parse(train, args, prog=f"train.py {name}", description=__doc__)
+
+
+def _recipe_name() -> tuple[str, list[str]]:
+    """Split the command line in the recipe and its overrides."""
+    args = sys.argv[1:]
+    if args and args[0] in ("-h", "--help"):
+        return "tiny", args
+    if not args or args[0].startswith("-"):
+        raise InputError(
+            "The recipe comes first, as in `python launch/train.py tiny --training.steps 50`."
+        )
+    return args[0], args[1:]
+
+
+if __name__ == "__main__":
+    run_program(main)
