@@ -256,7 +256,7 @@ def config_from_dict(nested: dict[str, Any]) -> Config:
     Raises:
         InputError: a field is unknown, missing or has a value that is not allowed.
     """
-    types = {
+    types: dict[str, Any] = {
         "model": ModelConfig,
         "optimizer": OptimizerConfig,
         "training": TrainingConfig,

@@ -30,8 +30,8 @@ class RunCheckpoints:
     def __init__(self, run_dir: Path, config: CheckpointConfig | None = None) -> None:
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
-            (run_dir / "checkpoints").resolve(),
-            preservation_policy=policies.LatestN(config.keep) if config else None,
+            str((run_dir / "checkpoints").resolve()),
+            preservation_policy=policies.LatestN(config.keep) if config else None,  # pyrefly: ignore[bad-argument-type]
             cleanup_tmp_directories=config is not None,
         )
 

@@ -73,7 +73,7 @@ def train(config: Config, run_dir: Path) -> int:
             return DONE
         metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
         progress = stack.enter_context(Progress(run_dir, first + 1, steps))
-        session = _Session(config, run_dir, store, metrics, progress)
+        session = _Session(config, store, metrics, progress)
         session.introduce(first)
         state = checkpoints.restore(config) if first else init_state(config)
         last = min(steps, first + (config.training.stop_after or steps))
@@ -132,9 +132,9 @@ class _Session:
     """One process's share of a run: steps, and what is shown and written about them."""
 
     def __init__(
-        self, config: Config, run_dir: Path, store: Store, metrics: MetricsWriter, progress: Progress
+        self, config: Config, store: Store, metrics: MetricsWriter, progress: Progress
     ) -> None:
-        self.config, self.run_dir, self.store = config, run_dir, store
+        self.config, self.store = config, store
         self.metrics, self.progress = metrics, progress
         self.tokenizer = store.tokenizer()
         self.perplexity = Perplexity(
@@ -189,7 +189,7 @@ class _Session:
     def _compile(self, state: TrainState, tokens: jax.Array) -> Any:
         start = time.perf_counter()
         train_step = make_train_step(self.config, self.store.end_of_document)
-        compiled = train_step.lower(state, tokens).compile()  # pyright: ignore[reportFunctionMemberAccess]
+        compiled = train_step.lower(state, tokens).compile()
         self.progress.say(f"compiled the step in {time.perf_counter() - start:.1f} s")
         return compiled
 

@@ -4,6 +4,7 @@ Everything in it comes from the files of the run directories, so it can be drawn
 while a run goes on, and the same files give the same page.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -17,9 +18,11 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
+from fugaku_jax.config import config_from_dict
 from fugaku_jax.errors import InputError
 from fugaku_jax.training import curves
 from fugaku_jax.training.curves import Series
+from fugaku_jax.training.describe import describe_run
 from fugaku_jax.training.metrics import (
     METRICS_FILE,
     read_metrics,
@@ -197,8 +200,8 @@ def _summary(run: Run) -> dict[str, str]:
     planned = training.get("steps") if isinstance(training, dict) else None
     done = run.metrics[-1]["step"]
     unfinished = isinstance(planned, int) and done < planned
-    if isinstance(run.config.get("parameters"), int):
-        rows["Parameters"] = f"{run.config['parameters']:,}"
+    with contextlib.suppress(InputError):  # a run of another version has other fields
+        rows["Parameters"] = f"{describe_run(config_from_dict(run.config))['parameters']:,}"
     rows["Steps"] = f"{done:,} of {planned:,}" if unfinished else f"{done:,}"
     rows["Tokens"] = _last(run, "tokens", amount)
     loss = _known(run, "loss")[-_LAST_STEPS:]

@@ -1,7 +1,6 @@
 """One optimizer step: a pure function from state and tokens to state and metrics."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ from fugaku_jax.training.optimizer import (
 from fugaku_jax.training.precision import COMPUTE_DTYPES, LossScale, initial_loss_scale
 
 Metrics = dict[str, Float[Array, ""]]
-StepFunction = Callable[["TrainState", Int[Array, "M B T+1"]], tuple["TrainState", Metrics]]
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +61,7 @@ def init_state(config: Config) -> TrainState:
     )
 
 
-def make_train_step(config: Config, end_of_document: int) -> StepFunction:
+def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
     """Compile the step of a run.
 
     The tokens of a batch are `[M, B, T + 1]`: M micro-batches of B samples, whose gradients are
@@ -75,7 +73,8 @@ def make_train_step(config: Config, end_of_document: int) -> StepFunction:
         end_of_document: the token at which attention starts anew, if the run wants that.
 
     Returns:
-        a jitted function that consumes (donates) the state it is given.
+        a jitted function of state and tokens that gives the next state and the step's metrics
+        (fp32 scalars); it consumes (donates) the state it is given.
     """
     structure, _ = abstract_model(config)
     schedule = make_schedule(config)

@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: env train test check format clean
+
+env: $(VENV)/.installed
+
+# What training and `make check` need.
+$(VENV)/.installed: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+# What the tests hold us to (PyTorch and transformers): large, so only they install it.
+$(VENV)/.installed-oracles: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,test]"
+	touch $@
+
+train: env
+	$(RUN) launch/train.py tiny
+
+test: $(VENV)/.installed-oracles
+	$(RUN) -m pytest
+
+check: env
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyrefly check
+
+format: env
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
