@@ -157,8 +157,9 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward and backward pass; master weights are fp32 always. fp16 scales
     the loss dynamically."""
-    remat: Literal["none", "attention", "block"] = "attention"
-    """What a block recomputes in the backward pass rather than keeps."""
+    remat: Literal["none", "products", "block"] = "none"
+    """What a block recomputes in the backward pass rather than keeps: nothing but attention's
+    weights and elementwise functions; all but its products with weights; or all."""
     z_loss: float = 0.0
     """Weight of the squared log-partition added to the loss; 0 for none."""
     seed: int = 1234

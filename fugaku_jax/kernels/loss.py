@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-CHUNK_BYTES = 1 << 27
-"""Most bytes of fp32 logits that one chunk may take on a device."""
+CHUNK_BYTES = 1 << 25
+"""Most bytes of fp32 logits that one chunk may take on a device: about what a shared cache holds."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -49,7 +49,7 @@ def cross_entropy(
 
 def _forward(
     hidden: Array, embedding: Array, targets: Array, weights: Array, vocab_size: int, z_loss: float
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, Array, Array]]:
     def add_chunk(
         carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]
     ) -> tuple[tuple[Array, Array], Array]:
@@ -78,16 +78,17 @@ def _forward(
     (total, d_embedding), d_hidden = jax.lax.scan(add_chunk, start, chunks)
     # [chunks, B, C, D] -> [B, T, D]
     d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape)
-    return total, (d_hidden, d_embedding)
+    return total, (d_hidden, d_embedding, jnp.zeros((), hidden.dtype))
 
 
 def _backward(
-    vocab_size: int, z_loss: float, gradients: tuple[Array, Array], cotangent: Array
+    vocab_size: int, z_loss: float, kept: tuple[Array, Array, Array], cotangent: Array
 ) -> tuple[Array, Array, None, None]:
     del vocab_size, z_loss
-    d_hidden, d_embedding = gradients
+    d_hidden, d_embedding, like_hidden = kept
     # A loss scale is in the cotangent, so the product must come before the narrow type.
-    return d_hidden * cotangent, d_embedding * cotangent, None, None
+    d_hidden = (d_hidden * cotangent).astype(like_hidden.dtype)
+    return d_hidden, d_embedding * cotangent, None, None
 
 
 cross_entropy.defvjp(_forward, _backward)

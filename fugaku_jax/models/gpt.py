@@ -12,6 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.config import ModelConfig
@@ -66,18 +67,13 @@ class Block(nnx.Module):
         x: Float[Array, "B T D"],
         segment_ids: Int[Array, "B T"] | None,
         key: Key[Array, ""] | None,
-        remat_attention: bool,
     ) -> Float[Array, "B T D"]:
         """Return the stream after this block; `key` is for dropout, None for none."""
         keys = [None] * 3 if key is None else jax.random.split(key, 3)
         config = self.config
-        attend = functools.partial(attention, dropout_rate=config.attention_dropout)
-        if remat_attention:
-            attend = jax.checkpoint(attend, prevent_cse=False)
         qkv = self.qkv(self.attention_norm(x))
-        mixed = attend(
-            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], segment_ids, dropout_key=keys[0]
-        )
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        mixed = attention(q, k, v, segment_ids, config.attention_dropout, keys[0])
         x = x + dropout(self.attention_output(mixed), config.dropout, keys[1])
         hidden = gelu(self.up(self.feed_forward_norm(x)))
         return x + dropout(self.down(hidden), config.dropout, keys[2])
@@ -102,7 +98,7 @@ class GPT(nnx.Module):
         positions: Int[Array, "B T"] | None = None,
         segment_ids: Int[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
-        dtype: jnp.dtype = jnp.dtype(jnp.float32),
+        dtype: DTypeLike = jnp.float32,
         remat: str = "none",
     ) -> Float[Array, "B T D"]:
         """Return the normalised hidden states, from which `logits` or the loss follow.
@@ -112,7 +108,9 @@ class GPT(nnx.Module):
             segment_ids: a token attends only to tokens of its own segment.
             key: key of all dropout masks; None for none.
             dtype: type of the arithmetic.
-            remat: what a block recomputes in the backward pass: `none`, `attention` or `block`.
+            remat: what a block recomputes in the backward pass: `none` of it (but attention's
+                weights and what lies inside norm and GELU), all but its `products` with weights,
+                or the whole `block`.
         """
         if positions is None:
             positions = jax.lax.broadcasted_iota(
@@ -124,10 +122,13 @@ class GPT(nnx.Module):
 
         def run_block(x: Array, layer: tuple[Block, Array | None]) -> tuple[Array, None]:
             block, key = layer
-            return block(x, segment_ids, key, remat_attention=remat == "attention"), None
+            return block(x, segment_ids, key), None
 
-        if remat == "block":
-            run_block = jax.checkpoint(run_block, prevent_cse=False)
+        if remat != "none":
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            run_block = jax.checkpoint(
+                run_block, prevent_cse=False, policy=policy if remat == "products" else None
+            )
         keys = None if block_key is None else jax.random.split(block_key, self.config.n_layers)
         x, _ = jax.lax.scan(run_block, x, (self.blocks, keys))
         return self.norm(x)
