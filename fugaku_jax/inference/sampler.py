@@ -36,7 +36,7 @@ def generate(
     """
     end = tokenizer.end_of_document
     longest = model.config.sequence_length
-    encoded = [([end] + tokenizer.encode(prompt))[-(longest - 1) :] for prompt in prompts]
+    encoded = [[end, *tokenizer.encode(prompt)][-(longest - 1) :] for prompt in prompts]
     total = min(max(map(len, encoded)) + new_tokens, longest)
     # Rows are added until the devices divide them; what they generate is not looked at.
     rows = -(-len(encoded) // jax.device_count()) * jax.device_count()
@@ -46,8 +46,9 @@ def generate(
         tokens[row, : len(ids)] = ids
         lengths[row] = len(ids)
     structure, parameters = nnx.split(model)
+    key = jax.random.key(seed)
     filled = np.asarray(
-        _fill(structure, parameters, tokens, lengths, jnp.float32(temperature), jax.random.key(seed))
+        _fill(structure, parameters, tokens, lengths, jnp.float32(temperature), key)
     )
     texts = []
     for row, ids in enumerate(encoded):

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import jax
+from jax import Device
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 AXES = ("x", "y", "z", "a", "b", "c")
 """Names of the mesh axes, as Tofu-D names its own."""
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Device] | None = None) -> Mesh:
     """Lay the devices along the axis `x`; the other five axes have length 1.
 
     All axes are Explicit: an array's sharding is part of its type, and a mistake is a type error.

@@ -1,0 +1,250 @@
+"""From input files to a token store: read, encode on all cores, split, write.
+
+SentencePiece releases the interpreter's lock while it encodes, so the workers are threads: they
+share one model and hand over NumPy arrays without copying them between processes. A document is
+always encoded whole, as encoding it in parts would change the tokens at the joins.
+"""
+
+import collections
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from fugaku_jax.data import tokenizer as tokenizers
+from fugaku_jax.data.corpus import BadLine, Block, parse_block, read_blocks
+from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.layout import SplitName, token_dtype
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.data.writer import EncodedDocument, SetWriter, StoreWriter
+from fugaku_jax.errors import InputError
+from fugaku_jax.ledger.documents import DocumentRow
+
+_TRAINING_BYTES = 16 << 20  # of text a tokenizer is trained on; more makes it little better
+_BLOCKS_A_WORKER = 4  # in flight: enough that none waits, few enough to bound the memory
+
+OnBadLine = Literal["stop", "skip"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[Path, int], None]  # the file being read, and its bytes read so far
+
+
+@dataclass
+class BuildReport:
+    """What a build did that the store itself does not say."""
+
+    bad_lines: list[str] = field(default_factory=list)  # one sentence each
+    duplicates: dict[str, int] = field(default_factory=dict)  # by set: documents seen before
+
+
+def available_workers() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLine) -> Tokenizer:
+    """The tokenizer that `MODEL` (a file) or `train:VOCAB` stands for.
+
+    Training reads the first documents of every set, 16 MB of text in all, by the sets' weights.
+
+    Raises:
+      InputError: the file is no model, or a tokenizer of that size cannot be trained.
+    """
+    if not choice.startswith("train:"):
+        return Tokenizer.from_file(choice)
+    wanted = choice.removeprefix("train:")
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise InputError(f"--tokenizer {choice}: VOCAB must be a whole number, as in train:8192.")
+    weights = [1.0 if each.weight is None else each.weight for each in sets]
+    texts = chain.from_iterable(
+        _first_texts(each, int(_TRAINING_BYTES * weight / sum(weights)), on_bad_line)
+        for each, weight in zip(sets, weights, strict=True)
+    )
+    return tokenizers.train(texts, int(wanted))
+
+
+def build_store(
+    out: str,
+    sets: Sequence[InputSet],
+    tokenizer: Tokenizer,
+    validation: int | float = 0.01,
+    workers: int | None = None,
+    on_bad_line: OnBadLine = "stop",
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Builds a token store. The same inputs give the same store whatever the number of workers.
+
+    Args:
+      out: folder or URL; an older store there is replaced when the new one is whole.
+      sets: what to build from.
+      tokenizer: encodes the texts; its end-of-document token follows every document.
+      validation: fraction of the documents to hold out, from 0 to below 1.
+      workers: threads that encode; None is one a core.
+      on_bad_line: "stop" at a line that is no document, or "skip" and list it.
+      progress: told now and then how far the reading is.
+
+    Raises:
+      InputError: an input is wrong or absent, a set is empty, or `out` cannot be written.
+    """
+    if not 0 <= validation < 1:
+        raise InputError(f"--validation: must be from 0 to below 1, got {validation}.")
+    workers = available_workers() if workers is None else workers
+    if workers < 1:
+        raise InputError(f"--workers: must be at least 1, got {workers}.")
+    report = BuildReport()
+    with StoreWriter(out, tokenizer) as writer, ThreadPoolExecutor(workers) as pool:
+        try:
+            for each in sets:
+                blocks = _blocks(each, progress)
+                results = _map_in_order(
+                    pool, lambda block, each=each: _encode(block, each, tokenizer), blocks, workers
+                )
+                _write_set(writer, each, results, validation, on_bad_line, report)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        writer.publish()
+    return report
+
+
+def _blocks(each: InputSet, progress: Progress | None) -> Iterator[Block | BadLine]:
+    for path in each.paths:
+        for block in read_blocks(path):
+            if progress is not None and isinstance(block, Block):
+                progress(path, block.position)
+            yield block
+
+
+def _map_in_order(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+) -> Iterator[Result]:
+    """`pool.map` that reads its items no further ahead than the workers need."""
+    running: collections.deque[Future[Result]] = collections.deque()
+    for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) > workers * _BLOCKS_A_WORKER:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def _encode(
+    block: Block | BadLine, each: InputSet, tokenizer: Tokenizer
+) -> list[EncodedDocument | BadLine]:
+    if isinstance(block, BadLine):
+        return [block]
+    dtype = np.dtype(token_dtype(tokenizer.vocab_size))
+    encoded: list[EncodedDocument | BadLine] = []
+    for document in parse_block(block):
+        if isinstance(document, BadLine):
+            encoded.append(document)
+            continue
+        text = document.text.encode()
+        ids = tokenizer.encode_array(text)
+        tokens = np.empty(len(ids) + 1, dtype)
+        tokens[:-1] = ids
+        tokens[-1] = tokenizer.end_of_document
+        source = document.source or each.source or block.path.name
+        licence = document.licence or each.licence
+        sha256 = hashlib.sha256(text).hexdigest()
+        row = DocumentRow(document.id, source, licence, sha256, len(tokens), len(text))
+        encoded.append(EncodedDocument(row, tokens, text))
+    return encoded
+
+
+def _write_set(
+    writer: StoreWriter,
+    each: InputSet,
+    results: Iterable[list[EncodedDocument | BadLine]],
+    validation: int | float,
+    on_bad_line: OnBadLine,
+    report: BuildReport,
+) -> None:
+    set_writer = writer.add_set(each.name)
+    splitter = _Splitter(set_writer, validation)
+    seen: set[bytes] = set()
+    documents = 0
+    for document in chain.from_iterable(results):
+        if isinstance(document, BadLine):
+            _report_bad_line(document, on_bad_line, report)
+            continue
+        documents += 1
+        seen.add(bytes.fromhex(document.row.sha256))
+        splitter.append(document)
+    if not documents:
+        files = ", ".join(map(str, each.paths))
+        raise InputError(f"set {each.name}: holds no document ({files}); give files with text.")
+    splitter.finish()
+    set_writer.finish(each.domain, each.weight)
+    if documents > len(seen):
+        report.duplicates[each.name] = documents - len(seen)
+
+
+def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:
+    if on_bad_line == "stop":
+        raise InputError(
+            f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves such lines out."
+        )
+    report.bad_lines.append(line.sentence)
+
+
+class _Splitter:
+    """Sends each document to its side: held out if its sha256, as a fraction of all, is small.
+
+    So a document falls on the same side in every store. Each side holds back the document with its
+    largest hash: if the other side stays empty it goes there, so that neither side is empty when
+    there are two documents (unless nothing is to be held out).
+    """
+
+    def __init__(self, writer: SetWriter, fraction: int | float) -> None:
+        self._writer = writer
+        self._threshold = int(fraction * 2**256)
+        self._held: dict[SplitName, EncodedDocument] = {}
+        self._count = {"train": 0, "validation": 0}
+
+    def append(self, document: EncodedDocument) -> None:
+        if not self._threshold:
+            self._writer.append(document, "train")
+            return
+        held_out = int(document.row.sha256, 16) < self._threshold
+        side: SplitName = "validation" if held_out else "train"
+        self._count[side] += 1
+        held = self._held.get(side)
+        if held is None:
+            self._held[side] = document
+            return
+        first, second = held, document
+        if second.row.sha256 > first.row.sha256:
+            first, second = second, first
+        self._held[side] = first
+        self._writer.append(second, side)
+
+    def finish(self) -> None:
+        for side, document in sorted(self._held.items()):
+            if not self._count["train"]:
+                side = "train"
+            elif not self._count["validation"] and self._count["train"] > 1:
+                side = "validation"
+            self._writer.append(document, side)
+
+
+def _first_texts(each: InputSet, limit: int, on_bad_line: OnBadLine) -> Iterator[str]:
+    size = 0
+    for block in _blocks(each, None):
+        for document in [block] if isinstance(block, BadLine) else parse_block(block):
+            if isinstance(document, BadLine):
+                _report_bad_line(document, on_bad_line, BuildReport())
+                continue
+            if size >= limit:
+                return
+            yield document.text
+            size += len(document.text.encode())

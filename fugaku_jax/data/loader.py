@@ -1,0 +1,139 @@
+"""Batches as global arrays: each process reads only the rows that its own shards need."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+
+from fugaku_jax.data.order import SampleOrder
+from fugaku_jax.data.store import Store
+from fugaku_jax.errors import InputError
+
+
+class Loader:
+    """Iterates over (step, tokens), reading ahead in a thread.
+
+    `tokens` is a global int32 array `[M, B//M, T+1]`: row `r` of the step is `[r // (B//M),
+    r % (B//M)]`. Close it, or use it as a context manager, to stop before the last step.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        order: SampleOrder,
+        sharding: jax.sharding.Sharding,
+        micro_batches: int,
+        start_step: int = 0,
+        *,
+        stop_step: int,
+        prefetch: int = 2,
+    ) -> None:
+        """Starts to read.
+
+        Args:
+          store: where the tokens are; the training split is read.
+          order: which tokens each row holds.
+          sharding: of `tokens`, over its three dimensions.
+          micro_batches: M, which must divide the batch.
+          start_step: the first step given.
+          stop_step: the step before which to end.
+          prefetch: batches read ahead.
+
+        Raises:
+          InputError: M does not divide the batch size, or the sharding does not divide the batch.
+        """
+        rows, rest = divmod(order.batch_size, micro_batches)
+        if rest:
+            raise InputError(
+                f"micro-batches: {micro_batches} do not divide the batch of {order.batch_size}."
+            )
+        self._shape = (micro_batches, rows, order.sequence_length + 1)
+        self._store, self._order, self._sharding = store, order, sharding
+        try:
+            self._needed = _needed_rows(sharding, self._shape)
+        except ValueError as error:
+            raise InputError(f"batch of shape {list(self._shape)}: {error}") from error
+        self.wait_seconds = 0.0  # how long the consumer has waited for batches in all
+        self._ready: queue.Queue = queue.Queue(maxsize=max(prefetch, 1))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._fill, args=(range(start_step, stop_step),), name="loader", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> "Loader":
+        """The loader itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes the loader."""
+        self.close()
+
+    def __iter__(self) -> Iterator[tuple[int, jax.Array]]:
+        """Gives (step, tokens) in order; an error of the reading thread is raised here."""
+        while not self._stop.is_set():
+            started = time.perf_counter()
+            item = self._ready.get()
+            self.wait_seconds += time.perf_counter() - started
+            if item is None or isinstance(item, BaseException):
+                self._stop.set()  # nothing comes after it
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Ends the reading thread and drops what it has read. May be called again."""
+        self._stop.set()
+        while self._thread.is_alive():
+            try:  # make room, in case the thread is waiting for some
+                self._ready.get_nowait()
+            except queue.Empty:
+                self._thread.join(timeout=0.01)
+
+    def _fill(self, steps: range) -> None:
+        try:
+            for step in steps:
+                if self._stop.is_set():
+                    return
+                self._ready.put((step, self._batch(step)))
+            self._ready.put(None)
+        except BaseException as error:  # the consumer must learn of it, whatever it is
+            self._ready.put(error)
+
+    def _batch(self, step: int) -> jax.Array:
+        rows = self._read_rows(step)
+
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            wanted = _rows_of(index, self._shape)
+            shard_rows = rows[np.searchsorted(self._needed, wanted)]
+            return shard_rows if index is None else shard_rows[..., index[2]]
+
+        return jax.make_array_from_callback(self._shape, self._sharding, shard)
+
+    def _read_rows(self, step: int) -> Int32[np.ndarray, "N T_plus_1"]:
+        """The rows this process needs, each read once, in the order of `_needed`."""
+        sets, starts, _ = self._order.locate(step)
+        sets, starts = sets[self._needed], starts[self._needed]
+        rows = np.empty((len(self._needed), self._shape[2]), np.int32)
+        for index in np.unique(sets):
+            mine = sets == index
+            rows[mine] = self._store.read(int(index), "train", starts[mine], self._shape[2])
+        return rows
+
+
+def _needed_rows(sharding: jax.sharding.Sharding, shape: tuple[int, int, int]) -> np.ndarray:
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    return np.unique(np.concatenate([_rows_of(index, shape).ravel() for index in indices]))
+
+
+def _rows_of(index: tuple[slice, ...] | None, shape: tuple[int, int, int]) -> np.ndarray:
+    """The numbers of the rows in a shard, [micro-batches, rows a micro-batch] of the shard."""
+    micro_batches, rows, _ = shape
+    numbers = np.arange(micro_batches * rows).reshape(micro_batches, rows)
+    return numbers if index is None else numbers[index[0], index[1]]

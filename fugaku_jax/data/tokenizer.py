@@ -1,0 +1,169 @@
+"""SentencePiece unigram tokenizers: loading, training, encoding. Data only, nothing is executed."""
+
+import functools
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from jaxtyping import Int32, Integer
+
+from fugaku_jax.errors import InputError
+
+# The trainer adds up per-thread sums: with a fixed number the model is the same everywhere.
+_TRAINING_THREADS = 4
+_LONGEST_LINE = 1 << 16  # bytes; the trainer leaves longer lines out
+_LONGEST_SPACE_RUN = 16
+
+
+class Tokenizer:
+    """A SentencePiece model: text to token ids and back. Safe to use from several threads."""
+
+    def __init__(self, model_bytes: bytes, name: str = "tokenizer") -> None:
+        """Args: the serialised model, and the name that errors call it by. Raises InputError."""
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            # An empty model would otherwise be taken as "nothing given".
+            if not model_bytes or not processor.LoadFromSerializedProto(model_bytes):
+                raise RuntimeError
+        except RuntimeError as error:
+            raise InputError(
+                f"{name}: this is no SentencePiece model; give a `.model` file "
+                "or train one with `train:VOCAB`."
+            ) from error
+        if processor.eos_id() < 0:
+            raise InputError(
+                f"{name}: the model has no end-of-sentence piece to end documents with; "
+                "give a model that has `</s>`."
+            )
+        self._processor = processor
+        self.model_bytes = model_bytes
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Tokenizer":
+        """Loads a `.model` file. Raises InputError when it is absent or no SentencePiece model."""
+        try:
+            return cls(Path(path).read_bytes(), name=f"tokenizer {path}")
+        except OSError as error:
+            raise InputError(f"tokenizer {path}: cannot be read: {error.strerror}.") from error
+
+    @classmethod
+    def from_bytes(cls, model: bytes) -> "Tokenizer":
+        """Loads a serialised model. Raises InputError when the bytes are none."""
+        return cls(model)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids; every id is below it."""
+        return self._processor.vocab_size()
+
+    @property
+    def end_of_document(self) -> int:
+        """The id put after every document: the model's `</s>`, as Fugaku-LLM's training did."""
+        return self._processor.eos_id()
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The sha256 of the serialised model, in hex."""
+        return hashlib.sha256(self.model_bytes).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without an end-of-document token."""
+        return self._processor.encode(text)
+
+    def encode_array(self, text: str | bytes) -> Int32[np.ndarray, "T"]:
+        """`encode`, of a text or its UTF-8 bytes, as an array: faster, as no list is made."""
+        return self._processor.encode(text, return_type="numpy")
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> str:
+        """The text of ids. Ids of control pieces (`</s>`, …) give nothing.
+
+        Raises:
+          InputError: an id is not below `vocab_size`.
+        """
+        known: list[int] = np.asarray(ids, np.int64).tolist()
+        if known and not 0 <= min(known) <= max(known) < self.vocab_size:
+            raise InputError(
+                f"tokens: ids must be from 0 to {self.vocab_size - 1}, got {max(known)}."
+            )
+        return self._processor.decode(known)
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Trains a unigram model (Kudo 2018, arXiv:1804.10959) with byte fallback.
+
+    Identity normaliser, digits split, newlines and runs of spaces kept as pieces, so that
+    `decode(encode(text)) == text` for every text without NUL and without U+2581, the character
+    by which SentencePiece itself writes a space. The same texts give the same model.
+
+    Args:
+      texts: the training texts; lines over 65,536 bytes are left out.
+      vocab_size: the number of pieces wanted.
+
+    Raises:
+      InputError: there is no text, or the texts cannot give that many pieces (or so few).
+    """
+    model, failures = io.BytesIO(), []
+
+    def lines() -> Iterator[str]:
+        try:
+            yield from _lines(texts)
+        except BaseException as error:  # the trainer would make a RuntimeError of it
+            failures.append(error)
+
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines(),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="unigram",
+            byte_fallback=True,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            user_defined_symbols=["\n"] + ["\u2581" * n for n in range(2, _LONGEST_SPACE_RUN + 1)],
+            max_sentence_length=_LONGEST_LINE,
+            num_threads=_TRAINING_THREADS,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        if not failures:
+            raise InputError(_training_sentence(str(error), vocab_size)) from error
+    if failures:
+        raise failures[0]
+    return Tokenizer(model.getvalue())
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for line in text.split("\n"):
+            # NUL ends a string inside the trainer, and U+2581 is its own mark for a space.
+            if line and "\0" not in line and "\u2581" not in line:
+                yield line
+
+
+def _training_sentence(message: str, vocab_size: int) -> str:
+    """SentencePiece's own message, shortened to what a person can act on."""
+    too_high = re.search(r"Vocabulary size too high .*?<= (\d+)", message)
+    too_low = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if too_high:
+        limit = f"the texts give at most {too_high[1]} pieces"
+    elif too_low:
+        limit = f"the characters of the texts and the bytes alone need {too_low[1]} pieces"
+    else:
+        limit = message.rpartition("] ")[2].strip().rstrip(".") or "there is no text to train on"
+    return f"tokenizer train:{vocab_size}: cannot be trained: {limit}."

@@ -1,0 +1,100 @@
+"""Build token stores, look into them, and find when a run sees a document. See `docs/data.md`."""
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from command import run_program
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fugaku_jax.data.build import available_workers, build_store, choose_tokenizer
+from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.inputs import read_inputs
+from fugaku_jax.data.order import SampleOrder
+from fugaku_jax.data.summary import find_document, summary_tables
+
+_CORES = available_workers()
+
+
+def build(
+    inputs: tyro.conf.Positional[tuple[Path, ...]],
+    out: str,
+    tokenizer: str,
+    validation: float = 0.01,
+    workers: int = _CORES,
+    on_bad_line: Literal["stop", "skip"] = "stop",
+) -> None:
+    """Turn files into a token store. An older store at the same place is replaced.
+
+    Args:
+      inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, or mixture files (.toml).
+      out: Folder or URL (file://, s3://, gs://) of the store.
+      tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
+      validation: Fraction of the documents to hold out.
+      workers: Threads that encode.
+      on_bad_line: What to do at a line that is no document: stop, or skip and list it.
+    """
+    sets = read_inputs(inputs)
+    console = Console(stderr=True)
+    with console.status(f"tokenizer {tokenizer}"):
+        model = choose_tokenizer(tokenizer, sets, on_bad_line)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as bar:
+        paths = [path for each in sets for path in each.paths]
+        tasks = {path: bar.add_task(path.name, total=path.stat().st_size) for path in paths}
+        options = {"validation": validation, "workers": workers, "on_bad_line": on_bad_line}
+        report = build_store(
+            out,
+            sets,
+            model,
+            **options,
+            progress=lambda path, n: bar.update(tasks[path], completed=n),
+        )
+    if report.bad_lines:
+        print(f"{len(report.bad_lines)} bad lines left out:", *report.bad_lines, sep="\n  ")
+    for name, count in report.duplicates.items():
+        print(f"set {name}: {count} documents are copies of earlier ones (kept)")
+    show(out)
+
+
+def show(store: tyro.conf.Positional[str]) -> None:
+    """Print what a store (folder, URL or builtin) holds."""
+    Console().print(*summary_tables(open_store(store)))
+
+
+def find(
+    store: tyro.conf.Positional[str],
+    document: str,
+    sequence_length: int,
+    batch_size: int,
+    steps: int,
+    seed: int = 0,
+) -> None:
+    """Print the steps and rows at which a run on a store sees a document.
+
+    Args:
+      store: Folder or URL of the store, or builtin.
+      document: The id of the document.
+      sequence_length: model.sequence_length of the run.
+      batch_size: Rows a step, over all processes.
+      steps: Steps of the run.
+      seed: Seed of the run's data order.
+    """
+    opened = open_store(store)
+    order = SampleOrder.of_store(opened, sequence_length, batch_size, seed)
+    split, seen = find_document(opened, order, document, steps)
+    for each in seen:
+        print(f"step {each.step} row {each.row} tokens {each.first}-{each.last}")
+    print(f"seen in {len(seen)} rows of {steps} steps" + ", held out" * (split == "validation"))
+
+
+def main() -> None:
+    """Runs the command that was asked for."""
+    tyro.extras.subcommand_cli_from_dict(
+        {"build": build, "show": show, "find": find}, description=__doc__
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)

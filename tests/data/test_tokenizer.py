@@ -1,0 +1,100 @@
+"""Tokenizers keep every character, train the same model twice, and refuse what is no model."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from small_corpora import make_texts
+
+from fugaku_jax.data import tokenizer as tokenizers
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.errors import InputError
+
+# SentencePiece ends a text at NUL in places, and writes a space as U+2581 itself.
+TEXTS = st.text(st.characters(exclude_characters="\0\u2581", exclude_categories=["Cs"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+@example(text="  two  spaces,\n\n\ttab\r\n　全角 12345 end ")
+@example(text="</s><unk><0x0A>\ufeff\U0010ffff e\u0301")
+@example(text=" " * 40 + "\n" * 5)
+def test_decode_inverts_encode_for_every_text(tokenizer: Tokenizer, text: str):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_digits_and_newlines_are_tokens_of_their_own(tokenizer: Tokenizer):
+    assert len(tokenizer.encode("12345\n\n")) == 7
+
+
+def test_training_twice_gives_the_same_model(tokenizer: Tokenizer):
+    again = tokenizers.train(make_texts(200), 320)
+    assert again.sha256 == tokenizer.sha256
+    assert again.vocab_size == 320
+
+
+def test_arrays_lists_and_batches_are_the_same_tokens(tokenizer: Tokenizer):
+    texts = ["the river 川", "", "12 cold\n"]
+    ids = [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch(texts) == ids
+    assert [tokenizer.encode_array(text).tolist() for text in texts] == ids
+
+
+def test_the_model_survives_bytes_and_files(tokenizer: Tokenizer, tmp_path):
+    path = tmp_path / "a.model"
+    path.write_bytes(tokenizer.model_bytes)
+    for loaded in (Tokenizer.from_file(path), Tokenizer.from_bytes(tokenizer.model_bytes)):
+        assert loaded.sha256 == tokenizer.sha256
+        assert loaded.end_of_document == 2
+
+
+def test_ids_out_of_range_are_refused(tokenizer: Tokenizer):
+    with pytest.raises(InputError, match="from 0 to 319, got 320"):
+        tokenizer.decode([5, 320])
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x0a\x00\xff" * 50])
+def test_a_file_that_is_no_model_is_refused(tmp_path, content):
+    path = tmp_path / "broken.model"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.model"):
+        Tokenizer.from_file(path)
+
+
+def test_a_model_without_an_end_piece_is_refused():
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d e f g"] * 20),
+        model_writer=model,
+        vocab_size=12,
+        eos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    with pytest.raises(InputError, match="no end-of-sentence piece"):
+        Tokenizer.from_bytes(model.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("texts", "size", "reason"),
+    [
+        (["a b c"], 9000, r"train:9000: .* at most \d+ pieces"),
+        (["a b c"], 10, r"need \d+ pieces"),
+        ([], 300, "no text to train on"),
+    ],
+)
+def test_a_size_that_cannot_be_reached_is_told_in_a_sentence(texts, size, reason):
+    with pytest.raises(InputError, match=reason):
+        tokenizers.train(texts, size)
+
+
+def test_an_error_of_the_texts_is_not_hidden_by_the_trainer():
+    def texts():
+        yield from make_texts(200)
+        raise InputError("texts.jsonl:201: not valid JSON.")
+
+    with pytest.raises(InputError, match=r"texts\.jsonl:201: not"):
+        tokenizers.train(texts(), 320)
