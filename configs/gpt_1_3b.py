@@ -23,8 +23,6 @@ def gpt_1_3b() -> Config:
         optimizer=OptimizerConfig(
             learning_rate=2e-4, min_learning_rate=1e-6, warmup_tokens=260_000_000
         ),
-        training=TrainingConfig(
-            steps=25_000, batch_size=512, micro_batches=512, remat="block"
-        ),
+        training=TrainingConfig(steps=25_000, batch_size=512, micro_batches=512, remat="block"),
         checkpoint=CheckpointConfig(every=250),
     )

@@ -23,8 +23,6 @@ def gpt_350m() -> Config:
         optimizer=OptimizerConfig(
             learning_rate=3e-4, min_learning_rate=1e-6, warmup_tokens=70_000_000
         ),
-        training=TrainingConfig(
-            steps=13_500, batch_size=256, micro_batches=128, remat="block"
-        ),
+        training=TrainingConfig(steps=13_500, batch_size=256, micro_batches=128, remat="block"),
         checkpoint=CheckpointConfig(every=250),
     )

@@ -10,12 +10,8 @@ def tiny() -> Config:
     Command: `python launch/train.py tiny`.
     """
     return Config(
-        model=ModelConfig(
-            vocab_size=4096, n_layers=3, d_model=128, n_heads=4, sequence_length=256
-        ),
-        optimizer=OptimizerConfig(
-            learning_rate=3e-3, min_learning_rate=3e-4, warmup_tokens=80_000
-        ),
+        model=ModelConfig(vocab_size=4096, n_layers=3, d_model=128, n_heads=4, sequence_length=256),
+        optimizer=OptimizerConfig(learning_rate=3e-3, min_learning_rate=3e-4, warmup_tokens=80_000),
         training=TrainingConfig(
             steps=300, batch_size=16, validate_every=100, validation_tokens=16_384, sample_every=100
         ),

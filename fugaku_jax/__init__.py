@@ -1,1 +1,1 @@
-"""Train language models on CPU supercomputers with JAX, the successor of what trained Fugaku-LLM."""
+"""Train language models on CPU supercomputers: the successor of what trained Fugaku-LLM."""

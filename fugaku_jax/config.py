@@ -271,4 +271,6 @@ def config_from_dict(nested: dict[str, Any]) -> Config:
         sections["training"] = training
         return Config(**{name: types[name](**section) for name, section in sections.items()})
     except (KeyError, TypeError) as error:
-        raise InputError(f"The configuration does not fit this version's fields: {error}.") from error
+        raise InputError(
+            f"The configuration does not fit this version's fields: {error}."
+        ) from error

@@ -6,8 +6,9 @@ import importlib.util
 import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -26,24 +27,35 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # what read our output has seen enough
         sys.stderr.close()
         sys.exit(0)
 
 
-def parse(function: Callable[..., Result], args: list[str] | None = None, **options: Any) -> Result:
-    """Call `function` with the command line's arguments, as `tyro.cli` does.
+def parse(
+    program: Callable[..., Result] | Mapping[str, Callable[..., Result]],
+    args: list[str] | None = None,
+    **options: Any,
+) -> Result:
+    """Call a function, or a subcommand's, with the command line's arguments, as tyro does.
 
     Raises:
         InputError: the arguments are wrong; tyro's explanation as one sentence.
     """
-    # Warnings of what the function itself does must not be lost, so only parsing is captured.
+    # What the function itself prints must not be lost, so only parsing is captured.
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            call = tyro.cli(_deferred(function), args=args, **options)
+            if isinstance(program, Mapping):
+                commands = {name: _deferred(function) for name, function in program.items()}
+                call = tyro.extras.subcommand_cli_from_dict(commands, args=args, **options)
+            else:
+                call = tyro.cli(_deferred(program), args=args, **options)
     except SystemExit as stop:
-        if stop.code in (0, None):
+        if not stop.code:
             raise
         raise InputError(_sentence(captured.getvalue())) from None
     return call()
@@ -58,16 +70,23 @@ def load_recipe(name: str) -> Config:
     recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
     if name not in recipes:
         raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
-    module_spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return getattr(module, name)()
+    return getattr(load_module(RECIPES / f"{name}.py"), name)()
+
+
+def load_module(path: Path) -> ModuleType:
+    """Load a Python file of this repository that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where its dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    return module
 
 
 def _deferred(function: Callable[..., Result]) -> Callable[..., Callable[[], Result]]:
     """Let tyro see the signature of `function` but not run it yet."""
+
     @functools.wraps(function)
     def defer(*args: Any, **kwargs: Any) -> Callable[[], Result]:
         return lambda: function(*args, **kwargs)

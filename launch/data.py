@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from command import run_program
+from command import parse, run_program
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -91,9 +91,7 @@ def find(
 
 def main() -> None:
     """Runs the command that was asked for."""
-    tyro.extras.subcommand_cli_from_dict(
-        {"build": build, "show": show, "find": find}, description=__doc__
-    )
+    parse({"build": build, "show": show, "find": find}, description=__doc__)
 
 
 if __name__ == "__main__":

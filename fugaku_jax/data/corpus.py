@@ -84,7 +84,7 @@ def read_blocks(path: Path) -> Iterator[Block | BadLine]:
 def parse_block(block: Block) -> list[Document | BadLine]:
     """The documents of a block in order, and a BadLine for each line that is none."""
     is_text = block.path.name.lower().endswith(".txt")
-    parsed = []
+    parsed: list[Document | BadLine] = []
     for number, line in enumerate(block.lines, block.first_line):
         if isinstance(line, bytes) and not line.strip() and not is_text:
             continue  # an empty line at the end of a file is usual

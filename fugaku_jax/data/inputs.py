@@ -100,4 +100,5 @@ def _input_set(path: Path, number: int, table: Any) -> InputSet:
         # Relative to the mixture file, so that the two can be moved together.
         paths.append(path.parent / name)
         check_input(paths[-1])
-    return InputSet(**{**table, "paths": tuple(paths)})
+    values: dict[str, Any] = {**table, "paths": tuple(paths)}
+    return InputSet(**values)

@@ -106,10 +106,11 @@ _PLAIN_FIELDS = ("prefix", "vocab_size", "end_of_document", "dtype", "tokenizer_
 
 def _token_set(fields: Mapping[str, Any]) -> TokenSet:
     splits = {name: Split(**fields[name]) for name in SPLITS}
+    values: dict[str, Any] = {**fields, **splits}
     for split in splits.values():
         if not all(type(n) is int and n >= 0 for n in (split.tokens, split.documents, split.bytes)):
             raise TypeError
-    token_set = TokenSet(**{**fields, **splits})
+    token_set = TokenSet(**values)
     if type(token_set.name) is not str or not 0 <= token_set.weight < math.inf:
         raise TypeError
     return token_set

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 CHUNK_BYTES = 1 << 25
-"""Most bytes of fp32 logits that one chunk may take on a device: about what a shared cache holds."""
+"""Most bytes of fp32 logits a chunk may take on a device: about what a shared cache holds."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -77,7 +77,9 @@ def _forward(
     chunks = _split(hidden, embedding, targets, weights)
     (total, d_embedding), d_hidden = jax.lax.scan(add_chunk, start, chunks)
     # [chunks, B, C, D] -> [B, T, D]
-    d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape)
+    d_hidden = jnp.reshape(
+        jnp.moveaxis(d_hidden, 0, 1), hidden.shape, out_sharding=jax.typeof(hidden).sharding
+    )
     return total, (d_hidden, d_embedding, jnp.zeros((), hidden.dtype))
 
 
@@ -105,7 +107,11 @@ def _split(
     chunk = max(size for size in range(1, length + 1) if length % size == 0 and size <= fitting)
 
     def cut(x: Array) -> Array:
-        return jnp.moveaxis(x.reshape(batch, length // chunk, chunk, *x.shape[2:]), 1, 0)
+        # The sharding is said, since a batch of 1 would lose it in the reshape.
+        rows, columns, *rest = jax.typeof(x).sharding.spec
+        shape = (batch, length // chunk, chunk, *x.shape[2:])
+        sharding = PartitionSpec(rows, None, columns, *rest)
+        return jnp.moveaxis(jnp.reshape(x, shape, out_sharding=sharding), 1, 0)
 
     return cut(hidden), cut(targets), cut(weights)
 

@@ -81,7 +81,7 @@ def train(config: Config, run_dir: Path) -> int:
             Loader(
                 store,
                 order,
-                NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", "sequence")),
+                NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None)),
                 config.training.micro_batches,
                 first,
                 stop_step=last,

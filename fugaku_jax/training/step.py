@@ -108,7 +108,7 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
     def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
         loss, scaled = gradient(state, tokens)
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
-        norm = optax.global_norm(scaled) * unscale
+        norm = optax.tree.norm(scaled) * unscale
         finite = jnp.isfinite(norm)
         rate = schedule(state.step.astype(jnp.float32) * config.tokens_per_step)
         parameters, moments = update(

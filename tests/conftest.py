@@ -1,0 +1,27 @@
+"""What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
+# three quarters of their time. Tests of speed and memory start processes of their own.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# Every annotation is checked on each call, so a shape that a docstring promises is a shape that
+# the tests have seen. `training` is left out: its states are pytrees that JAX rebuilds with
+# abstract leaves, which annotations of arrays refuse.
+_ROOMS = ("data", "evaluation", "inference", "kernels", "ledger", "models", "sharding")
+install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mesh():
+    """The mesh that a run would make on this machine."""
+    from fugaku_jax.sharding.mesh import make_mesh
+
+    with jax.set_mesh(make_mesh()) as mesh:
+        yield mesh

@@ -1,0 +1,132 @@
+"""Configurations refuse what cannot be, and survive JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fugaku_jax.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    config_from_dict,
+    flat_fields,
+)
+from fugaku_jax.errors import InputError
+
+SECTIONS = {
+    "model": ModelConfig(vocab_size=97, n_layers=2, d_model=32, n_heads=4, sequence_length=12),
+    "optimizer": OptimizerConfig(learning_rate=1e-3),
+    "training": TrainingConfig(steps=10, batch_size=8, micro_batches=2),
+    "data": DataConfig(),
+    "checkpoint": CheckpointConfig(),
+}
+CONFIG = Config(**SECTIONS)
+
+WRONG = [
+    *[(f"model.{name}", 0) for name in ("vocab_size", "n_layers", "d_model", "sequence_length")],
+    ("model.n_heads", -1),
+    ("model.n_heads", 5),
+    ("model.d_ff", 0),
+    ("model.dropout", 1.0),
+    ("model.dropout", -0.1),
+    ("model.attention_dropout", 1.5),
+    ("model.init_std", 0.0),
+    ("model.layer_norm_epsilon", 0.0),
+    ("model.vocab_multiple", 0),
+    ("optimizer.learning_rate", 0.0),
+    ("optimizer.min_learning_rate", -1e-5),
+    ("optimizer.min_learning_rate", 1e-2),
+    ("optimizer.warmup_tokens", -1),
+    ("optimizer.decay_tokens", 0),
+    ("optimizer.beta1", 1.0),
+    ("optimizer.beta2", 1.0),
+    ("optimizer.epsilon", 0.0),
+    ("optimizer.weight_decay", -0.1),
+    ("optimizer.clip", -1.0),
+    ("training.steps", 0),
+    ("training.batch_size", 0),
+    ("training.micro_batches", 0),
+    ("training.micro_batches", 3),
+    ("training.z_loss", -1e-4),
+    ("training.seed", -1),
+    ("training.validate_every", -1),
+    ("training.validation_tokens", 0),
+    ("training.sample_every", -1),
+    ("training.sample_tokens", -1),
+    ("training.stop_after", 0),
+    ("data.store", ""),
+    ("data.seed", -1),
+    ("data.prefetch", 0),
+    ("checkpoint.every", 0),
+    ("checkpoint.keep", 0),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG, ids=lambda x: str(x))
+def test_a_wrong_value_is_named_with_its_field_and_what_is_allowed(path, value):
+    section, field = path.split(".")
+    with pytest.raises(InputError) as error:
+        dataclasses.replace(SECTIONS[section], **{field: value})
+    sentence = str(error.value)
+    assert sentence.startswith(f"{path} is {value!r}, but it must ")
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_heads_that_do_not_divide_the_width_are_told_the_width():
+    with pytest.raises(InputError, match=r"divide model\.d_model, which is 32"):
+        dataclasses.replace(SECTIONS["model"], n_heads=5)
+
+
+@pytest.mark.parametrize("padded", [(97, 128), (128, 128), (129, 256)])
+def test_the_vocabulary_is_padded_up_to_its_multiple(padded):
+    model = dataclasses.replace(SECTIONS["model"], vocab_size=padded[0])
+    assert model.padded_vocab_size == padded[1]
+
+
+def test_a_configuration_survives_json():
+    prompts = ("昔々", "Once")
+    config = dataclasses.replace(
+        CONFIG,
+        model=dataclasses.replace(CONFIG.model, d_ff=77, dropout=0.1),
+        training=dataclasses.replace(CONFIG.training, prompts=prompts, stop_after=3),
+    )
+    rebuilt = config_from_dict(json.loads(json.dumps(config.to_dict())))
+    assert rebuilt == config
+    assert hash(rebuilt) == hash(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [("model", {"depth": 3}), ("training", {"stepz": 3}), ("hardware", {"nodes": 3})],
+)
+def test_an_unknown_field_is_wrong_input(section, change):
+    nested = CONFIG.to_dict()
+    nested[section] = nested.get(section, {}) | change
+    with pytest.raises(InputError, match=section if section == "hardware" else next(iter(change))):
+        config_from_dict(nested)
+
+
+def test_a_missing_field_or_section_is_wrong_input():
+    nested = CONFIG.to_dict()
+    del nested["model"]["n_layers"]
+    with pytest.raises(InputError, match="n_layers"):
+        config_from_dict(nested)
+    del nested["training"]
+    with pytest.raises(InputError, match="training"):
+        config_from_dict(nested)
+
+
+def test_fields_flatten_to_dotted_paths():
+    flat = flat_fields(CONFIG.to_dict())
+    assert flat["model.n_layers"] == 2
+    assert flat["training.prompts"] == list(CONFIG.training.prompts)
+    assert len(flat) == sum(len(dataclasses.fields(section)) for section in SECTIONS.values())
+
+
+def test_tokens_are_batch_times_length_times_steps():
+    assert (CONFIG.tokens_per_step, CONFIG.total_tokens) == (8 * 12, 8 * 12 * 10)

@@ -1,0 +1,74 @@
+"""A store and a run small enough that training takes a second."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from fugaku_jax.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from fugaku_jax.data import builtin
+from fugaku_jax.data.build import build_store
+from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.tokenizer import train as train_tokenizer
+
+VOCAB = 1200
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory) -> Path:
+    """A store of two domains, 60 generated documents each."""
+    folder = tmp_path_factory.mktemp("runs")
+    sets, texts = [], []
+    for domain, weight in (("ja", 2.0), ("en", 1.0)):
+        documents = list(itertools.islice(builtin.documents(domain), 60))
+        texts += [document["text"] for document in documents]
+        path = folder / f"{domain}.jsonl"
+        path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+        sets.append(InputSet(domain, (path,), domain, weight))
+    build_store(str(folder / "store"), sets, train_tokenizer(texts, VOCAB), validation=0.05)
+    return folder / "store"
+
+
+@pytest.fixture
+def config(store_path: Path) -> Config:
+    """A run of eight steps with everything on that could break a restart."""
+    return Config(
+        model=ModelConfig(
+            vocab_size=VOCAB,
+            n_layers=2,
+            d_model=16,
+            n_heads=2,
+            sequence_length=16,
+            dropout=0.1,
+            attention_dropout=0.1,
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_tokens=128),
+        training=TrainingConfig(
+            steps=8, batch_size=4, micro_batches=2, validate_every=4, sample_tokens=4
+        ),
+        data=DataConfig(store=str(store_path)),
+        checkpoint=CheckpointConfig(every=3),
+    )
+
+
+@pytest.fixture
+def change(config: Config):
+    """Return the run with some fields changed: `change(training={"steps": 2})`."""
+
+    def changed(**sections: dict) -> Config:
+        parts = {
+            name: dataclasses.replace(getattr(config, name), **fields)
+            for name, fields in sections.items()
+        }
+        return dataclasses.replace(config, **parts)
+
+    return changed

@@ -1,0 +1,196 @@
+"""A whole run: what it leaves, and that a restart changes nothing."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from fugaku_jax.config import flat_fields
+from fugaku_jax.errors import InputError
+from fugaku_jax.inference import sampler
+from fugaku_jax.training import loop
+from fugaku_jax.training.checkpoint import load_model
+from fugaku_jax.training.metrics import read_metrics, read_samples
+
+
+def losses(run_dir):
+    return [line["loss"] for line in read_metrics(run_dir)]
+
+
+@pytest.fixture
+def uninterrupted(config, tmp_path):
+    """The oracle of every restart."""
+    assert loop.train(config, tmp_path / "whole") == loop.DONE
+    return losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_losses_of_a_run_stopped_and_continued_are_bit_identical(
+    config, change, tmp_path, uninterrupted, stop_after
+):
+    stopping = change(training={"stop_after": stop_after})
+    sessions = 0
+    while loop.train(stopping, tmp_path / "parts") == loop.STOPPED:
+        sessions += 1
+        assert sessions < 8
+    assert losses(tmp_path / "parts") == uninterrupted
+    assert sessions == -(-config.training.steps // stop_after) - 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_restarts_are_exact_in_narrow_formats_too(change, tmp_path, precision):
+    training = {"precision": precision, "steps": 4}
+    loop.train(change(training=training), tmp_path / "whole")
+    assert (
+        loop.train(change(training=training | {"stop_after": 2}), tmp_path / "parts")
+        == loop.STOPPED
+    )
+    assert loop.train(change(training=training), tmp_path / "parts") == loop.DONE
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(
+    config, tmp_path, uninterrupted, monkeypatch
+):
+    original = loop._Session.step
+
+    def dying(session, state, tokens):
+        state = original(session, state, tokens)
+        if int(state.step) == 5:
+            raise KeyboardInterrupt
+        return state
+
+    monkeypatch.setattr(loop._Session, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, tmp_path / "run")
+    monkeypatch.setattr(loop._Session, "step", original)
+    assert len(losses(tmp_path / "run")) == 5
+    assert loop.train(config, tmp_path / "run") == loop.DONE
+    assert losses(tmp_path / "run") == uninterrupted
+
+
+def test_sigterm_saves_and_says_that_the_run_can_go_on(
+    config, tmp_path, uninterrupted, monkeypatch
+):
+    original = loop._Session.step
+
+    def interrupted(session, state, tokens):
+        state = original(session, state, tokens)
+        if int(state.step) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return state
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(loop._Session, "step", interrupted)
+    assert loop.train(config, tmp_path / "run") == loop.STOPPED
+    assert signal.getsignal(signal.SIGTERM) == before
+    monkeypatch.setattr(loop._Session, "step", original)
+    assert loop.train(config, tmp_path / "run") == loop.DONE
+    assert losses(tmp_path / "run") == uninterrupted
+
+
+def test_a_run_leaves_what_the_documentation_says(config, tmp_path):
+    run = tmp_path / "run"
+    loop.train(config, run)
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        *("config.json", "ledger.json", "metrics.jsonl", "samples.jsonl", "log.txt"),
+        *("checkpoints", "report.html", "tensorboard"),
+    }
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert set(lines[0]) >= {
+        *("step", "loss", "grad_norm", "learning_rate", "tokens", "tokens_per_second"),
+        *("step_seconds", "mfu", "memory_bytes"),
+    }
+    assert "validation_bits_per_byte" in lines[3]
+    assert {"validation/ja/loss", "validation/en/bits_per_byte"} <= set(lines[7])
+    assert {sample["prompt"] for sample in read_samples(run)} == set(config.training.prompts)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["6", "8"]
+    ledger = json.loads((run / "ledger.json").read_text())
+    assert len(ledger["store_sha256"]) == 64
+    assert threading.active_count() < 20
+
+
+def test_the_loss_falls(change, tmp_path):
+    loop.train(
+        change(training={"steps": 60, "validate_every": 0}, model={"dropout": 0.0}), tmp_path
+    )
+    curve = losses(tmp_path)
+    assert np.mean(curve[-5:]) < 0.6 * curve[0]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
+    loop.train(config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert loop.train(config, tmp_path) == loop.DONE
+    assert "is finished" in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(change, tmp_path):
+    loop.train(change(training={"stop_after": 1}), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    other = change(model={"n_layers": 3}, optimizer={"learning_rate": 0.5})
+    with pytest.raises(InputError, match=r"model.n_layers is 2 there and 3 here; optimizer.learn"):
+        loop.train(other, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_fields_that_do_not_change_what_is_learned_may_change(change, tmp_path):
+    loop.train(change(training={"stop_after": 1}), tmp_path)
+    assert loop.train(change(training={"validate_every": 2}, data={"prefetch": 1}), tmp_path) == 0
+
+
+def test_another_store_is_refused(config, change, tmp_path, store_path):
+    loop.train(change(training={"stop_after": 1}), tmp_path / "run")
+    moved = tmp_path / "moved"
+    shutil.copytree(store_path, moved)
+    assert loop.train(change(data={"store": str(moved)}), tmp_path / "run") == loop.DONE
+    ledger = tmp_path / "run" / "ledger.json"
+    ledger.write_text(ledger.read_text().replace('"store_sha256": "', '"store_sha256": "0'))
+    with pytest.raises(InputError, match="trained on another store"):
+        loop.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"model": {"vocab_size": 300}}, r"model.vocab_size is 300, .* 1200 pieces"),
+        ({"model": {"sequence_length": 10**6}}, r"model.sequence_length.*longest run"),
+    ],
+)
+def test_a_store_that_does_not_fit_is_refused_and_nothing_is_written(
+    change, tmp_path, sections, sentence
+):
+    with pytest.raises(InputError, match=sentence):
+        loop.train(change(**sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_holds_something_else_is_refused(config, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        loop.train(config, tmp_path)
+
+
+def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MOST_SKIPPED_STEPS", 3)
+    exploding = change(training={"z_loss": 1e38, "precision": "fp32"}, model={"init_std": 1e10})
+    with pytest.raises(FloatingPointError, match="3 steps up to step 3"):
+        loop.train(exploding, tmp_path)
+
+
+def test_a_saved_model_generates_text_from_a_prompt(config, tmp_path, store_path):
+    loop.train(config, tmp_path)
+    loaded, model = load_model(tmp_path)
+    assert flat_fields(loaded.to_dict()) == flat_fields(config.to_dict())
+    tokenizer = loop.open_store(str(store_path)).tokenizer()
+    first = sampler.generate(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
+    assert first == sampler.generate(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
+    assert len(first) == 2

@@ -1,0 +1,199 @@
+"""The step: accumulation, schedules, loss scale, and what it may not do to memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fugaku_jax.sharding.rules import spec
+from fugaku_jax.training import precision
+from fugaku_jax.training.optimizer import decays, init_moments, make_schedule, update
+from fugaku_jax.training.step import abstract_model, init_state, make_train_step
+
+END = 2
+
+
+def batch(config, seed=0, change=lambda tokens: None):
+    shape = (
+        config.training.micro_batches,
+        config.training.batch_size // config.training.micro_batches,
+        config.model.sequence_length + 1,
+    )
+    tokens = np.random.default_rng(seed).integers(0, config.model.vocab_size, shape, np.int32)
+    change(tokens)
+    sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None))
+    return jax.device_put(tokens, sharding)
+
+
+def without_dropout(change, **training):
+    return change(model={"dropout": 0.0, "attention_dropout": 0.0}, training=training)
+
+
+def run(config, tokens, steps=1):
+    state, step = init_state(config), make_train_step(config, END)
+    for _ in range(steps):
+        state, metrics = step(state, tokens)
+    return state, metrics
+
+
+def relative_difference(a, b):
+    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def test_accumulated_micro_batches_equal_one_large_batch(change):
+    parts, whole = without_dropout(change), without_dropout(change, micro_batches=1)
+    accumulated, metrics = run(parts, batch(parts))
+    at_once, expected = run(whole, batch(whole))  # the same rows
+    assert float(metrics["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-6)
+    # Sums in another order, and Adam's first step divides by them: fp32 rounding, not less.
+    assert relative_difference(accumulated.parameters, at_once.parameters) < 1e-5
+
+
+def test_a_step_equals_optax_adamw_with_clip(change):
+    config = without_dropout(change, micro_batches=1)
+    tokens, state = batch(config), init_state(config)
+    parameters = jax.tree.map(jnp.copy, state.parameters)
+
+    def mask(tree):
+        return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), tree)
+
+    reference = optax.chain(
+        optax.clip_by_global_norm(config.optimizer.clip),
+        optax.adamw(
+            lambda count: make_schedule(config)(count * config.tokens_per_step),
+            *(0.9, 0.95, 1e-8),
+            weight_decay=0.1,
+            mask=mask,
+        ),
+    )
+    memory = reference.init(parameters)
+    gradients = jax.tree.map(
+        lambda p: jax.random.normal(jax.random.key(p.size), p.shape) * 0.1, parameters
+    )
+    moments, ours = init_moments(parameters), parameters
+    for count in range(3):
+        updates, memory = reference.update(gradients, memory, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        norm = optax.tree.norm(gradients)
+        ours, moments = update(
+            config.optimizer,
+            ours,
+            moments,
+            gradients,
+            factor=jnp.minimum(1.0, config.optimizer.clip / norm),
+            apply=jnp.asarray(True),
+            learning_rate=make_schedule(config)(jnp.float32(count * config.tokens_per_step)),
+        )
+    assert relative_difference(ours, parameters) < 1e-6
+    assert float(run(config, tokens)[1]["grad_norm"]) > 0
+
+
+def test_biases_and_norms_do_not_decay(config):
+    decaying = {
+        "/".join(key.key for key in path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(abstract_model(config)[1])
+        if decays(path)
+    }
+    assert decaying == {
+        *("tokens/table", "positions/table", "blocks/qkv/kernel"),
+        *("blocks/attention_output/kernel", "blocks/up/kernel", "blocks/down/kernel"),
+    }
+
+
+def test_cosine_schedule_rises_falls_and_stays(change):
+    config = change(
+        optimizer={"min_learning_rate": 1e-3, "warmup_tokens": 128, "decay_tokens": 384},
+    )
+    rate, per_step = make_schedule(config), config.tokens_per_step
+    assert per_step == 64
+    rates = [float(rate(jnp.int32(step * per_step))) for step in range(8)]
+    seen = np.array([128, 192, 256, 320, 384])
+    falling = 1e-3 + 9e-3 * 0.5 * (1 + np.cos(np.pi * (seen - 128) / 256))
+    np.testing.assert_allclose(rates, [5e-3, *falling, 1e-3, 1e-3], rtol=1e-5)
+
+
+def test_wsd_schedule_is_stable_until_its_linear_decay(change):
+    config = change(
+        optimizer={"schedule": "wsd", "warmup_tokens": 128, "decay_tokens": 256},
+    )
+    rate = make_schedule(config)
+    rates = [float(rate(jnp.int32(step * 64))) for step in range(8)]
+    expected = [5e-3, 1e-2, 1e-2, 1e-2, 7.5e-3, 5e-3, 2.5e-3, 0.0]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("bf16", 2e-2), ("fp16", 3e-3)])
+def test_narrow_formats_follow_fp32(change, name, tolerance):
+    """One unit in the last place is 2^-8 in bf16 and 2^-11 in fp16; losses average over many."""
+    wide, narrow = without_dropout(change), without_dropout(change, precision=name)
+    tokens = batch(wide)
+    expected, got = run(wide, tokens, steps=3)[1], run(narrow, tokens, steps=3)[1]
+    assert float(got["loss"]) == pytest.approx(float(expected["loss"]), rel=tolerance)
+    assert float(got["grad_norm"]) == pytest.approx(
+        float(expected["grad_norm"]), rel=10 * tolerance
+    )
+    state, _ = run(narrow, tokens)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype("float32")}
+
+
+def test_an_overflow_skips_the_step_and_halves_the_scale(change, monkeypatch):
+    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**120)
+    config = without_dropout(change, precision="fp16")
+    before = jax.device_get(init_state.__wrapped__(config).parameters)
+    jax.clear_caches()
+    state, metrics = run(config, batch(config))
+    assert float(metrics["skipped"]) == 1
+    assert float(state.loss_scale.scale) == 2.0**119
+    assert int(state.moments.count) == 0
+    assert int(state.step) == 1
+    assert relative_difference(state.parameters, before) == 0
+
+
+def test_the_scale_doubles_after_enough_good_steps(monkeypatch):
+    monkeypatch.setattr(precision, "GROWTH_INTERVAL", 3)
+    scale = precision.LossScale(jnp.float32(1024), jnp.int32(0))
+    seen = []
+    for finite in (True, True, True, True, False, True):
+        scale = scale.adjust(jnp.asarray(finite))
+        seen.append((float(scale.scale), int(scale.good_steps)))
+    assert seen == [(1024, 1), (1024, 2), (2048, 0), (2048, 1), (1024, 0), (1024, 1)]
+
+
+@pytest.mark.parametrize(("ends", "same"), [(0, True), (1, False)])
+def test_resetting_changes_the_loss_exactly_when_a_document_ends(change, ends, same):
+    """One sample with and without an end in its middle; what a reset does is the model's test."""
+
+    def write(tokens):
+        tokens[tokens == END] = END + 1
+        tokens[..., 8 : 8 + ends] = END
+
+    losses = []
+    for reset in (False, True):
+        config = change(
+            model={"dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.5},
+            data={"reset_at_document": reset},
+            training={"batch_size": 1, "micro_batches": 1},
+        )
+        losses.append(float(run(config, batch(config, change=write))[1]["loss"]))
+    assert (losses[0] == losses[1]) == same
+
+
+def test_the_state_is_updated_in_place(change):
+    config = without_dropout(change, micro_batches=1)
+    state, tokens = init_state(config), batch(config)
+    compiled = make_train_step(config, END).lower(state, tokens).compile()
+    memory = compiled.memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert memory.alias_size_in_bytes >= 0.99 * size
+
+
+def test_recomputation_changes_memory_but_not_the_result(change):
+    results = {}
+    for remat in ("none", "products", "block"):
+        config = change(training={"remat": remat})
+        results[remat], _ = run(config, batch(config))
+    for remat in ("products", "block"):
+        difference = relative_difference(results[remat].parameters, results["none"].parameters)
+        assert difference < 1e-6
