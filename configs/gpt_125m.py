@@ -6,7 +6,7 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 def gpt_125m() -> Config:
     """Train GPT-2's smallest shape as the project did, on 20 tokens a parameter.
 
-    Expect: 123,979,776 parameters; 2.5e9 tokens in 4,729 steps of 524,288.
+    Expect: 123,984,384 parameters; 2.5e9 tokens in 4,729 steps of 524,288.
     Command: `python launch/train.py gpt_125m --data.store STORE`.
     """
     return Config(

@@ -6,7 +6,7 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 def gpt_1_3b() -> Config:
     """Train GPT-3's 1.3B shape as the project did, on 20 tokens a parameter.
 
-    Expect: PARAMETERS parameters; 26e9 tokens in STEPS steps of 1,048,576.
+    Expect: 1,312,411,648 parameters; 26e9 tokens in 25,000 steps of 1,048,576.
     Command: `python launch/train.py gpt_1_3b --data.store STORE`, on many nodes.
     """
     return Config(

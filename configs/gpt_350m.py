@@ -6,7 +6,7 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 def gpt_350m() -> Config:
     """Train GPT-2's medium shape as the project did, on 20 tokens a parameter.
 
-    Expect: PARAMETERS parameters; 7.1e9 tokens in STEPS steps of 524,288.
+    Expect: 354,215,936 parameters; 7.1e9 tokens in 13,500 steps of 524,288.
     Command: `python launch/train.py gpt_350m --data.store STORE`.
     """
     return Config(

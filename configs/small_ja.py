@@ -4,7 +4,7 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 
 
 def small_ja() -> Config:
-    """Train 9.7M parameters with a vocabulary as large as Fugaku-LLM's.
+    """Train 9,720,320 parameters with a vocabulary as large as Fugaku-LLM's.
 
     Meant for a store of your own, built with the tokenizer llm-jp v2.2 or any other of at most
     48,586 pieces; without `--data.store` it learns the built-in corpus.

@@ -6,7 +6,7 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 def tiny() -> Config:
     """Train 1.2M parameters on the built-in corpus.
 
-    Expect: 1,152,384 parameters; 1.2M tokens in about two minutes on 2 cores.
+    Expect: 1,152,128 parameters; 1.2M tokens in about two minutes on 2 cores.
     Command: `python launch/train.py tiny`.
     """
     return Config(

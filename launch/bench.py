@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from command import load_module, parse, run_program
+from command import parse, run_program
+from recipes import load_module
 from rich.console import Console
 from rich.table import Table
 

@@ -1,22 +1,17 @@
-"""What every program in `launch/` shares: arguments, one-sentence errors, exit codes, recipes."""
+"""What every program in `launch/` shares: arguments, one-sentence errors, exit codes."""
 
 import contextlib
 import functools
-import importlib.util
 import io
 import re
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
 
-RECIPES = Path(__file__).parent.parent / "configs"
 Result = TypeVar("Result")
 
 
@@ -30,9 +25,6 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # what read our output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
 
 
 def parse(
@@ -61,29 +53,6 @@ def parse(
     return call()
 
 
-def load_recipe(name: str) -> Config:
-    """Call the recipe `configs/NAME.py`.
-
-    Raises:
-        InputError: there is no such recipe; the sentence lists those that are.
-    """
-    recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
-    if name not in recipes:
-        raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
-    return getattr(load_module(RECIPES / f"{name}.py"), name)()
-
-
-def load_module(path: Path) -> ModuleType:
-    """Load a Python file of this repository that belongs to no package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # where its dataclasses look for their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
 def _deferred(function: Callable[..., Result]) -> Callable[..., Callable[[], Result]]:
     """Let tyro see the signature of `function` but not run it yet."""
 
@@ -95,14 +64,16 @@ def _deferred(function: Callable[..., Result]) -> Callable[..., Callable[[], Res
 
 
 def _sentence(box: str) -> str:
-    """Turn the box that tyro draws around an error into a sentence."""
-    lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in box.splitlines()]
-    body = [line for line in lines if line and not line.startswith("─ ")]
-    rules = [i for i, line in enumerate(body) if set(line) == {"─"}] + [len(body)]
+    """Turn the explanation that tyro draws, with or without a box around it, into a sentence."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    body = [line.strip("│ ") for line in plain.splitlines() if line[:1] not in "╭╰"]
+    if set(body[1]) == {"-"}:  # without a box, the title stands in the text
+        body = body[2:]
+    rules = [i for i, line in enumerate(body) if line and set(line) <= {"─", "-"}] + [len(body)]
     sentence = " ".join(body[: rules[0]])
     # A field's own error already names it: "Error parsing config.model: model.n_heads is 7, ...".
     sentence = re.sub(r"^Error parsing (config\.\w+: )?", "", sentence)
-    rest = [line.split()[0] for line in body[rules[0] :] if line.startswith("--")]
-    if "Unrecognized" in sentence and rest:
-        sentence += f"; perhaps you meant {rest[0]}"
+    suggestions = [line.split()[0] for line in body[rules[0] :] if re.match(r"--\w", line)]
+    if "Unrecognized" in sentence and suggestions:
+        sentence += f"; perhaps you meant {suggestions[0]}"
     return sentence.rstrip(".").replace(". Expected", "; expected") + "."

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from command import load_recipe, parse, run_program
+from command import parse, run_program
+from recipes import load_recipe
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError

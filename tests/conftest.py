@@ -1,11 +1,18 @@
 """What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
 # three quarters of their time. Tests of speed and memory start processes of their own.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+# Many tests compile the same step; the cache lives as long as the session, so that nothing stale
+# is ever run.
+_cache = tempfile.TemporaryDirectory(prefix="fugaku_jax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest

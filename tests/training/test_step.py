@@ -14,14 +14,15 @@ from fugaku_jax.training.step import abstract_model, init_state, make_train_step
 END = 2
 
 
-def batch(config, seed=0, change=lambda tokens: None):
+def batch(config, seed=0, change=None):
     shape = (
         config.training.micro_batches,
         config.training.batch_size // config.training.micro_batches,
         config.model.sequence_length + 1,
     )
     tokens = np.random.default_rng(seed).integers(0, config.model.vocab_size, shape, np.int32)
-    change(tokens)
+    if change:
+        change(tokens)
     sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None))
     return jax.device_put(tokens, sharding)
 

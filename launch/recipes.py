@@ -1,0 +1,34 @@
+"""Recipes by their names."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from fugaku_jax.config import Config
+from fugaku_jax.errors import InputError
+
+RECIPES = Path(__file__).parent.parent / "configs"
+
+
+def load_recipe(name: str) -> Config:
+    """Call the recipe `configs/NAME.py`.
+
+    Raises:
+        InputError: there is no such recipe; the sentence lists those that are.
+    """
+    recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
+    if name not in recipes:
+        raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
+    return getattr(load_module(RECIPES / f"{name}.py"), name)()
+
+
+def load_module(path: Path) -> ModuleType:
+    """Load a Python file of this repository that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where its dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    return module
