@@ -28,12 +28,12 @@ def build(
     """Turn files into a token store. An older store at the same place is replaced.
 
     Args:
-      inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, or mixture files (.toml).
-      out: Folder or URL (file://, s3://, gs://) of the store.
-      tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
-      validation: Fraction of the documents to hold out.
-      workers: Threads that encode.
-      on_bad_line: What to do at a line that is no document: stop, or skip and list it.
+        inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, or mixture files (.toml).
+        out: Folder or URL (file://, s3://, gs://) of the store.
+        tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
+        validation: Fraction of the documents to hold out.
+        workers: Threads that encode.
+        on_bad_line: What to do at a line that is no document: stop, or skip and list it.
     """
     sets = read_inputs(inputs)
     console = Console(stderr=True)
@@ -74,12 +74,12 @@ def find(
     """Print the steps and rows at which a run on a store sees a document.
 
     Args:
-      store: Folder or URL of the store, or builtin.
-      document: The id of the document.
-      sequence_length: model.sequence_length of the run.
-      batch_size: Rows a step, over all processes.
-      steps: Steps of the run.
-      seed: Seed of the run's data order.
+        store: Folder or URL of the store, or builtin.
+        document: The id of the document.
+        sequence_length: model.sequence_length of the run.
+        batch_size: Rows a step, over all processes.
+        steps: Steps of the run.
+        seed: Seed of the run's data order.
     """
     opened = open_store(store)
     order = SampleOrder.of_store(opened, sequence_length, batch_size, seed)

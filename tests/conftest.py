@@ -1,6 +1,7 @@
 """What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
 
 import os
+import shutil
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -10,8 +11,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 
 # Many tests compile the same step; the cache lives as long as the session, so that nothing stale
 # is ever run.
-_cache = tempfile.TemporaryDirectory(prefix="fugaku_jax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fugaku_jax-tests-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
@@ -32,3 +32,4 @@ def mesh():
 
     with jax.set_mesh(make_mesh()) as mesh:
         yield mesh
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

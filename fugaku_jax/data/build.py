@@ -54,7 +54,7 @@ def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLi
     Training reads the first documents of every set, 16 MB of text in all, by the sets' weights.
 
     Raises:
-      InputError: the file is no model, or a tokenizer of that size cannot be trained.
+        InputError: the file is no model, or a tokenizer of that size cannot be trained.
     """
     if not choice.startswith("train:"):
         return Tokenizer.from_file(choice)
@@ -81,16 +81,16 @@ def build_store(
     """Builds a token store. The same inputs give the same store whatever the number of workers.
 
     Args:
-      out: folder or URL; an older store there is replaced when the new one is whole.
-      sets: what to build from.
-      tokenizer: encodes the texts; its end-of-document token follows every document.
-      validation: fraction of the documents to hold out, from 0 to below 1.
-      workers: threads that encode; None is one a core.
-      on_bad_line: "stop" at a line that is no document, or "skip" and list it.
-      progress: told now and then how far the reading is.
+        out: folder or URL; an older store there is replaced when the new one is whole.
+        sets: what to build from.
+        tokenizer: encodes the texts; its end-of-document token follows every document.
+        validation: fraction of the documents to hold out, from 0 to below 1.
+        workers: threads that encode; None is one a core.
+        on_bad_line: "stop" at a line that is no document, or "skip" and list it.
+        progress: told now and then how far the reading is.
 
     Raises:
-      InputError: an input is wrong or absent, a set is empty, or `out` cannot be written.
+        InputError: an input is wrong or absent, a set is empty, or `out` cannot be written.
     """
     if not 0 <= validation < 1:
         raise InputError(f"--validation: must be from 0 to below 1, got {validation}.")

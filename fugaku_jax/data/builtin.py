@@ -42,10 +42,10 @@ def open_store(name_or_url: str) -> Store:
     """Opens a token store; `builtin` is built on its first use and kept in the user's cache.
 
     Args:
-      name_or_url: "builtin", or the folder or URL of a store.
+        name_or_url: "builtin", or the folder or URL of a store.
 
     Raises:
-      InputError: there is no store, or it is corrupt.
+        InputError: there is no store, or it is corrupt.
     """
     if name_or_url != NAME:
         return Store.open(name_or_url)
@@ -61,10 +61,10 @@ def documents(domain: str) -> Iterator[dict[str, str]]:
     """The documents of a domain of the built-in corpus, always the same.
 
     Args:
-      domain: ja, en, code or math.
+        domain: ja, en, code or math.
 
     Raises:
-      InputError: domain is code, and this interpreter came without its library's sources.
+        InputError: domain is code, and this interpreter came without its library's sources.
     """
     size, wanted = 0, SETS[domain][0]
     for number, (name, text) in enumerate(_texts(domain)):

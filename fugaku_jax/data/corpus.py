@@ -70,7 +70,7 @@ def read_blocks(path: Path) -> Iterator[Block | BadLine]:
     """The blocks of a file in order; a BadLine ends it where the file itself is corrupt.
 
     Raises:
-      InputError: the file does not exist, cannot be opened, or has an unknown ending.
+        InputError: the file does not exist, cannot be opened, or has an unknown ending.
     """
     check_input(path)
     name = path.name.lower()

@@ -39,8 +39,8 @@ def read_inputs(arguments: Sequence[Path]) -> list[InputSet]:
     A plain file becomes a set named like the file without its ending.
 
     Raises:
-      InputError: a file is absent or of an unknown kind, a mixture file is wrong, a name is given
-        twice, or all weights are zero.
+        InputError: a file is absent or of an unknown kind, a mixture file is wrong, a name is given
+          twice, or all weights are zero.
     """
     sets: list[InputSet] = []
     for path in arguments:

@@ -32,10 +32,10 @@ def open_location(location: str) -> ts.KvStore:
     """The key-value store at a folder or URL, keys below it relative to it.
 
     Args:
-      location: a local path (`stores/ja`) or a URL (`file:///…`, `memory://…`, `s3://…`, `gs://…`).
+        location: a local path (`stores/ja`) or a URL (`file:///…`, `memory://…`, `s3://…`, `gs://…`).
 
     Raises:
-      InputError: TensorStore knows no such kind of URL, or the path is a file.
+        InputError: TensorStore knows no such kind of URL, or the path is a file.
     """
     path = local_path(location)
     if path is not None:

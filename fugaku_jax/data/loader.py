@@ -35,16 +35,16 @@ class Loader:
         """Starts to read.
 
         Args:
-          store: where the tokens are; the training split is read.
-          order: which tokens each row holds.
-          sharding: of `tokens`, over its three dimensions.
-          micro_batches: M, which must divide the batch.
-          start_step: the first step given.
-          stop_step: the step before which to end.
-          prefetch: batches read ahead.
+            store: where the tokens are; the training split is read.
+            order: which tokens each row holds.
+            sharding: of `tokens`, over its three dimensions.
+            micro_batches: M, which must divide the batch.
+            start_step: the first step given.
+            stop_step: the step before which to end.
+            prefetch: batches read ahead.
 
         Raises:
-          InputError: M does not divide the batch size, or the sharding does not divide the batch.
+            InputError: M does not divide the batch size, or the sharding does not divide the batch.
         """
         rows, rest = divmod(order.batch_size, micro_batches)
         if rest:

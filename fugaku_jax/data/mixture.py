@@ -29,10 +29,10 @@ def integer_parts(weights: Sequence[Weight]) -> list[int]:
     parts of a million (largest remainder; a set with a weight keeps at least one part).
 
     Args:
-      weights: one number ≥ 0 a set. A float stands for the decimal number it prints as.
+        weights: one number ≥ 0 a set. A float stands for the decimal number it prints as.
 
     Raises:
-      InputError: a weight is negative or not finite, or all are zero.
+        InputError: a weight is negative or not finite, or all are zero.
     """
     exact = []
     for index, weight in enumerate(weights):
@@ -84,7 +84,7 @@ class Mixture:
         """The place at which a set is taken for the `count`-th time, from 0: `locate` inverted.
 
         Raises:
-          InputError: the set has no weight, so it is never taken.
+            InputError: the set has no weight, so it is never taken.
         """
         part = int(self.parts[set_index])
         if not part:

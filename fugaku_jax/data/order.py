@@ -32,15 +32,15 @@ class SampleOrder:
         """The order over sets of tokens.
 
         Args:
-          lengths: tokens of each set.
-          weights: weight of each set in the mixture, any unit; 0 leaves a set out.
-          sequence_length: T; a sample is T + 1 tokens.
-          batch_size: B, the rows of a step over all processes.
-          seed: any integer.
-          names: what errors call the sets; their numbers if None.
+            lengths: tokens of each set.
+            weights: weight of each set in the mixture, any unit; 0 leaves a set out.
+            sequence_length: T; a sample is T + 1 tokens.
+            batch_size: B, the rows of a step over all processes.
+            seed: any integer.
+            names: what errors call the sets; their numbers if None.
 
         Raises:
-          InputError: a weight is wrong, or a set with a weight is shorter than a sample.
+            InputError: a weight is wrong, or a set with a weight is shorter than a sample.
         """
         if sequence_length < 1:
             raise InputError(f"model.sequence_length: must be at least 1, got {sequence_length}.")
@@ -99,7 +99,7 @@ class SampleOrder:
         """The step and the row at which a set's sample is seen in an epoch: `locate` inverted.
 
         Raises:
-          InputError: there is no such sample, or the set has no weight.
+            InputError: there is no such sample, or the set has no weight.
         """
         size = int(self.samples[set_index])
         if not 0 <= sample < size:
@@ -116,8 +116,8 @@ class SampleOrder:
         """All places before step `steps` at which tokens `[start, stop)` of a set are seen.
 
         Returns:
-          (step, row, sample) of each, in the order of training. Empty when the set has no weight or
-          the tokens lie in the rest that is too short for a sample.
+            (step, row, sample) of each, in the order of training. Empty when the set has no weight
+            or the tokens lie in the rest that is too short for a sample.
         """
         if not self.mixture.parts[set_index] or stop <= start:
             return []

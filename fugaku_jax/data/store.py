@@ -30,7 +30,7 @@ class Store:
         """Opens the store at a folder or URL. Reads a few kilobytes; executes nothing.
 
         Raises:
-          InputError: there is no store, it is corrupt, or it is of another format version.
+            InputError: there is no store, it is corrupt, or it is of another format version.
         """
         root = open_location(url)
         with storage_errors(url, "read"):
@@ -75,13 +75,13 @@ class Store:
         """Runs of tokens of one set.
 
         Args:
-          set_index: which of `sets`.
-          split: "train" or "validation".
-          starts: the first token of each run.
-          length: tokens a run.
+            set_index: which of `sets`.
+            split: "train" or "validation".
+            starts: the first token of each run.
+            length: tokens a run.
 
         Raises:
-          InputError: a run leaves the set, or the store is damaged.
+            InputError: a run leaves the set, or the store is damaged.
         """
         array, size = self._arrays[set_index, split], getattr(self.sets[set_index], split).tokens
         first, last = int(starts.min(initial=0)), int(starts.max(initial=0))
@@ -101,7 +101,7 @@ class Store:
         """The document table: id, source, licence, sha256, start, length (tokens), bytes.
 
         Raises:
-          InputError: the table is corrupt.
+            InputError: the table is corrupt.
         """
         data = self._value(layout.documents_key(self._index.prefix, set_index, split))
         try:

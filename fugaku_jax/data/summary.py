@@ -63,13 +63,13 @@ def find_document(
     """On which side of the split a document is, and every time that a run sees tokens of it.
 
     Args:
-      store: the store of the run.
-      order: the order of the run's samples.
-      document: the id of the document.
-      steps: how many steps the run takes.
+        store: the store of the run.
+        order: the order of the run's samples.
+        document: the id of the document.
+        steps: how many steps the run takes.
 
     Raises:
-      InputError: no document has that id.
+        InputError: no document has that id.
     """
     T, found = order.sequence_length, []
     side: SplitName | None = None

@@ -86,7 +86,7 @@ class Tokenizer:
         """The text of ids. Ids of control pieces (`</s>`, …) give nothing.
 
         Raises:
-          InputError: an id is not below `vocab_size`.
+            InputError: an id is not below `vocab_size`.
         """
         known: list[int] = np.asarray(ids, np.int64).tolist()
         if known and not 0 <= min(known) <= max(known) < self.vocab_size:
@@ -104,11 +104,11 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     by which SentencePiece itself writes a space. The same texts give the same model.
 
     Args:
-      texts: the training texts; lines over 65,536 bytes are left out.
-      vocab_size: the number of pieces wanted.
+        texts: the training texts; lines over 65,536 bytes are left out.
+        vocab_size: the number of pieces wanted.
 
     Raises:
-      InputError: there is no text, or the texts cannot give that many pieces (or so few).
+        InputError: there is no text, or the texts cannot give that many pieces (or so few).
     """
     model, failures = io.BytesIO(), []
 

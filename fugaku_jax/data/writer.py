@@ -43,7 +43,7 @@ class StoreWriter:
         """Args: the folder or URL, and the tokenizer of the tokens to come.
 
         Raises:
-          InputError: the place holds something that is no store, or cannot be reached.
+            InputError: the place holds something that is no store, or cannot be reached.
         """
         self.url = url
         self.dtype = layout.token_dtype(tokenizer.vocab_size)

@@ -63,8 +63,8 @@ def from_parquet(data: bytes) -> pa.Table:
     """The table in the bytes of a Parquet file.
 
     Raises:
-      ValueError: the bytes are no Parquet file, are not a document table, or the token spans do not
-        lie one after the other.
+        ValueError: the bytes are no Parquet file, are not a document table, or the token spans do
+            not lie one after the other.
     """
     table = pq.read_table(pa.BufferReader(data))
     if table.schema.names != SCHEMA.names or table.schema.types != SCHEMA.types:

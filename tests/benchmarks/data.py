@@ -28,14 +28,14 @@ def tokenize(
     """Times the tokenising of files three ways, in one run, so that the ratios hold.
 
     Args:
-      inputs: files as `launch/data.py build` takes them.
-      tokenizer: a SentencePiece model file.
-      workers: threads; as many as there are cores if None.
+        inputs: files as `launch/data.py build` takes them.
+        tokenizer: a SentencePiece model file.
+        workers: threads; as many as there are cores if None.
 
     Returns:
-      Tokens a second, in millions: of one plain SentencePiece process (a Python list a document,
-      texts already in memory), of our workers over the same texts in memory, and of the whole
-      build (decompressing, parsing, hashing, splitting, `xz` of the held-out texts, writing).
+        Tokens a second, in millions: of one plain SentencePiece process (a Python list a document,
+        texts already in memory), of our workers over the same texts in memory, and of the whole
+        build (decompressing, parsing, hashing, splitting, `xz` of the held-out texts, writing).
     """
     workers = workers or available_workers()
     model = Tokenizer.from_file(tokenizer)
@@ -70,14 +70,14 @@ def load(
     """Times the reading of random samples, by the order of a run, on one core and through JAX.
 
     Args:
-      store: folder or URL of a store, or builtin.
-      sequence_length: T; a sample is T + 1 tokens.
-      batch_size: rows a step.
-      steps: steps timed, after a first round over the same steps that warms the file cache.
+        store: folder or URL of a store, or builtin.
+        sequence_length: T; a sample is T + 1 tokens.
+        batch_size: rows a step.
+        steps: steps timed, after a first round over the same steps that warms the file cache.
 
     Returns:
-      Tokens read a second and a core, in millions: wall time and processor time of
-      `Store.read` in one thread.
+        Tokens read a second and a core, in millions: wall time and processor time of
+        `Store.read` in one thread.
     """
     opened = open_store(store)
     order = SampleOrder.of_store(opened, sequence_length, batch_size, seed=0)
