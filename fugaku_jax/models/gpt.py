@@ -75,8 +75,11 @@ class Block(nnx.Module):
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         mixed = attention(q, k, v, segment_ids, config.attention_dropout, keys[0])
         x = x + dropout(self.attention_output(mixed), config.dropout, keys[1])
-        hidden = gelu(self.up(self.feed_forward_norm(x)))
-        return x + dropout(self.down(hidden), config.dropout, keys[2])
+        hidden = self.up(self.feed_forward_norm(x))
+        # Of all that GELU and the product after it would keep, the largest arrays of a block,
+        # `hidden` is enough: the backward pass computes GELU again, but not the product.
+        contracted = jax.checkpoint(lambda h: self.down(gelu(h)), prevent_cse=False)(hidden)
+        return x + dropout(contracted, config.dropout, keys[2])
 
 
 class GPT(nnx.Module):
