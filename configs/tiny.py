@@ -6,14 +6,14 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 def tiny() -> Config:
     """Train 1.2M parameters on the built-in corpus.
 
-    Expect: 1,152,128 parameters; 1.2M tokens in about two minutes on 2 cores.
+    Expect: 1,152,128 parameters; 0.7M tokens in about two minutes on 2 slow cores.
     Command: `python launch/train.py tiny`.
     """
     return Config(
         model=ModelConfig(vocab_size=4096, n_layers=3, d_model=128, n_heads=4, sequence_length=256),
         optimizer=OptimizerConfig(learning_rate=3e-3, min_learning_rate=3e-4, warmup_tokens=80_000),
         training=TrainingConfig(
-            steps=300, batch_size=16, validate_every=100, validation_tokens=16_384, sample_every=100
+            steps=180, batch_size=16, validate_every=60, validation_tokens=16_384, sample_every=60
         ),
-        checkpoint=CheckpointConfig(every=100),
+        checkpoint=CheckpointConfig(every=60),
     )
