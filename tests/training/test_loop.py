@@ -113,7 +113,7 @@ def test_a_run_leaves_what_the_documentation_says(config, tmp_path):
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["6", "8"]
     ledger = json.loads((run / "ledger.json").read_text())
     assert len(ledger["store_sha256"]) == 64
-    assert threading.active_count() < 20
+    assert not [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 
 def test_the_loss_falls(change, tmp_path):
@@ -121,7 +121,9 @@ def test_the_loss_falls(change, tmp_path):
         change(training={"steps": 60, "validate_every": 0}, model={"dropout": 0.0}), tmp_path
     )
     curve = losses(tmp_path)
-    assert np.mean(curve[-5:]) < 0.6 * curve[0]
+    # It starts at log V, the loss of a uniform guess; 3,840 tokens are enough for the commonest.
+    assert curve[0] == pytest.approx(np.log(1200), abs=0.05)
+    assert np.mean(curve[-5:]) < curve[0] - 0.5
 
 
 def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
