@@ -6,6 +6,8 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 def small_ja() -> Config:
     """Train 9,720,320 parameters with a vocabulary as large as Fugaku-LLM's.
 
+    Expect: held-out Japanese at 2.10 bits a byte and English at 2.14 after 3M tokens (740 steps) of
+    novels and manuals (docs/measurements.md), at about 1,000 tokens/s on 2 slow cores.
     Meant for a store of your own, built with the tokenizer llm-jp v2.2 or any other of at most
     48,586 pieces; without `--data.store` it learns the built-in corpus.
     Command: `python launch/train.py small_ja --data.store STORE`.
