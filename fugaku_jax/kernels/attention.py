@@ -43,35 +43,33 @@ def attention(
     block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
     outputs = []
     for number, start in enumerate(range(0, length, block)):
-        stop = min(start + block, length)
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
-        segments = (
-            None if segment_ids is None else (segment_ids[:, start:stop], segment_ids[:, :stop])
-        )
-        outputs.append(
-            _attend(
-                q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop], segments, key, dropout_rate
-            )
-        )
+        bounds = start, min(start + block, length)
+        outputs.append(_attend(q, k, v, segment_ids, key, dropout_rate, bounds))
     return jnp.swapaxes(jnp.concatenate(outputs, axis=2), 1, 2)
 
 
-@functools.partial(jax.checkpoint, static_argnums=5)
+@functools.partial(jax.checkpoint, static_argnums=(5, 6))
 def _attend(
-    q: Float[Array, "B H Q K"],
-    k: Float[Array, "B H S K"],
-    v: Float[Array, "B H S K"],
-    segments: tuple[Int[Array, "B Q"], Int[Array, "B S"]] | None,
+    q: Float[Array, "B H T K"],
+    k: Float[Array, "B H T K"],
+    v: Float[Array, "B H T K"],
+    segment_ids: Int[Array, "B T"] | None,
     dropout_key: Key[Array, ""] | None,
     dropout_rate: float,
+    bounds: tuple[int, int],
 ) -> Float[Array, "B H Q K"]:
-    """Attend from a block of queries, the last ones before S, to all S keys."""
-    queries, keys = q.shape[2], k.shape[2]
+    """Attend from the block of queries within `bounds` to all keys before its end.
+
+    What the backward pass keeps are the arguments; blocks cut outside would be kept beside them.
+    """
+    start, stop = bounds
+    q, k, v = q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop]
     scores = jnp.einsum("bhqk,bhsk->bhqs", q, k, preferred_element_type=jnp.float32)
-    position = keys - queries + jnp.arange(queries)
-    visible = (position[:, None] >= jnp.arange(keys)[None, :])[None, None]
-    if segments is not None:
-        visible &= (segments[0][:, :, None] == segments[1][:, None, :])[:, None]
+    visible = (jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None, :])[None, None]
+    if segment_ids is not None:
+        same = segment_ids[:, start:stop, None] == segment_ids[:, None, :stop]
+        visible &= same[:, None]
     # Every position sees itself, so a large negative number does what -inf would.
     weights = jax.nn.softmax(jnp.where(visible, scores, -1e30), axis=-1).astype(v.dtype)
     return jnp.einsum("bhqs,bhsk->bhqk", dropout(weights, dropout_rate, dropout_key), v)
