@@ -10,9 +10,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from fugaku_jax.kernels.dropout import dropout
+from fugaku_jax.kernels.dropout import Dropout
 
 MIN_BLOCK = 64
 MAX_BLOCKS = 16
@@ -23,8 +23,8 @@ def attention(
     k: Float[Array, "B T H K"],
     v: Float[Array, "B T H K"],
     segment_ids: Int[Array, "B T"] | None = None,
+    dropout: Dropout | None = None,
     dropout_rate: float = 0.0,
-    dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "B T H K"]:
     """Let every position attend to itself and to what stands before it.
 
@@ -32,8 +32,8 @@ def attention(
 
     Args:
         segment_ids: if given, a position sees only positions with its own number.
-        dropout_rate: probability of dropping an attention weight.
-        dropout_key: key of the dropout mask; None keeps all weights.
+        dropout: draws the masks of the weights; None keeps them all.
+        dropout_rate: probability of dropping a weight.
 
     Source: Vaswani et al., "Attention Is All You Need", 2017, equation 1.
     """
@@ -42,10 +42,9 @@ def attention(
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
     outputs = []
-    for number, start in enumerate(range(0, length, block)):
-        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+    for start in range(0, length, block):
         bounds = start, min(start + block, length)
-        outputs.append(_attend(q, k, v, segment_ids, key, dropout_rate, bounds))
+        outputs.append(_attend(q, k, v, segment_ids, dropout, dropout_rate, bounds))
     return jnp.swapaxes(jnp.concatenate(outputs, axis=2), 1, 2)
 
 
@@ -55,7 +54,7 @@ def _attend(
     k: Float[Array, "B H T K"],
     v: Float[Array, "B H T K"],
     segment_ids: Int[Array, "B T"] | None,
-    dropout_key: Key[Array, ""] | None,
+    dropout: Dropout | None,
     dropout_rate: float,
     bounds: tuple[int, int],
 ) -> Float[Array, "B H Q K"]:
@@ -72,4 +71,6 @@ def _attend(
         visible &= same[:, None]
     # Every position sees itself, so a large negative number does what -inf would.
     weights = jax.nn.softmax(jnp.where(visible, scores, -1e30), axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqs,bhsk->bhqk", dropout(weights, dropout_rate, dropout_key), v)
+    if dropout is not None:
+        weights = dropout.weights(weights, dropout_rate, first_query=start)
+    return jnp.einsum("bhqs,bhsk->bhqk", weights, v)

@@ -7,6 +7,7 @@ pass then has nothing to recompute.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -101,9 +102,7 @@ def _split(
 ) -> tuple[Array, Array, Array]:
     """Cut the time axis into chunks small enough, as leading axis: [chunks, B, C, ...]."""
     batch, length = targets.shape
-    local_batch = jax.typeof(targets).sharding.shard_shape((batch, length))[0]
-    rows = jax.typeof(embedding).sharding.shard_shape(embedding.shape)[0]
-    fitting = max(1, CHUNK_BYTES // (4 * rows * local_batch))
+    fitting = max(1, CHUNK_BYTES // (4 * _local_rows(embedding) * _local_rows(targets)))
     chunk = max(size for size in range(1, length + 1) if length % size == 0 and size <= fitting)
 
     def cut(x: Array) -> Array:
@@ -114,6 +113,14 @@ def _split(
         return jnp.moveaxis(jnp.reshape(x, shape, out_sharding=sharding), 1, 0)
 
     return cut(hidden), cut(targets), cut(weights)
+
+
+def _local_rows(x: Array) -> int:
+    """Return how much of the leading dimension a device holds."""
+    sharding = jax.typeof(x).sharding
+    axes = sharding.spec[0] or ()
+    axes = (axes,) if isinstance(axes, str) else axes
+    return x.shape[0] // math.prod(sharding.mesh.shape[axis] for axis in axes)
 
 
 def _chunk_loss(

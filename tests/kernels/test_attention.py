@@ -1,7 +1,5 @@
 """Attention, held to NumPy in float64."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 
 from fugaku_jax.kernels import attention as kernel
 from fugaku_jax.kernels.attention import attention
+from fugaku_jax.kernels.dropout import Dropout
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,15 +91,13 @@ def test_bf16_operands_give_bf16_close_to_float64():
 
 def test_dropout_keeps_the_mean_and_follows_its_key():
     q, k, v = operands(2, 8, 2, 4)
-    drop = jax.jit(functools.partial(attention, dropout_rate=0.25))
+    drop = jax.jit(
+        lambda key: attention(q, k, v, dropout=Dropout(key, sequence_length=8), dropout_rate=0.25)
+    )
     keys = jax.random.split(jax.random.key(0), 4096)
-    np.testing.assert_array_equal(
-        drop(q, k, v, dropout_key=keys[0]), drop(q, k, v, dropout_key=keys[0])
-    )
-    assert not np.array_equal(
-        drop(q, k, v, dropout_key=keys[0]), drop(q, k, v, dropout_key=keys[1])
-    )
-    many = jax.vmap(lambda key: drop(q, k, v, dropout_key=key))(keys)
+    np.testing.assert_array_equal(drop(keys[0]), drop(keys[0]))
+    assert not np.array_equal(drop(keys[0]), drop(keys[1]))
+    many = jax.vmap(drop)(keys)
     error = many.std(0) / np.sqrt(len(keys))
     # Six deviations of the mean, for 512 elements.
     assert np.all(np.abs(many.mean(0) - attention(q, k, v)) < 6 * error + 1e-6)
@@ -116,6 +113,15 @@ def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
     np.testing.assert_allclose(whole, in_float64(q, k, v, np.asarray(segments)), atol=1e-5)
 
 
-def test_without_a_key_nothing_is_dropped():
+def test_masks_do_not_depend_on_the_size_of_the_blocks(monkeypatch):
+    q, k, v = operands(1, 130, 2, 8)
+    masks = Dropout(jax.random.key(3), sequence_length=130)
+    blocked = jax.jit(attention, static_argnums=5)(q, k, v, None, masks, 0.3)
+    monkeypatch.setattr(kernel, "MIN_BLOCK", 130)
+    whole = jax.jit(lambda *x: attention(*x, 0.3))(q, k, v, None, masks)
+    np.testing.assert_allclose(blocked, whole, atol=1e-6)
+
+
+def test_without_masks_nothing_is_dropped():
     q, k, v = operands(1, 4, 1, 4)
     np.testing.assert_array_equal(attention(q, k, v, dropout_rate=0.9), attention(q, k, v))

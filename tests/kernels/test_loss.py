@@ -11,7 +11,8 @@ import pytest
 from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.kernels import loss
 from fugaku_jax.kernels.loss import cross_entropy
-from fugaku_jax.training.step import init_state, make_train_step
+from fugaku_jax.training.state import init_state
+from fugaku_jax.training.step import make_train_step
 
 B, T, D, V, VOCAB = 2, 12, 16, 40, 33
 
