@@ -8,19 +8,22 @@ weights as in Shoeybi et al., "Megatron-LM", 2019, section 3.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec, reshard
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu
 from fugaku_jax.kernels.attention import attention
-from fugaku_jax.kernels.dropout import dropout
+from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.models.layers import Embedding, LayerNorm, Linear
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.models.stack import Layer, scan_layers
+from fugaku_jax.sharding.rules import Rules, spec, use_rules
 
 
 class Block(nnx.Module):
@@ -66,20 +69,20 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         segment_ids: Int[Array, "B T"] | None,
-        key: Key[Array, ""] | None,
+        dropout: Dropout | None,
     ) -> Float[Array, "B T D"]:
-        """Return the stream after this block; `key` is for dropout, None for none."""
-        keys = [None] * 3 if key is None else jax.random.split(key, 3)
+        """Return the stream after this block; `dropout` draws its masks, None keeps everything."""
         config = self.config
         qkv = self.qkv(self.attention_norm(x))
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = attention(q, k, v, segment_ids, config.attention_dropout, keys[0])
-        x = x + dropout(self.attention_output(mixed), config.dropout, keys[1])
+        masks = [dropout and dropout.fold(place) for place in range(3)]
+        mixed = attention(q, k, v, segment_ids, masks[0], config.attention_dropout)
+        x = x + _dropped(self.attention_output(mixed), config.dropout, masks[1])
         hidden = self.up(self.feed_forward_norm(x))
         # Of all that GELU and the product after it would keep, the largest arrays of a block,
         # `hidden` is enough: the backward pass computes GELU again, but not the product.
         contracted = jax.checkpoint(lambda h: self.down(gelu(h)), prevent_cse=False)(hidden)
-        return x + dropout(contracted, config.dropout, keys[2])
+        return x + _dropped(contracted, config.dropout, masks[2])
 
 
 class GPT(nnx.Module):
@@ -100,7 +103,7 @@ class GPT(nnx.Module):
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"] | None = None,
         segment_ids: Int[Array, "B T"] | None = None,
-        key: Key[Array, ""] | None = None,
+        dropout: Dropout | None = None,
         dtype: DTypeLike = jnp.float32,
         remat: str = "none",
     ) -> Float[Array, "B T D"]:
@@ -109,38 +112,42 @@ class GPT(nnx.Module):
         Args:
             positions: index of each token's position; 0, 1, 2, ... if not given.
             segment_ids: a token attends only to tokens of its own segment.
-            key: key of all dropout masks; None for none.
+            dropout: draws all dropout masks; None keeps everything.
             dtype: type of the arithmetic.
             remat: what a block recomputes in the backward pass: `none` of it (but attention's
                 weights and what lies inside norm and GELU), all but its `products` with weights,
                 or the whole `block`.
         """
+        x = self.embed(tokens, positions, dropout, dtype)
+        structure, weights = nnx.split(self.blocks)
+        layer, numbers = block_layer(structure, remat), jnp.arange(self.config.n_layers)
+        return self.norm(scan_layers(layer, x, weights, numbers, (segment_ids, dropout)))
+
+    def embed(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None,
+        dropout: Dropout | None,
+        dtype: DTypeLike,
+    ) -> Float[Array, "B T D"]:
+        """Return the stream before the first block; arguments as for the whole model."""
         if positions is None:
             positions = jax.lax.broadcasted_iota(
                 jnp.int32, tokens.shape, 1, out_sharding=spec("batch", "sequence")
             )
-        embedding_key, block_key = (None, None) if key is None else jax.random.split(key)
         x = self.tokens(tokens) + self.positions(positions)
-        x = dropout(x, self.config.dropout, embedding_key).astype(dtype)
+        masks = dropout and dropout.fold(self.config.n_layers)
+        return _dropped(x, self.config.dropout, masks).astype(dtype)
 
-        def run_block(x: Array, layer: tuple[Block, Array | None]) -> tuple[Array, None]:
-            block, key = layer
-            return block(x, segment_ids, key), None
-
-        if remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            run_block = jax.checkpoint(
-                run_block, prevent_cse=False, policy=policy if remat == "products" else None
-            )
-        keys = None if block_key is None else jax.random.split(block_key, self.config.n_layers)
-        x, _ = jax.lax.scan(run_block, x, (self.blocks, keys))
-        return self.norm(x)
+    def whole(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Bring positions together that tensor devices share, as the output product needs it."""
+        return reshard(hidden, PartitionSpec(*spec("batch", "sequence", "embed", "vocab")[:3]))
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return fp32 logits over the padded vocabulary; the padding has -inf."""
         logits = jnp.einsum(
             "btd,vd->btv",
-            hidden,
+            self.whole(hidden),
             self.tokens.table[...].astype(hidden.dtype),
             preferred_element_type=jnp.float32,
             out_sharding=spec("batch", "sequence", "vocab"),
@@ -151,9 +158,35 @@ class GPT(nnx.Module):
         return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
 
 
+def block_layer(structure: nnx.GraphDef, remat: str) -> Layer:
+    """Return a block as a function of the stream, its weights and what else it is given.
+
+    Args:
+        structure: of the blocks, as `nnx.split` gives it.
+        remat: what it recomputes in the backward pass, as for the whole model.
+    """
+
+    def run(x: Array, weights: Any, given: tuple[Array, Any]) -> Array:
+        number, (segment_ids, dropout) = given
+        return nnx.merge(structure, weights)(x, segment_ids, dropout and dropout.fold(number))
+
+    if remat == "none":
+        return run
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(run, prevent_cse=False, policy=policy if remat == "products" else None)
+
+
+def _dropped(x: Float[Array, "B T D"], rate: float, dropout: Dropout | None) -> Array:
+    return x if dropout is None else dropout.hidden(x, rate)
+
+
 def parameter_count(config: ModelConfig) -> int:
-    """Count the parameters, padding rows included, without allocating any."""
-    shapes = jax.eval_shape(lambda: GPT(config, jax.random.key(0)))
+    """Count the parameters, without allocating any.
+
+    The vocabulary's padding counts; rows that a mesh adds to divide it do not.
+    """
+    with use_rules(Rules()):
+        shapes = jax.eval_shape(lambda: GPT(config, jax.random.key(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
 
 

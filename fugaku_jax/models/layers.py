@@ -4,13 +4,16 @@ Weights are fp32; a layer computes in the type of its input, so the precision of
 what enters the first layer.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.kernels.norm import layer_norm
-from fugaku_jax.sharding.rules import LogicalAxis, spec
+from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
 
 
 class Embedding(nnx.Module):
@@ -19,9 +22,16 @@ class Embedding(nnx.Module):
     def __init__(
         self, rows: int, width: int, row_axis: LogicalAxis | None, std: float, key: Key[Array, ""]
     ) -> None:
-        self.table = nnx.Param(
-            std * jax.random.normal(key, (rows, width), out_sharding=spec(row_axis, "embed"))
-        )
+        shape = (rows, width)
+        missing = -rows % (1 if row_axis is None else parts(row_axis))
+        if missing:
+            # Rows that no index names, so that the devices hold equally many; the others are the
+            # same on every mesh.
+            table = jax.random.normal(key, shape, out_sharding=spec(None, "embed"))
+            table = reshard(jnp.pad(table, ((0, missing), (0, 0))), spec(row_axis, "embed"))
+        else:
+            table = jax.random.normal(key, shape, out_sharding=spec(row_axis, "embed"))
+        self.table = nnx.Param(std * table)
 
     def __call__(self, index: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Look rows up, in fp32."""
@@ -67,16 +77,20 @@ class Linear(nnx.Module):
             key: key of the weights.
         """
         self.equation = equation
+        self.axes = axes
         self.output_axes = axes[-outputs:]
         self.kernel = nnx.Param(std * jax.random.normal(key, shape, out_sharding=spec(*axes)))
         self.bias = nnx.Param(jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)))
 
     def __call__(self, x: Float[Array, "B T ..."]) -> Float[Array, "B T ..."]:
         """Map each position, in the type of `x`."""
-        y = jnp.einsum(
-            self.equation,
-            x,
-            self.kernel[...].astype(x.dtype),
-            out_sharding=spec("batch", "sequence", *self.output_axes),
-        )
-        return y + self.bias[...].astype(x.dtype)
+        sharding = spec("batch", "sequence", *self.output_axes)
+        # Positions that devices share are brought together where the product needs the devices.
+        x = reshard(x, PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim]))
+
+        # The backward pass keeps the kernel as it is, in fp32, and not a narrow copy beside it.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def product(x: Array, kernel: Array) -> Array:
+            return jnp.einsum(self.equation, x, kernel.astype(x.dtype), out_sharding=sharding)
+
+        return product(x, self.kernel[...]) + self.bias[...].astype(x.dtype)

@@ -16,6 +16,7 @@ from flax import nnx
 from gpt2_oracle import flat, in_torch, randomised, torch_gradients
 
 from fugaku_jax.config import ModelConfig
+from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.models.gpt import GPT, flops_per_token, parameter_count
 
@@ -156,9 +157,10 @@ def test_recomputation_changes_no_gradient():
     config = dataclasses.replace(TINY, dropout=0.2)
     graphdef, params = randomised(config)
     batch = (graphdef, params, *random_tokens(config, batch=2))
-    loss, kept = loss_and_gradients(*batch, key=jax.random.key(5), remat="none")
+    masks = Dropout(jax.random.key(5), config.sequence_length)
+    loss, kept = loss_and_gradients(*batch, dropout=masks, remat="none")
     for remat in ("products", "block"):
-        same_loss, gradients = loss_and_gradients(*batch, key=jax.random.key(5), remat=remat)
+        same_loss, gradients = loss_and_gradients(*batch, dropout=masks, remat=remat)
         np.testing.assert_allclose(same_loss, loss, rtol=1e-6)
         for name, ours in flat(gradients).items():
             # The same operations, fused differently: some roundings of fp32.
@@ -189,14 +191,15 @@ def test_a_token_changes_nothing_before_it():
     assert np.all(np.any(np.asarray(before[:, 6:] != after[:, 6:]), axis=-1))
 
 
-def test_dropout_changes_the_output_only_when_a_key_is_given():
+def test_dropout_changes_the_output_only_when_masks_are_given():
     config = dataclasses.replace(TINY, dropout=0.5)
     graphdef, params = randomised(config)
     plain_graphdef, _ = randomised(TINY)
     tokens, _ = random_tokens(TINY, batch=1)
 
     def hidden(seed):
-        return hidden_of(graphdef, params, tokens, key=jax.random.key(seed))
+        masks = Dropout(jax.random.key(seed), config.sequence_length)
+        return hidden_of(graphdef, params, tokens, dropout=masks)
 
     plain = hidden_of(graphdef, params, tokens)
     np.testing.assert_array_equal(plain, hidden_of(plain_graphdef, params, tokens))
