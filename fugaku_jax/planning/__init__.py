@@ -1,0 +1,1 @@
+"""Plans a run without running it: pictures, memory, time."""
