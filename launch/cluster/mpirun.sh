@@ -1,0 +1,22 @@
+#!/bin/bash
+# Open MPI 4 or 5:  launch/cluster/mpirun.sh HOSTFILE small_ja [--training.steps 1000 …]
+#
+# HOSTFILE names a host a line and how many processes it gets, as in "node001 slots=2": one a NUMA
+# domain (socket) is a good start. Every host needs this directory at the same path.
+set -euo pipefail
+
+hostfile=${1:?the first argument is a host file}
+shift
+
+source .venv/bin/activate
+
+# Rank 0 is on the first host of the file; any free port will do.
+first=$(awk '!/^[[:space:]]*(#|$)/ { print $1; exit }' "$hostfile")
+export FUGAKU_JAX_COORDINATOR=${FUGAKU_JAX_COORDINATOR:-$first:61500}
+
+# Beyond some hundreds of processes (docs/cluster.md), with -x for each:
+# export FUGAKU_JAX_COLLECTIVES=mpi MPITRAMPOLINE_LIB=/path/to/libmpiwrapper.so
+
+# Exit code 75: stopped early but saved; the same command goes on.
+exec mpirun --hostfile "$hostfile" --map-by numa --bind-to numa -x FUGAKU_JAX_COORDINATOR -x PATH \
+  python launch/train.py "$@"

@@ -1,0 +1,64 @@
+"""Join the other processes, agree, and add up over all of them: run by the tests of this folder.
+
+Each rank puts its rank + 1 on each of its devices; what is printed is their sum, on every rank.
+"""
+
+import os
+import sys
+import time
+
+from fugaku_jax.errors import InputError
+from fugaku_jax.sharding.hosts import RendezvousError, agree, find_hosts, join, leave
+
+
+def reduce() -> None:
+    """Sum over all devices of all processes, by an all-reduce that XLA must send over the wire."""
+    import jax
+    import numpy as np
+    from jax.sharding import AxisType, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Explicit,))
+    rows = NamedSharding(mesh, P("all"))
+    mine = np.full(jax.local_device_count(), jax.process_index() + 1.0, np.float32)
+    everywhere = jax.make_array_from_process_local_data(rows, mine)
+    add = jax.jit(
+        jax.shard_map(lambda x: jax.lax.psum(x, "all"), mesh=mesh, in_specs=P("all"), out_specs=P())
+    )
+    total = add(everywhere)
+    print(
+        f"sum {float(total.addressable_shards[0].data[0])} over {jax.device_count()} devices of "
+        f"{jax.process_count()} processes",
+        flush=True,
+    )
+
+
+def main(deed: str = "", culprit: str = "") -> int:
+    """Do what all ranks do; the rank `culprit` comes late, differs or fails."""
+    hosts = find_hosts(os.environ)
+    mine = hosts is not None and culprit == str(hosts.rank)
+    if deed == "late" and mine:
+        time.sleep(2)
+    if deed == "absent" and mine:
+        time.sleep(3600)
+    seed = 7 if deed == "differ" and mine else 1
+    agree(hosts, "configuration", {"model": {"n_layers": 2}, "training": {"seed": seed}})
+    join(hosts)
+    reduce()
+    if deed == "fail" and mine:
+        raise InputError("this rank's own file is missing.")
+    if deed == "fail":
+        time.sleep(3600)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        code = main(*sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except RendezvousError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    leave(code)
