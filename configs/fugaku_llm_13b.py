@@ -1,6 +1,13 @@
 """Fugaku-LLM itself."""
 
-from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.config import (
+    CheckpointConfig,
+    Config,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 
 
 def fugaku_llm_13b() -> Config:
@@ -8,9 +15,12 @@ def fugaku_llm_13b() -> Config:
 
     Expect: 13,167,577,728 parameters; 400e9 tokens in 96,881 steps of 4,128,768. The batch is
     2016 samples: 7 micro-batches of 288, one a replica. The vocabulary is padded to 49,152, a
-    multiple of 128 x 6, as its 6-way tensor parallelism wanted. All layers recompute in the
-    backward pass; the original's first four of eight stages did.
-    Command: `python launch/train.py fugaku_llm_13b --data.store STORE`, on the whole machine.
+    multiple of 128 x 6, as its 6-way tensor parallelism wanted. 8 stages of 5 layers follow each
+    other by 1F1B; the first four, which have most micro-batches in flight, keep only their inputs
+    and recompute their layers in the backward pass, as the original's did.
+    See: `python launch/plan.py fugaku_llm_13b`.
+    Command: `python launch/train.py fugaku_llm_13b --data.store STORE`, on the whole machine. On
+    another one override the mesh: `--mesh.shape "" --mesh.data -1 --mesh.tensor ...`.
     """
     return Config(
         model=ModelConfig(
@@ -34,9 +44,16 @@ def fugaku_llm_13b() -> Config:
             steps=96_881,
             batch_size=2016,
             micro_batches=7,
-            remat="block",
             validate_every=100,
             validation_tokens=10 * 2016 * 2048,
+        ),
+        mesh=MeshConfig(
+            data=288,
+            tensor=6,
+            pipeline=8,
+            shape="48x6x48:torus:strict-io",
+            schedule="1f1b",
+            recompute_stages=4,
         ),
         checkpoint=CheckpointConfig(every=250),
     )

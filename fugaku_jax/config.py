@@ -195,6 +195,56 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share the work, and how; -1 takes what the others leave."""
+
+    data: int = -1
+    """Replicas, each with its part of every batch."""
+    tensor: int = 1
+    """Devices that share the heads, the feed-forward layer and the vocabulary."""
+    context: int = 1
+    """Devices that share a sequence, passing keys and values round a ring."""
+    pipeline: int = 1
+    """Stages that share the layers."""
+    shape: str = ""
+    """Nodes of a torus: a job's `48x6x48`, folded to six dimensions, or six sizes, those of
+    x y z a b c. Empty where the machine is no torus."""
+    sequence_parallel: bool = False
+    """Whether the tensor devices share the positions between their products (norms, dropout)."""
+    weights: Literal["replicated", "zero1", "sharded"] = "replicated"
+    """Among replicas: everything `replicated`; the optimizer's state split (`zero1`); or weights,
+    gradients and state split (`sharded`), each layer gathered when it is its turn."""
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble"] = "1f1b"
+    """Order of work in the pipeline."""
+    chunks: int = 1
+    """Runs of layers a stage holds; more than one with `interleaved` only."""
+    layers: tuple[int, ...] = ()
+    """Layers of each stage (of each run, with chunks, in the order of the layers); as even as can
+    be if not given."""
+    recompute_stages: int = 0
+    """First stages that keep only their inputs and recompute in the backward pass."""
+    collective: Literal["flat", "bucket", "turned"] = "flat"
+    """How gradients are summed: over all axes at once, axis by axis, or axis by axis with each
+    device of a node in another order."""
+
+    def __post_init__(self) -> None:
+        for name in ("data", "tensor", "context", "pipeline"):
+            value = getattr(self, name)
+            _require(value == -1 or value > 0, f"mesh.{name}", value, "greater than 0, or -1")
+        _require_positive(self, "mesh", "chunks")
+        _require(
+            (self.chunks > 1) == (self.schedule == "interleaved"),
+            "mesh.chunks",
+            self.chunks,
+            "2 or more with the interleaved schedule, and 1 with any other",
+        )
+        _require(
+            self.recompute_stages >= 0, "mesh.recompute_stages", self.recompute_stages, "at least 0"
+        )
+        _require(all(n > 0 for n in self.layers), "mesh.layers", self.layers, "greater than 0 each")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """How often the run is saved and what is kept."""
 
@@ -219,6 +269,8 @@ class Config:
     """Steps, batch and precision."""
     data: DataConfig = field(default_factory=DataConfig)
     """The token store and its order."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """Data, tensor, context and pipeline parallelism."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Saving and retention."""
 
@@ -236,6 +288,7 @@ class Config:
         """Return the configuration as nested dictionaries that JSON can hold."""
         as_dict = dataclasses.asdict(self)
         as_dict["training"]["prompts"] = list(self.training.prompts)
+        as_dict["mesh"]["layers"] = list(self.mesh.layers)
         return as_dict
 
 
@@ -262,6 +315,7 @@ def config_from_dict(nested: dict[str, Any]) -> Config:
         "optimizer": OptimizerConfig,
         "training": TrainingConfig,
         "data": DataConfig,
+        "mesh": MeshConfig,
         "checkpoint": CheckpointConfig,
     }
     sections = dict(nested)
@@ -269,6 +323,8 @@ def config_from_dict(nested: dict[str, Any]) -> Config:
         training = dict(sections["training"])
         training["prompts"] = tuple(training.get("prompts", ()))
         sections["training"] = training
+        mesh = dict(sections.get("mesh", {}))
+        sections["mesh"] = mesh | {"layers": tuple(mesh.get("layers", ()))}
         return Config(**{name: types[name](**section) for name, section in sections.items()})
     except (KeyError, TypeError) as error:
         raise InputError(

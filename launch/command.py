@@ -5,26 +5,33 @@ import functools
 import io
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.sharding.hosts import RendezvousError, leave
 
 Result = TypeVar("Result")
 
 
 def run_program(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and leave with its exit code: 2, and one sentence, for wrong input."""
+    code: int | None = 1
     try:
-        sys.exit(main())
+        code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except RendezvousError as error:
+        print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+    leave(code)
 
 
 def parse(

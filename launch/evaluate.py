@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import jax
 import tyro
 from command import parse, run_program
 from rich.console import Console
@@ -18,7 +17,7 @@ from rich.table import Table
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import DomainScore, Perplexity, Scores
-from fugaku_jax.sharding.mesh import make_mesh
+from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.training.checkpoint import load_model
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -40,7 +39,7 @@ def perplexity(
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"--max-tokens is {max_tokens}, but it must be greater than 0.")
-    jax.set_mesh(make_mesh())
+    set_mesh()
     config, model = load_model(run)
     held_out = open_store(store or config.data.store)
     scores = Perplexity(held_out, config, max_tokens)(model)

@@ -3,11 +3,13 @@
 python launch/train.py tiny
 python launch/train.py tiny --training.steps 50 --model.n-layers 4 --run-dir runs/small
 python launch/train.py fugaku_llm_13b --describe
+python launch/train.py tiny --emulate-devices 4 --mesh.tensor 2
 
 Exit codes: 0 done, 2 wrong input, 75 stopped early but saved (the same command goes on).
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +20,8 @@ from recipes import load_recipe
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
+from fugaku_jax.sharding.devices import emulate
+from fugaku_jax.sharding.hosts import agree, find_hosts, join
 
 
 def main() -> int:
@@ -29,6 +33,10 @@ def main() -> int:
         config: Annotated[Config, tyro.conf.arg(name="")] = recipe,
         run_dir: Path = Path("runs") / name,
         describe: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        emulate_devices: int | None = None,
+        coordinator: str | None = None,
+        processes: int | None = None,
+        process: int | None = None,
     ) -> int:
         """Train a recipe.
 
@@ -36,12 +44,21 @@ def main() -> int:
             config: The configuration; every field can be overridden.
             run_dir: Where the run is kept.
             describe: Print what the run would be as one JSON object, and do nothing.
+            emulate_devices: Let each process have this many devices, by emulation on its CPU.
+            coordinator: HOST:PORT of rank 0; like the next two, found by itself under Slurm, Open
+                MPI, PMIx, PJM and Kubernetes.
+            processes: Processes of the run.
+            process: This process, from 0.
         """
         if describe:
             from fugaku_jax.training.describe import describe_run
 
             print(json.dumps(describe_run(config), ensure_ascii=False))
             return 0
+        hosts = find_hosts(os.environ, coordinator, processes, process)
+        emulate(emulate_devices)
+        agree(hosts, "configuration", config.to_dict() | {"run_dir": str(run_dir)})
+        join(hosts)
         from fugaku_jax.training.loop import train as run
 
         return run(config, run_dir)

@@ -21,15 +21,14 @@ from jaxtyping import install_import_hook
 # Every annotation is checked on each call, so a shape that a docstring promises is a shape that
 # the tests have seen. `training` is left out: its states are pytrees that JAX rebuilds with
 # abstract leaves, which annotations of arrays refuse.
-_ROOMS = ("data", "evaluation", "inference", "kernels", "ledger", "models", "sharding")
+_ROOMS = ("data", "evaluation", "inference", "kernels", "ledger", "models", "planning", "tofu")
 install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def mesh():
     """The mesh that a run would make on this machine."""
-    from fugaku_jax.sharding.mesh import make_mesh
+    from fugaku_jax.sharding.mesh import set_mesh
 
-    with jax.set_mesh(make_mesh()) as mesh:
-        yield mesh
+    yield set_mesh()
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

@@ -9,6 +9,7 @@ from fugaku_jax.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainingConfig,
@@ -22,6 +23,7 @@ SECTIONS = {
     "optimizer": OptimizerConfig(learning_rate=1e-3),
     "training": TrainingConfig(steps=10, batch_size=8, micro_batches=2),
     "data": DataConfig(),
+    "mesh": MeshConfig(),
     "checkpoint": CheckpointConfig(),
 }
 CONFIG = Config(**SECTIONS)
@@ -31,6 +33,11 @@ WRONG = [
     ("model.n_heads", -1),
     ("model.n_heads", 5),
     ("model.d_ff", 0),
+    ("mesh.data", 0),
+    ("mesh.tensor", -2),
+    ("mesh.chunks", 2),
+    ("mesh.recompute_stages", -1),
+    ("mesh.layers", (2, 0)),
     ("model.dropout", 1.0),
     ("model.dropout", -0.1),
     ("model.attention_dropout", 1.5),

@@ -23,7 +23,7 @@ from fugaku_jax.evaluation.held_out import Selection, read_blocks, select_docume
 from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.segments import document_segments
-from fugaku_jax.sharding.rules import RULES, spec
+from fugaku_jax.sharding.rules import parts, spec
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Perplexity:
         self, structure: nnx.GraphDef[GPT], weights: PyTree[Array], selection: Selection
     ) -> float:
         mesh = jax.sharding.get_mesh()
-        devices = math.prod(mesh.shape[axis] for axis in RULES["batch"] or ())
+        devices = parts("batch")
         rows = -(-self._batch // devices) * devices
         sharding = NamedSharding(mesh, spec("batch", "sequence"))
 

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.sharding.rules import parts, spec
 
 
 def generate(
@@ -39,7 +40,7 @@ def generate(
     encoded = [[end, *tokenizer.encode(prompt)][-(longest - 1) :] for prompt in prompts]
     total = min(max(map(len, encoded)) + new_tokens, longest)
     # Rows are added until the devices divide them; what they generate is not looked at.
-    rows = -(-len(encoded) // jax.device_count()) * jax.device_count()
+    rows = -(-len(encoded) // parts("batch")) * parts("batch")
     tokens = np.full((rows, total), end, np.int32)
     lengths = np.ones(rows, np.int32)
     for row, ids in enumerate(encoded):
@@ -82,4 +83,6 @@ def _fill(
         new = jnp.where(position >= lengths, chosen, current)
         return jax.lax.dynamic_update_slice_in_dim(tokens, new[:, None], position, axis=1)
 
-    return jax.lax.fori_loop(jnp.min(lengths), tokens.shape[1], add_token, tokens)
+    filled = jax.lax.fori_loop(jnp.min(lengths), tokens.shape[1], add_token, tokens)
+    # Every process reads all of it.
+    return jax.sharding.reshard(filled, PartitionSpec())

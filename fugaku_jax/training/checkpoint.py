@@ -7,19 +7,20 @@ what the numbers mean: the configuration and the hash of the store.
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import orbax.checkpoint.experimental.v1 as ocp
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fugaku_jax.config import CheckpointConfig, Config, config_from_dict
+from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.training.step import TrainState, abstract_model, init_state
+from fugaku_jax.training.layout import in_layer_order, in_storage_order
+from fugaku_jax.training.state import TrainState, abstract_state, whole_model
 
 CONFIG_FILE = "config.json"
 
@@ -51,42 +52,44 @@ class RunCheckpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, state: TrainState, identity: dict[str, Any]) -> None:
+    def save(self, step: int, config: Config, state: TrainState, identity: dict[str, Any]) -> None:
         """Start saving; returns once the arrays are safe from being overwritten.
 
         Args:
             step: steps taken.
+            config: the run.
             state: what to save; may be donated as soon as this returns.
             identity: what the numbers mean: configuration and data, as JSON can hold it.
         """
         # Orbax holds views of the arrays while it writes; JAX then copies what is donated
         # rather than overwrite it, so the training goes on at once.
         self._checkpointer.save_checkpointables_async(
-            step, {"state": state, "identity": identity}, force=True
+            step, {"state": in_layer_order(config, state), "identity": identity}, force=True
         )
 
     def restore(self, config: Config) -> TrainState:
         """Load the newest checkpoint, each array laid out as this run's mesh wants it."""
-        target = jax.eval_shape(functools.partial(init_state, config))
+        target = jax.eval_shape(functools.partial(in_layer_order, config), abstract_state(config))
         loaded = self._checkpointer.load_checkpointables(
             None, {"state": jax.tree.map(_placed, target)}
         )
-        return loaded["state"]
+        return in_storage_order(config, loaded["state"])
 
 
 def load_model(run_dir: Path) -> tuple[Config, GPT]:
     """Load configuration and weights of a run's newest checkpoint, for use rather than training.
 
+    The mesh that is set carries data alone, whatever the run's own was; the configuration says so.
+
     Raises:
         InputError: the directory is no run, or nothing was saved in it yet.
     """
-    config = read_config(run_dir)
+    config = replace(read_config(run_dir), mesh=MeshConfig())
     with RunCheckpoints(run_dir) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
         state = checkpoints.restore(config)
-    structure, _ = abstract_model(config)
-    return config, nnx.merge(structure, state.parameters)
+    return config, whole_model(config, state.parameters)
 
 
 def read_config(run_dir: Path) -> Config:

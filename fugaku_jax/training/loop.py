@@ -7,13 +7,14 @@ the checkpoint, and everything else follows from the step.
 import functools
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from fugaku_jax.config import Config
@@ -24,15 +25,17 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.sampler import generate
-from fugaku_jax.models.gpt import GPT, flops_per_token, parameter_count
-from fugaku_jax.sharding.mesh import make_mesh
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.models.gpt import flops_per_token, parameter_count
+from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
+from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
+from fugaku_jax.sharding.schedule_time import bubble
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.report import write_report
-from fugaku_jax.training.run import check_run_dir, claim_run_dir
-from fugaku_jax.training.step import TrainState, abstract_model, init_state, make_train_step
+from fugaku_jax.training.run import check_run_dir, claim_run_dir, run_identity
+from fugaku_jax.training.state import TrainState, check_mesh, init_state, whole_model
+from fugaku_jax.training.step import make_train_step, pipeline_plan
 from fugaku_jax.training.throughput import measure_matmul_flops
 
 DONE = 0
@@ -62,17 +65,25 @@ def train(config: Config, run_dir: Path) -> int:
     order = SampleOrder.of_store(
         store, config.model.sequence_length, config.training.batch_size, config.data.seed
     )
-    jax.set_mesh(make_mesh())
-    _check_batch(config)
-    ledger = claim_run_dir(run_dir, config, store)
+    set_mesh(config.mesh)
+    check_mesh(config)
+    # Nobody writes before all have found the directory as it was; then one does.
+    _wait_for_all("checked")
+    ledger = run_identity(config, store)
+    if is_writer():
+        claim_run_dir(run_dir, config, store, ledger)
+    _wait_for_all("claimed")
     with ExitStack() as stack:
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
         first = checkpoints.latest_step() or 0
         if first >= steps:
-            print(f"{run_dir} is finished: all {steps} steps are done.")
+            if is_writer():
+                print(f"{run_dir} is finished: all {steps} steps are done.")
             return DONE
-        metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
-        progress = stack.enter_context(Progress(run_dir, first + 1, steps))
+        metrics, progress = _Silent(), _Silent()
+        if is_writer():
+            metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
+            progress = stack.enter_context(Progress(run_dir, first + 1, steps))
         session = _Session(config, store, metrics, progress)
         session.introduce(first)
         state = checkpoints.restore(config) if first else init_state(config)
@@ -94,10 +105,11 @@ def train(config: Config, run_dir: Path) -> int:
         for index, tokens in loader:
             state = session.step(state, tokens)
             step = index + 1
-            if step % config.checkpoint.every == 0 or step == last or stop_requested():
-                checkpoints.save(step, state, identity)
+            stop = _anywhere(stop_requested())
+            if step % config.checkpoint.every == 0 or step == last or stop:
+                checkpoints.save(step, config, state, identity)
                 saved = step
-            if stop_requested():
+            if stop:
                 break
         assert saved == step
         if loader.wait_seconds > 1:
@@ -105,9 +117,10 @@ def train(config: Config, run_dir: Path) -> int:
         finished = step >= steps
         if not finished:
             progress.say(f"stopped after step {step} and saved; the same command goes on")
-    report = write_report([run_dir], run_dir / "report.html")
-    if finished:
-        print(f"done; see {report}")
+    if is_writer():
+        report = write_report([run_dir], run_dir / "report.html")
+        if finished:
+            print(f"done; see {report}")
     return DONE if finished else STOPPED
 
 
@@ -119,20 +132,15 @@ def _check_vocabulary(config: Config, store: Store) -> None:
         )
 
 
-def _check_batch(config: Config) -> None:
-    rows = config.training.batch_size // config.training.micro_batches
-    if rows % jax.device_count():
-        raise InputError(
-            f"training.batch_size / training.micro_batches is {rows}, but it must be a multiple "
-            f"of the {jax.device_count()} devices."
-        )
-
-
 class _Session:
     """One process's share of a run: steps, and what is shown and written about them."""
 
     def __init__(
-        self, config: Config, store: Store, metrics: MetricsWriter, progress: Progress
+        self,
+        config: Config,
+        store: Store,
+        metrics: "MetricsWriter | _Silent",
+        progress: "Progress | _Silent",
     ) -> None:
         self.config, self.store = config, store
         self.metrics, self.progress = metrics, progress
@@ -154,6 +162,11 @@ class _Session:
             f"{config.training.precision} on {jax.device_count()} {jax.default_backend()} device"
             f"{'s' if jax.device_count() > 1 else ''}"
         )
+        if jax.device_count() > 1:
+            say(f"  mesh: {describe_mesh()}")
+        if parts("stage") > 1:
+            schedule, _ = pipeline_plan(config)
+            say(f"  pipeline: {schedule.kind}, bubble {bubble(schedule):.1%} (modelled)")
         for each in self.store.sets:
             say(f"  {each.name} ({each.domain}): {amount(each.train.tokens)} tokens")
         if first:
@@ -202,7 +215,9 @@ class _Session:
             )
 
     def _validate(self, state: TrainState) -> dict[str, float]:
-        scores = self.perplexity(self._model(state))
+        model = whole_model(self.config, state.parameters)
+        with use_rules(get_rules().without_stages()):
+            scores = self.perplexity(model)
         values = {
             "validation_loss": scores.total.nats_per_token,
             "validation_bits_per_byte": scores.total.bits_per_byte,
@@ -213,16 +228,38 @@ class _Session:
         return values
 
     def _sample(self, step: int, state: TrainState) -> None:
-        training = self.config.training
-        texts = generate(
-            self._model(state), self.tokenizer, training.prompts, training.sample_tokens, seed=step
-        )
+        training, model = self.config.training, whole_model(self.config, state.parameters)
+        with use_rules(get_rules().without_stages()):
+            texts = generate(
+                model, self.tokenizer, training.prompts, training.sample_tokens, seed=step
+            )
         for prompt, text in zip(training.prompts, texts, strict=True):
             self.metrics.sample(step, prompt, text)
             self.progress.sample(step, prompt, text)
 
-    def _model(self, state: TrainState) -> GPT:
-        return nnx.merge(abstract_model(self.config)[0], state.parameters)
+
+class _Silent:
+    """Stands in for metrics and progress in the processes that show and write nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def is_writer() -> bool:
+    """Tell whether this process is the one that prints and writes the run's files."""
+    return jax.process_index() == 0
+
+
+def _wait_for_all(point: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(point)
+
+
+def _anywhere(wish: bool) -> bool:
+    """Tell whether any process wishes it: all must stop after the same step."""
+    if jax.process_count() == 1:
+        return wish
+    return bool(np.any(multihost_utils.process_allgather(np.array(wish))))
 
 
 def _is_time(step: int, every: int, last: int) -> bool:

@@ -1,10 +1,11 @@
 """The run directory: whose it is, and that nobody writes another run into it."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fugaku_jax.config import Config, flat_fields
+from fugaku_jax.config import Config, MeshConfig, flat_fields
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
@@ -23,10 +24,14 @@ FREE_FIELDS = frozenset(
         "checkpoint.keep",
         "data.prefetch",
         "data.store",
+        "training.micro_batches",
+        "training.remat",
     }
+    | {f"mesh.{field.name}" for field in fields(MeshConfig)}
 )
-"""Fields that may change between sessions of a run: they do not change what is learned. That the
-store is the same is told by its hash, wherever it lies."""
+"""Fields that may change between sessions of a run: they do not change what is learned, but for
+the rounding that another mesh or another cut of the batch brings. That the store is the same is
+told by its hash, wherever it lies."""
 
 
 def check_run_dir(run_dir: Path, config: Config) -> None:
@@ -57,16 +62,9 @@ def check_run_dir(run_dir: Path, config: Config) -> None:
         )
 
 
-def claim_run_dir(run_dir: Path, config: Config, store: Store) -> dict[str, Any]:
-    """Write configuration and ledger into the run directory, or check that they are this run's.
-
-    Returns:
-        what identifies the run's data: the hash of the store and the parameters of the order.
-
-    Raises:
-        InputError: the run there has read other data, or the directory cannot be written.
-    """
-    ledger = {
+def run_identity(config: Config, store: Store) -> dict[str, Any]:
+    """Return what identifies the run's data: the hash of the store, and the order's parameters."""
+    return {
         "store": store.url,
         "store_sha256": store.sha256,
         "sets": [
@@ -79,6 +77,17 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store) -> dict[str, Any]
             "batch_size": config.training.batch_size,
         },
     }
+
+
+def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str, Any]) -> None:
+    """Write configuration and ledger into the run directory, or check that they are this run's.
+
+    Args:
+        ledger: the run's identity.
+
+    Raises:
+        InputError: the run there has read other data, or the directory cannot be written.
+    """
     path = run_dir / LEDGER_FILE
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +103,6 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store) -> dict[str, Any]
         _write_json(run_dir / CONFIG_FILE, config.to_dict())
     except OSError as error:
         raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
-    return ledger
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,68 +1,37 @@
 """One optimizer step: a pure function from state and tokens to state and metrics."""
 
 import functools
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import nnx
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
-from fugaku_jax.kernels.loss import cross_entropy
-from fugaku_jax.models.gpt import GPT
-from fugaku_jax.models.segments import document_segments
-from fugaku_jax.training.optimizer import (
-    Moments,
-    clip_factor,
-    init_moments,
-    make_schedule,
-    update,
+from fugaku_jax.models.stack import Exchange
+from fugaku_jax.sharding.pipeline import pipelined_gradient
+from fugaku_jax.sharding.placement import Exchanger, Placement, shard_of, squared_norm
+from fugaku_jax.sharding.rules import get_rules, parts
+from fugaku_jax.sharding.schedule import Schedule, make_schedule
+from fugaku_jax.sharding.schedule_slots import Plan, plan_slots
+from fugaku_jax.training.gradient import Part, accumulated_gradient, stage_program
+from fugaku_jax.training.optimizer import clip_factor, update
+from fugaku_jax.training.optimizer import make_schedule as make_learning_rate
+from fugaku_jax.training.state import (
+    TrainState,
+    abstract_model,
+    placements,
+    run_keys,
+    stages_of,
+    state_specs,
 )
-from fugaku_jax.training.precision import COMPUTE_DTYPES, LossScale, initial_loss_scale
 
 Metrics = dict[str, Float[Array, ""]]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """Everything that a step changes."""
-
-    parameters: PyTree[Array]
-    """Master weights, fp32, as nested dictionaries."""
-    moments: Moments
-    """What the optimizer remembers."""
-    step: Int[Array, ""]
-    """Steps taken; it is also the position in the data and the seed of dropout."""
-    loss_scale: LossScale | None
-    """Dynamic loss scale; None but in fp16."""
-
-
-def abstract_model(config: Config) -> tuple[nnx.GraphDef[GPT], PyTree[jax.ShapeDtypeStruct]]:
-    """Return the model's structure and the shapes of its weights, allocating nothing."""
-    model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0)))
-    structure, shapes = nnx.split(model)
-    return structure, nnx.to_pure_dict(shapes)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def init_state(config: Config) -> TrainState:
-    """Make the state that a run starts from, each array already where its sharding says."""
-    model_key, _ = _keys(config)
-    parameters = nnx.to_pure_dict(nnx.state(GPT(config.model, model_key)))
-    return TrainState(
-        parameters=parameters,
-        moments=init_moments(parameters),
-        step=jnp.int32(0),
-        loss_scale=initial_loss_scale(config.training.precision),
-    )
-
-
 def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
-    """Compile the step of a run.
+    """Compile the step of a run on the mesh that is set.
 
     The tokens of a batch are `[M, B, T + 1]`: M micro-batches of B samples, whose gradients are
     accumulated in fp32. A step whose gradient is not finite leaves weights and moments as they
@@ -77,49 +46,62 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         (fp32 scalars); it consumes (donates) the state it is given.
     """
     structure, _ = abstract_model(config)
-    schedule = make_schedule(config)
-    _, dropout_key = _keys(config)
-    uses_dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
-
-    def loss_of(parameters: PyTree[Array], tokens: Array, key: Key[Array, ""]) -> Array:
-        model = nnx.merge(structure, parameters)
-        return _summed_loss(model, tokens, config, end_of_document, key if uses_dropout else None)
-
-    def gradient(state: TrainState, tokens: Array) -> tuple[Array, PyTree[Array]]:
-        """Return mean loss and its gradient, still multiplied by the loss scale."""
-        scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
-        step_key = jax.random.fold_in(dropout_key, state.step)
-        weight = scale / config.tokens_per_step
-
-        def add_micro_batch(
-            total: tuple[Array, PyTree[Array]], micro: tuple[Array, Array]
-        ) -> tuple[tuple[Array, PyTree[Array]], None]:
-            index, tokens = micro
-            key = jax.random.fold_in(step_key, index)
-            loss, pullback = jax.vjp(lambda p: loss_of(p, tokens, key), state.parameters)
-            (gradient,) = pullback(weight)
-            return (total[0] + loss, jax.tree.map(jnp.add, total[1], gradient)), None
-
-        zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state.parameters))
-        index = jnp.arange(tokens.shape[0])
-        (loss, total), _ = jax.lax.scan(add_micro_batch, zero, (index, tokens))
-        return loss / config.tokens_per_step, total
+    learning_rate = make_learning_rate(config)
+    stages = stages_of(config)
+    schedule, plan = pipeline_plan(config)
+    where = placements(config)
+    # Layers are scattered one by one on the way back, the other weights are not.
+    inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
+    inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
+    rules = get_rules()
+    exchanger = Exchanger(config.mesh.collective)
 
     def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
-        loss, scaled = gradient(state, tokens)
+        scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
+        # Made here: an array from outside would carry the type of another mesh.
+        _, dropout_key = run_keys(config)
+        step_key = jax.random.fold_in(dropout_key, state.step)
+        part = Part(structure, config, end_of_document, step_key, tokens)
+        others = {name: p for name, p in state.parameters.items() if name != "blocks"}
+        whole = jax.tree.map(
+            lambda x, p: exchanger.gather(x, p.weight), others, {n: where[n] for n in others}
+        )
+        weights = {"blocks": state.parameters["blocks"]} | whole
+        exchange = _layer_exchange(where["blocks"], rules.pipeline, exchanger)
+        weight = scale / config.tokens_per_step
+        if rules.pipeline:
+            loss, d_blocks, d_whole = pipelined_gradient(
+                stage_program(part, weights, stages, exchange),
+                schedule,
+                plan,
+                weights["blocks"],
+                whole,
+                stages.layers,
+                rules.pipeline,
+                weight,
+            )
+            scaled = {"blocks": d_blocks} | d_whole
+        else:
+            loss, scaled = accumulated_gradient(part, weights, exchange, weight)
+        scaled = jax.tree.map(
+            functools.partial(_reduced, exchanger=exchanger), scaled, where, inside
+        )
+        loss = exchanger.sum(loss, rules.manual) / config.tokens_per_step
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
-        norm = optax.tree.norm(scaled) * unscale
+        norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
         finite = jnp.isfinite(norm)
-        rate = schedule(state.step.astype(jnp.float32) * config.tokens_per_step)
+        rate = learning_rate(state.step.astype(jnp.float32) * config.tokens_per_step)
+        own = jax.tree.map(lambda x, p: shard_of(x, p.state), state.parameters, where)
         parameters, moments = update(
             config.optimizer,
-            state.parameters,
+            own,
             state.moments,
             scaled,
             factor=clip_factor(norm, config.optimizer.clip) * unscale,
             apply=finite,
             learning_rate=rate,
         )
+        parameters = jax.tree.map(lambda x, p: exchanger.gather(x, p.state), parameters, where)
         metrics = {
             "loss": loss,
             "grad_norm": norm,
@@ -136,36 +118,76 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         )
         return new_state, metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(_on_each_device(train_step, config), donate_argnums=0)
 
 
-def _keys(config: Config) -> tuple[Any, Any]:
-    """Return the keys of the initial weights and of dropout."""
-    model_key, dropout_key = jax.random.split(jax.random.key(config.training.seed))
-    return model_key, dropout_key
+Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
 
 
-def _summed_loss(
-    model: GPT, tokens: Array, config: Config, end_of_document: int, key: Array | None
-) -> Array:
-    """Sum the loss of a micro-batch `[B, T + 1]` over its positions, in nats."""
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    positions = segment_ids = None
-    if config.data.reset_at_document:
-        positions, segment_ids = document_segments(inputs, end_of_document)
-    hidden = model(
-        inputs,
-        positions,
-        segment_ids,
-        key=key,
-        dtype=COMPUTE_DTYPES[config.training.precision],
-        remat=config.training.remat,
+def _on_each_device(step: Step, config: Config) -> Step:
+    """Let each device do a step with its own part of the state and of the tokens.
+
+    Tensor axes stay explicit inside, that is, in the arrays' types. At its edge, however,
+    `shard_map` would gather over them, as its specs may not name them; over Auto axes it does not.
+    """
+    rules = get_rules()
+    if not rules.manual:
+        return step
+    everywhere = PartitionSpec()
+    manual = state_specs(config, lambda p, state: p.spec(state=state, manual_only=True))
+    tensor = tuple(a for a in jax.sharding.get_abstract_mesh().axis_names if a not in rules.manual)
+    inside = jax.sharding.explicit_axes(
+        step,
+        axes=tensor,
+        in_sharding=(state_specs(config, lambda p, _: p.explicit), everywhere),
     )
-    return cross_entropy(
-        hidden,
-        model.tokens.table[...],
-        targets,
-        jnp.ones(targets.shape, jnp.float32, out_sharding=jax.typeof(targets).sharding),
-        config.model.vocab_size,
-        config.training.z_loss,
+    mapped = jax.shard_map(
+        inside,
+        in_specs=(manual, PartitionSpec(None, rules.data or None)),
+        out_specs=(manual, everywhere),
+        axis_names=set(rules.manual),
+        check_vma=False,
     )
+    whole = state_specs(config, lambda p, state: p.spec(state=state))
+    return jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=(whole, everywhere))
+
+
+def pipeline_plan(config: Config) -> tuple[Schedule, Plan]:
+    """Return the schedule of a run's pipeline on the mesh that is set, and its slots.
+
+    Raises:
+        InputError: the schedule does not fit the stages.
+    """
+    stages, mesh = parts("stage"), config.mesh
+    schedule = make_schedule(mesh.schedule, stages, config.training.micro_batches, mesh.chunks)
+    recompute = tuple(stage < mesh.recompute_stages for stage in range(stages))
+    return schedule, plan_slots(schedule, recompute)
+
+
+def _layer_exchange(
+    where: PyTree[Placement], pipeline: tuple[str, ...], exchanger: Exchanger
+) -> Exchange:
+    """Return how a single layer is gathered: its dimensions are one fewer than the stack's."""
+    placed = jax.tree.map(
+        lambda p: tuple((axis, on - 1) for axis, on in p.weight if axis not in pipeline), where
+    )
+    if not any(jax.tree.leaves(placed, is_leaf=lambda p: isinstance(p, tuple))):
+        return Exchange()
+    return Exchange(
+        gather=lambda weights: jax.tree.map(exchanger.gather, weights, placed),
+        scatter=lambda gradients: jax.tree.map(exchanger.scatter, gradients, placed),
+    )
+
+
+def _reduced(gradient: Array, placement: Placement, scattered: bool, exchanger: Exchanger) -> Array:
+    """Sum a gradient over devices and keep the part whose state is here.
+
+    Args:
+        scattered: whether it was already summed over the axes that split the weight.
+    """
+    split = tuple((axis, on) for axis, on in placement.weight if axis in placement.summed)
+    if not scattered:
+        gradient = exchanger.scatter(gradient, split)
+    gradient = exchanger.scatter(gradient, placement.state)
+    done = {axis for axis, _ in split + placement.state}
+    return exchanger.sum(gradient, tuple(a for a in placement.summed if a not in done))

@@ -152,9 +152,10 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
     import jax
 
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.sharding.mesh import make_mesh
+    from fugaku_jax.sharding.mesh import set_mesh
     from fugaku_jax.sharding.rules import spec
-    from fugaku_jax.training.step import init_state, make_train_step
+    from fugaku_jax.training.state import init_state
+    from fugaku_jax.training.step import make_train_step
 
     config = Config(
         model=ModelConfig(
@@ -167,7 +168,7 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=shape.batch_size, precision=precision),
     )
-    jax.set_mesh(make_mesh())
+    set_mesh()
     tokens = jax.device_put(_random_tokens(shape)[None], spec(None, "batch", "sequence"))
     state = init_state(config)
     train_step = make_train_step(config, end_of_document=0)

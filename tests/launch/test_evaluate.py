@@ -14,7 +14,7 @@ from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
-from fugaku_jax.training.step import init_state
+from fugaku_jax.training.state import init_state
 
 ROOT = Path(__file__).parents[2]
 VOCAB = 303

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fugaku_jax.config import ModelConfig
+from fugaku_jax.config import MeshConfig, ModelConfig
 from fugaku_jax.kernels import attention
-from fugaku_jax.kernels.dropout import dropout
+from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.sharding.mesh import make_mesh
+from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.sharding.rules import spec
 
 CONFIG = ModelConfig(
@@ -49,7 +49,7 @@ def results() -> dict[str, np.ndarray]:
     @jax.value_and_grad
     def loss(parameters):
         model = nnx.merge(structure, parameters)
-        hidden = model(tokens, key=jax.random.key(7), remat="products")
+        hidden = model(tokens, dropout=Dropout(jax.random.key(7), 12), remat="products")
         weights = jnp.ones(targets.shape, out_sharding=jax.typeof(targets).sharding)
         table = model.tokens.table[...]
         return cross_entropy(hidden, table, targets, weights, CONFIG.vocab_size)
@@ -60,7 +60,7 @@ def results() -> dict[str, np.ndarray]:
         found[f"gradient/{jax.tree_util.keystr(path, simple=True, separator='.')}"] = gradient
     for axis in ("batch", None):
         ones = jax.device_put(np.ones((4, 6, 32), np.float32), spec(axis, "sequence", "embed"))
-        found[f"dropout/{axis}"] = dropout(ones, 0.3, jax.random.key(3))
+        found[f"dropout/{axis}"] = Dropout(jax.random.key(3), 6).hidden(ones, 0.3)
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -69,8 +69,8 @@ def main() -> None:
     attention.MIN_BLOCK = 6  # so that the twelve positions are two blocks of queries
     saved = {}
     for count in (1, 4):
-        with jax.set_mesh(make_mesh(jax.devices()[:count])):
-            saved |= {f"{count}/{name}": value for name, value in results().items()}
+        set_mesh(MeshConfig(), jax.devices()[:count])
+        saved |= {f"{count}/{name}": value for name, value in results().items()}
     np.savez(sys.argv[1], **saved)
 
 

@@ -9,7 +9,8 @@ import pytest
 from fugaku_jax.sharding.rules import spec
 from fugaku_jax.training import precision
 from fugaku_jax.training.optimizer import decays, init_moments, make_schedule, update
-from fugaku_jax.training.step import abstract_model, init_state, make_train_step
+from fugaku_jax.training.state import abstract_model, init_state
+from fugaku_jax.training.step import make_train_step
 
 END = 2
 

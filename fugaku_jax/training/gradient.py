@@ -1,0 +1,199 @@
+"""The gradient of a batch on one device of the mesh: its rows, its positions, its weights.
+
+What is written here runs inside the step's `shard_map`: an array is this device's part, and the
+sums over devices are asked for by name.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from fugaku_jax.config import Config
+from fugaku_jax.kernels.dropout import Dropout
+from fugaku_jax.kernels.loss import cross_entropy
+from fugaku_jax.models.gpt import GPT, block_layer
+from fugaku_jax.models.segments import document_segments
+from fugaku_jax.models.stack import (
+    Exchange,
+    Layer,
+    backward_layers,
+    forward_layers,
+    scan_layers,
+)
+from fugaku_jax.sharding.pipeline import StageProgram
+from fugaku_jax.sharding.placement import shard_of
+from fugaku_jax.sharding.rules import get_rules, parts
+from fugaku_jax.sharding.stages import Stages
+from fugaku_jax.training.precision import COMPUTE_DTYPES
+
+
+class Part:
+    """What this device computes of a micro-batch."""
+
+    def __init__(
+        self,
+        structure: nnx.GraphDef[GPT],
+        config: Config,
+        end_of_document: int,
+        step_key: Array,
+        tokens: Int[Array, "M B T_plus_1"],
+    ) -> None:
+        """Take the device's rows of a batch, cut into micro-batches; positions are all there."""
+        self.structure, self.config = structure, config
+        self.end_of_document = end_of_document
+        self.tokens = tokens
+        self.masks = None
+        if config.model.dropout > 0 or config.model.attention_dropout > 0:
+            self.masks = Dropout(step_key, config.model.sequence_length)
+
+    def inputs(self, index: Array | int) -> tuple[Array, Array | None, Array | None, Any]:
+        """Return a micro-batch's tokens and positions `[B, T]`, segment ids and dropout.
+
+        Where devices share a sequence, tokens and positions are this device's; segment ids are
+        those of the whole sequence.
+        """
+        tokens = self.tokens[index][:, :-1]
+        positions = segment_ids = None
+        if self.config.data.reset_at_document:
+            positions, segment_ids = document_segments(tokens, self.end_of_document)
+        elif get_rules().context:
+            shape, axes = tokens.shape, jax.typeof(tokens).sharding
+            positions = jax.lax.broadcasted_iota(jnp.int32, shape, 1, out_sharding=axes)
+        if positions is not None:
+            positions = self._own(positions)
+        masks = self.masks
+        if masks is not None:
+            masks = Dropout(
+                masks.key, masks.sequence_length, self._first_row(index), self._first_position()
+            )
+        return self._own(tokens), positions, segment_ids, masks
+
+    def targets(self, index: Array | int) -> Int[Array, "B T"]:
+        """Return the tokens to predict, at this device's positions."""
+        return self._own(self.tokens[index][:, 1:])
+
+    def loss(
+        self, model: GPT, hidden: Float[Array, "B T D"], index: Array | int
+    ) -> Float[Array, ""]:
+        """Sum the loss over the positions of a micro-batch, in nats."""
+        targets = self.targets(index)
+        return cross_entropy(
+            model.whole(hidden),
+            model.tokens.table[...],
+            targets,
+            jnp.ones(targets.shape, jnp.float32, out_sharding=jax.typeof(targets).sharding),
+            self.config.model.vocab_size,
+            self.config.training.z_loss,
+        )
+
+    def _own(self, x: Int[Array, "B T_all"]) -> Int[Array, "B T"]:
+        """Cut out this device's positions."""
+        axes = get_rules().context
+        return shard_of(x, tuple((axis, 1) for axis in axes))
+
+    def _first_position(self) -> Array | int:
+        axes = get_rules().context
+        length = self.config.model.sequence_length
+        return jax.lax.axis_index(axes) * (length // jax.lax.axis_size(axes)) if axes else 0
+
+    def _first_row(self, index: Array | int) -> Array | int:
+        """Rows count through the whole batch, so masks do not depend on how it is cut."""
+        rows = self.tokens.shape[1]
+        axes = get_rules().data
+        replica = jax.lax.axis_index(axes) if axes else 0
+        return (index * parts("batch") + replica) * rows
+
+
+def accumulated_gradient(
+    part: Part,
+    parameters: PyTree[Array],
+    exchange: Exchange,
+    weight: Float[Array, ""],
+) -> tuple[Float[Array, ""], PyTree[Array]]:
+    """Add up the loss and its gradient over the micro-batches, one after the other.
+
+    Args:
+        parameters: this device's; blocks as they are stored, the others whole.
+        exchange: gathers and scatters a block's weights.
+        weight: what the gradient is multiplied by, a loss scale for instance.
+
+    Returns:
+        the summed loss of this device's positions, and the gradients, of the shapes of the
+        parameters and not yet summed over devices but for what `exchange` scatters.
+    """
+    config = part.config
+
+    def loss_of(parameters: PyTree[Array], index: Array) -> Array:
+        model = nnx.merge(part.structure, parameters)
+        tokens, positions, segment_ids, masks = part.inputs(index)
+        dtype = COMPUTE_DTYPES[config.training.precision]
+        x = model.embed(tokens, positions, masks, dtype)
+        layer = block_layer(nnx.split(model.blocks)[0], config.training.remat)
+        numbers = jnp.arange(config.model.n_layers)
+        given = (segment_ids, masks)
+        x = scan_layers(layer, x, parameters["blocks"], numbers, given, exchange)
+        return part.loss(model, model.norm(x), index)
+
+    def add_micro_batch(
+        total: tuple[Array, PyTree[Array]], index: Array
+    ) -> tuple[tuple[Array, PyTree[Array]], None]:
+        loss, pullback = jax.vjp(lambda p: loss_of(p, index), parameters)
+        (gradient,) = pullback(weight)
+        return (total[0] + loss, jax.tree.map(jnp.add, total[1], gradient)), None
+
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, parameters))
+    return jax.lax.scan(add_micro_batch, zero, jnp.arange(part.tokens.shape[0]))[0]
+
+
+def stage_program(
+    part: Part, parameters: PyTree[Array], stages: Stages, exchange: Exchange
+) -> StageProgram:
+    """Cut the model up for a pipeline.
+
+    Args:
+        parameters: this device's; only their structure matters, but for no layer's weights.
+        exchange: gathers and scatters a block's weights.
+    """
+    config = part.config
+
+    def model_of(shared: PyTree[Array]) -> GPT:
+        return nnx.merge(part.structure, {"blocks": parameters["blocks"]} | shared)
+
+    blocks = nnx.split(model_of({n: p for n, p in parameters.items() if n != "blocks"}).blocks)[0]
+    layer = block_layer(blocks, config.training.remat)
+    if stages.has_gaps:
+        layer = _skipping(layer)
+
+    def embed(shared: PyTree[Array], index: Array) -> Array:
+        tokens, positions, _, masks = part.inputs(index)
+        dtype = COMPUTE_DTYPES[config.training.precision]
+        return model_of(shared).embed(tokens, positions, masks, dtype)
+
+    def forward(
+        weights: PyTree[Array], numbers: Array, x: Array, index: Array
+    ) -> tuple[Array, PyTree]:
+        _, _, segment_ids, masks = part.inputs(index)
+        return forward_layers(layer, x, weights, numbers, (segment_ids, masks), exchange)
+
+    def backward(
+        kept: PyTree[Array], weights: PyTree[Array], dy: Array
+    ) -> tuple[Array, PyTree[Array]]:
+        return backward_layers(kept, weights, dy, exchange)
+
+    def loss(shared: PyTree[Array], y: Array, index: Array) -> Array:
+        model = model_of(shared)
+        return part.loss(model, model.norm(y), index)
+
+    return StageProgram(embed, forward, backward, loss)
+
+
+def _skipping(layer: Layer) -> Layer:
+    """Let empty slots, whose layer number is negative, pass the stream on."""
+
+    def run(x: Array, weights: PyTree[Array], given: Any) -> Array:
+        return jax.lax.cond(given[0] >= 0, layer, lambda x, *_: x, x, weights, given)
+
+    return run

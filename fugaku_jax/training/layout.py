@@ -1,0 +1,80 @@
+"""Between the order in which a mesh stores the state and that of a checkpoint, which knows none.
+
+A checkpoint holds the layers in their order and the vocabulary's rows as the model has them. Most
+meshes store just that. Only where stages hold several runs of layers or unequally many, or where
+the vocabulary got rows to divide it, is a state rearranged when it is saved or loaded.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec, reshard
+from jaxtyping import Array, PyTree
+
+from fugaku_jax.config import Config
+from fugaku_jax.sharding.placement import Placement
+from fugaku_jax.sharding.rules import parts
+from fugaku_jax.training.state import TrainState, placements, stages_of
+
+
+def in_layer_order(config: Config, state: TrainState) -> TrainState:
+    """Return the state as a checkpoint holds it."""
+    return state if _is_plain(config) else _to_layers(config, state)
+
+
+def in_storage_order(config: Config, state: TrainState) -> TrainState:
+    """Undo `in_layer_order`."""
+    return state if _is_plain(config) else _to_storage(config, state)
+
+
+def _is_plain(config: Config) -> bool:
+    return stages_of(config).is_plain and config.model.padded_vocab_size % parts("vocab") == 0
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _to_layers(config: Config, state: TrainState) -> TrainState:
+    stages, rows = stages_of(config), config.model.padded_vocab_size
+
+    def weight(path: tuple, x: Array, placement: Placement) -> Array:
+        if path[0].key == "blocks":
+            return stages.restore(reshard(x, placement.explicit))
+        if path[0].key == "tokens" and x.shape[0] != rows:
+            return reshard(x, PartitionSpec())[:rows]
+        return x
+
+    return _rearranged(config, state, lambda path, x, p, _: weight(path, x, p))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _to_storage(config: Config, state: TrainState) -> TrainState:
+    stages = stages_of(config)
+
+    def weight(path: tuple, x: Array, placement: Placement, is_state: bool) -> Array:
+        if path[0].key == "blocks":
+            x = stages.store(x)
+        if path[0].key == "tokens":
+            x = jnp.pad(x, ((0, -x.shape[0] % parts("vocab")), (0, 0)))
+        return reshard(x, placement.spec(state=is_state))
+
+    return _rearranged(config, state, weight)
+
+
+def _rearranged(
+    config: Config, state: TrainState, one: Callable[[tuple, Array, Placement, bool], Array]
+) -> TrainState:
+    where = placements(config)
+
+    def all_of(tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x, placement: one(path, x, placement, is_state), tree, where
+        )
+
+    moments = replace(
+        state.moments,
+        mean=all_of(state.moments.mean, True),
+        square=all_of(state.moments.square, True),
+    )
+    return replace(state, parameters=all_of(state.parameters, False), moments=moments)
