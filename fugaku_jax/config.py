@@ -209,6 +209,9 @@ class MeshConfig:
     shape: str = ""
     """Nodes of a torus: a job's `48x6x48`, folded to six dimensions, or six sizes, those of
     x y z a b c. Empty where the machine is no torus."""
+    local: int = 1
+    """Devices of one node, core groups for instance. They are among the tensor devices, so that
+    what these say to each other first stays inside the node."""
     sequence_parallel: bool = False
     """Whether the tensor devices share the positions between their products (norms, dropout)."""
     weights: Literal["replicated", "zero1", "sharded"] = "replicated"
@@ -225,13 +228,19 @@ class MeshConfig:
     """First stages that keep only their inputs and recompute in the backward pass."""
     collective: Literal["flat", "bucket", "turned"] = "flat"
     """How gradients are summed: over all axes at once, axis by axis, or axis by axis with each
-    device of a node in another order."""
+    device of a node (`mesh.local`) in another order."""
 
     def __post_init__(self) -> None:
         for name in ("data", "tensor", "context", "pipeline"):
             value = getattr(self, name)
             _require(value == -1 or value > 0, f"mesh.{name}", value, "greater than 0, or -1")
-        _require_positive(self, "mesh", "chunks")
+        _require_positive(self, "mesh", "chunks", "local")
+        _require(
+            self.tensor == -1 or self.tensor % self.local == 0,
+            "mesh.local",
+            self.local,
+            f"a divisor of mesh.tensor, {self.tensor}",
+        )
         _require(
             (self.chunks > 1) == (self.schedule == "interleaved"),
             "mesh.chunks",

@@ -36,6 +36,7 @@ WRONG = [
     ("mesh.data", 0),
     ("mesh.tensor", -2),
     ("mesh.chunks", 2),
+    ("mesh.local", 2),
     ("mesh.recompute_stages", -1),
     ("mesh.layers", (2, 0)),
     ("model.dropout", 1.0),

@@ -1,7 +1,9 @@
 """The logical six-dimensional device mesh that mirrors the Tofu-D torus."""
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 from jax import Device
@@ -9,10 +11,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.sharding.assignment import Assignment, assign, degrees, logical_shape
-from fugaku_jax.sharding.rules import Rules, get_rules, set_rules
-from fugaku_jax.tofu.allocation import fold, parse_shape
+from fugaku_jax.sharding.assignment import Assignment, Part, assign, degrees, logical_shape
+from fugaku_jax.sharding.rules import LOCAL_AXIS, Rules, get_rules, set_rules
+from fugaku_jax.tofu.allocation import fold, parse_shape, read_vcoordfile
 from fugaku_jax.tofu.topology import AXES
+
+RANK_MAP = "FUGAKU_JAX_RANK_MAP"
 
 
 def assign_axes(config: MeshConfig, devices: int) -> Assignment:
@@ -23,15 +27,21 @@ def assign_axes(config: MeshConfig, devices: int) -> Assignment:
             shape of the torus has another number of nodes.
     """
     degree = degrees(devices, config.data, config.tensor, config.pipeline, config.context)
-    if not config.shape:
-        return assign(logical_shape(devices, degree), degree)
-    shape = torus_shape(config.shape)
-    if math.prod(shape) != devices:
+    local = config.local
+    if degree["tensor"] % local:
+        raise InputError(
+            f"mesh.local is {local}, but it must divide mesh.tensor, which is {degree['tensor']}."
+        )
+    nodes, between = devices // local, degree | {"tensor": degree["tensor"] // local}
+    shape = torus_shape(config.shape) if config.shape else logical_shape(nodes, between)
+    if math.prod(shape) != nodes:
         raise InputError(
             f"mesh.shape is {config.shape}, which has {math.prod(shape)} nodes, but there are "
-            f"{devices} devices; give the shape of these."
+            f"{nodes}, with {local} of the {devices} devices each; give the shape of these."
         )
-    return assign(shape, degree)
+    assignment = assign(shape, between)
+    inside = (Part(LOCAL_AXIS, local, "tensor"),) if local > 1 else ()
+    return Assignment(assignment.parts + inside)
 
 
 def make_mesh(
@@ -43,10 +53,9 @@ def make_mesh(
 
     Args:
         devices: the devices, in row-major order of the mesh; all of this job's if not given, in
-            the order of their processes, which is that of the ranks.
+            the order of their processes.
     """
-    if devices is None:
-        devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    devices = jax.devices() if devices is None else devices
     if assignment is None:
         shape, names = (len(devices), 1, 1, 1, 1, 1), AXES
     else:
@@ -59,16 +68,39 @@ def make_mesh(
 def set_mesh(config: MeshConfig | None = None, devices: Sequence[Device] | None = None) -> Mesh:
     """Make the mesh of a run, and put it and what its axes carry in force.
 
+    Devices stand in the order of ranks, which is that of `launch/plan.py vcoordfile`. If the job
+    was started with another rank map, the environment variable FUGAKU_JAX_RANK_MAP names its file.
+
     Raises:
-        InputError: the mesh does not fit the devices.
+        InputError: the mesh does not fit the devices, or the rank map does not fit the job.
     """
-    count = jax.device_count() if devices is None else len(devices)
     config = config or MeshConfig()
-    assignment = assign_axes(config, count)
+    devices = jax.devices() if devices is None else devices
+    assignment = assign_axes(config, len(devices))
+    rank_map = os.environ.get(RANK_MAP)
+    if rank_map and config.shape:
+        devices = in_torus_order(devices, config, Path(rank_map))
     mesh = make_mesh(assignment, devices)
     set_rules(rules_of(assignment, config.sequence_parallel))
     jax.set_mesh(mesh)
     return mesh
+
+
+def in_torus_order(devices: Sequence[Device], config: MeshConfig, rank_map: Path) -> list[Device]:
+    """Order devices by the Tofu coordinates of their processes.
+
+    Args:
+        rank_map: a vcoordfile, whose line r has the logical coordinate of process r.
+
+    Raises:
+        InputError: `mesh.shape` is not a job's, or the file does not fit it.
+    """
+    job = parse_shape(config.shape)
+    processes = max(device.process_index for device in devices) + 1
+    per_node = max(processes // job.nodes, 1)
+    placement = read_vcoordfile(rank_map, job, per_node)
+    node = fold(job).numbers(placement.torus_coordinates())
+    return sorted(devices, key=lambda d: (node[d.process_index], d.process_index, d.id))
 
 
 def describe_mesh() -> str:

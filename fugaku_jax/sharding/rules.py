@@ -15,6 +15,9 @@ from jax.sharding import PartitionSpec
 
 LogicalAxis = Literal["batch", "sequence", "vocab", "heads", "mlp", "embed", "layers", "stage"]
 
+LOCAL_AXIS = "k"
+"""The axis beside the six: devices of one node."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -57,6 +60,11 @@ class Rules:
     def manual(self) -> tuple[str, ...]:
         """Axes that the step handles by its own collectives; JAX handles the others by type."""
         return self.pipeline + self.summed
+
+    @property
+    def local_axis(self) -> str | None:
+        """The axis of the devices of a node, if there are several."""
+        return LOCAL_AXIS if LOCAL_AXIS in self.tensor else None
 
     def without_stages(self) -> "Rules":
         """Return rules for a model that lies whole in every tensor group: all else is data."""

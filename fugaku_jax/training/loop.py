@@ -203,6 +203,8 @@ class _Session:
         start = time.perf_counter()
         train_step = make_train_step(self.config, self.store.end_of_document)
         compiled = train_step.lower(state, tokens).compile()
+        # Collectives of gloo give up after 30 s if processes come to them unevenly.
+        _wait_for_all("compiled")
         self.progress.say(f"compiled the step in {time.perf_counter() - start:.1f} s")
         return compiled
 

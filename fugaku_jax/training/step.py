@@ -28,6 +28,7 @@ from fugaku_jax.training.state import (
 )
 
 Metrics = dict[str, Float[Array, ""]]
+Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
@@ -54,21 +55,21 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
     inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
     rules = get_rules()
-    exchanger = Exchanger(config.mesh.collective)
+    exchanger = Exchanger(config.mesh.collective, rules.local_axis)
 
-    def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
-        scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
+    def gradient(state: TrainState, tokens: Array, weight: Array) -> tuple[Array, PyTree[Array]]:
+        """Return this device's summed loss, and the gradient where the optimizer's state is."""
         # Made here: an array from outside would carry the type of another mesh.
         _, dropout_key = run_keys(config)
         step_key = jax.random.fold_in(dropout_key, state.step)
         part = Part(structure, config, end_of_document, step_key, tokens)
-        others = {name: p for name, p in state.parameters.items() if name != "blocks"}
-        whole = jax.tree.map(
-            lambda x, p: exchanger.gather(x, p.weight), others, {n: where[n] for n in others}
-        )
-        weights = {"blocks": state.parameters["blocks"]} | whole
         exchange = _layer_exchange(where["blocks"], rules.pipeline, exchanger)
-        weight = scale / config.tokens_per_step
+        others = {name: p for name, p in state.parameters.items() if name != "blocks"}
+        whole = {
+            name: jax.tree.map(lambda x, p: exchanger.gather(x, p.weight), tree, where[name])
+            for name, tree in others.items()
+        }
+        weights = {"blocks": state.parameters["blocks"]} | whole
         if rules.pipeline:
             loss, d_blocks, d_whole = pipelined_gradient(
                 stage_program(part, weights, stages, exchange),
@@ -80,12 +81,15 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
                 rules.pipeline,
                 weight,
             )
-            scaled = {"blocks": d_blocks} | d_whole
+            total = {"blocks": d_blocks} | d_whole
         else:
-            loss, scaled = accumulated_gradient(part, weights, exchange, weight)
-        scaled = jax.tree.map(
-            functools.partial(_reduced, exchanger=exchanger), scaled, where, inside
-        )
+            loss, total = accumulated_gradient(part, weights, exchange, weight)
+        reduced = functools.partial(_reduced, exchanger=exchanger)
+        return loss, jax.tree.map(reduced, total, where, inside)
+
+    def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
+        scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
+        loss, scaled = gradient(state, tokens, scale / config.tokens_per_step)
         loss = exchanger.sum(loss, rules.manual) / config.tokens_per_step
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
@@ -119,9 +123,6 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         return new_state, metrics
 
     return jax.jit(_on_each_device(train_step, config), donate_argnums=0)
-
-
-Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
 
 
 def _on_each_device(step: Step, config: Config) -> Step:

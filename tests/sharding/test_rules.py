@@ -1,5 +1,7 @@
 """The rules that say what the mesh axes carry."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,16 @@ from jax.sharding import AxisType, PartitionSpec
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.sharding.mesh import abstract_mesh, assign_axes, rules_of, set_mesh, torus_shape
+from fugaku_jax.sharding.mesh import (
+    abstract_mesh,
+    assign_axes,
+    in_torus_order,
+    rules_of,
+    set_mesh,
+    torus_shape,
+)
 from fugaku_jax.sharding.rules import Rules, get_rules, spec, use_rules
+from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
 RULES = Rules(
@@ -66,14 +76,34 @@ def test_the_originals_parallelism_lies_on_its_torus():
     assert set(rules.data) == {"x0", "y", "z", "a"}
 
 
+def test_the_devices_of_a_node_are_an_axis_beside_the_six_and_carry_tensor_parallelism():
+    config = MeshConfig(tensor=12, pipeline=8, data=576, local=4, shape="48x6x48:torus")
+    rules = rules_of(assign_axes(config, 4 * 13_824), sequence_parallel=False)
+    assert rules.tensor[-1] == rules.local_axis == "k"
+    assert rules_of(assign_axes(MeshConfig(), 4), sequence_parallel=False).local_axis is None
+
+
 def test_six_sizes_are_a_torus_as_they_are():
     assert torus_shape("2x1x2x1x3x2") == (2, 1, 2, 1, 3, 2)
+
+
+def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
+    # The ranks of a 4x6x2 job, scattered at random, two to a node.
+    job = parse_shape("4x6x2:torus")
+    torus = fold(job).coordinates(np.arange(48))
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(48), 2))
+    placement = Placement.from_torus(job, torus[order], ranks_per_node=2)
+    write_vcoordfile(placement, tmp_path / "map")
+    devices = [SimpleNamespace(process_index=rank, id=rank) for rank in range(96)]
+    config = MeshConfig(shape="4x6x2:torus")
+    found = [d.process_index for d in in_torus_order(devices, config, tmp_path / "map")]
+    np.testing.assert_array_equal(order[found], np.repeat(np.arange(48), 2))
 
 
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [
-        ({"shape": "4x6:mesh"}, "24 nodes, but there are 1 devices"),
+        ({"shape": "4x6:mesh"}, "24 nodes, but there are 1,"),
         ({"data": 3}, "mesh.data"),
         ({"shape": "2x2x0"}, "2x2x0"),
         ({"data": -1, "tensor": -1}, "mesh.tensor and mesh.data are -1"),

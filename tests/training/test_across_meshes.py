@@ -1,0 +1,146 @@
+"""The same run on one device and on several processes; stopped on one mesh, continued on others."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+RUN = {
+    "model.vocab-size": 1200,
+    "model.n-layers": 4,
+    "model.d-model": 24,
+    "model.n-heads": 6,
+    "model.sequence-length": 24,
+    "model.dropout": 0.1,
+    "model.attention-dropout": 0.1,
+    "optimizer.learning-rate": 1e-3,
+    "optimizer.min-learning-rate": 0,
+    # Keys have no gradient for their bias but rounding, which a small epsilon would blow up.
+    "optimizer.epsilon": 1e-5,
+    "training.steps": 6,
+    "training.batch-size": 24,
+    "training.micro-batches": 2,
+    "training.sample-tokens": 2,
+    "training.validate-every": 3,
+    "training.validation-tokens": 500,
+    "checkpoint.every": 3,
+}
+INTERLEAVED = {
+    "mesh.tensor": 2,
+    "mesh.pipeline": 2,
+    "mesh.schedule": "interleaved",
+    "mesh.chunks": 2,
+    "mesh.weights": "zero1",
+}
+
+
+def train(run_dir, store, *, processes=1, devices=1, **overrides):
+    """Run `launch/train.py` and return its exit code and what it said."""
+    fields = RUN | {"data.store": store} | overrides
+    arguments = ["train.py", "tiny", "--run-dir", str(run_dir)]
+    for name, value in fields.items():
+        arguments += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    if processes > 1:
+        each = ["--devices-per-process", str(devices)] if devices > 1 else []
+        arguments = ["cluster/local.py", "-n", str(processes), *each, "--", *arguments]
+    else:
+        arguments += ["--emulate-devices", str(devices)]
+    done = subprocess.run(
+        [sys.executable, LAUNCH / arguments[0], *arguments[1:]],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def figures(run_dir, name="loss"):
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return np.array([line[name] for line in map(json.loads, lines) if name in line])
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, store_path):
+    """The run on one device, never stopped."""
+    run_dir = tmp_path_factory.mktemp("one") / "run"
+    code, said = train(run_dir, store_path)
+    assert code == 0, said
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, store_path):
+    """The run on eight devices, stopped after three steps; its layers do not lie in their order."""
+    run_dir = tmp_path_factory.mktemp("eight") / "run"
+    code, said = train(run_dir, store_path, devices=8, **INTERLEAVED, **{"training.stop-after": 3})
+    assert code == 75, said
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "mesh"),
+    [
+        (2, 1, {"mesh.pipeline": 2}),
+        (2, 2, {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}),
+        (4, 1, {"mesh.tensor": 2, "mesh.pipeline": 2, "mesh.sequence-parallel": "True"}),
+    ],
+)
+def test_several_processes_train_as_one_device_does(
+    one, tmp_path, store_path, processes, devices, mesh
+):
+    mesh = {name: value for name, value in mesh.items() if value != "True"} | {
+        f"{name}": () for name, value in mesh.items() if value == "True"
+    }
+    code, said = train(tmp_path / "run", store_path, processes=processes, devices=devices, **mesh)
+    assert code == 0, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
+    for name in ("validation_loss", "validation_bits_per_byte"):
+        ours, its = figures(tmp_path / "run", name), figures(one, name)
+        np.testing.assert_allclose(ours, its, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "mesh"),
+    [
+        (1, 1, {}),
+        (1, 3, {"mesh.tensor": 3}),
+        (1, 24, {"mesh.tensor": 3, "mesh.pipeline": 2, "mesh.weights": "sharded"}),
+        (2, 1, {"mesh.weights": "zero1"}),
+    ],
+)
+def test_a_checkpoint_of_eight_devices_goes_on_elsewhere(
+    one, stopped, tmp_path, store_path, processes, devices, mesh
+):
+    shutil.copytree(stopped, tmp_path / "run")
+    code, said = train(tmp_path / "run", store_path, processes=processes, devices=devices, **mesh)
+    assert code == 0, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("devices", "overrides", "message"),
+    [
+        (4, {"mesh.data": 3}, "is 3, but it must be 4, the number of devices"),
+        (4, {"mesh.tensor": 4}, "model.n_heads is 6, but it must be a multiple of the 4"),
+        (8, {"mesh.pipeline": 8}, "mesh.pipeline is 8, but model.n_layers is 4"),
+        (5, {}, "multiple of the 5 mesh.data"),
+        (0, {}, "--emulate-devices is 0"),
+        (2, {"mesh.pipeline": 2, "mesh.layers": (1, 1)}, "sum to model.n_layers, 4"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused_and_nothing_written(
+    tmp_path, store_path, devices, overrides, message
+):
+    code, said = train(tmp_path / "run", store_path, devices=devices, **overrides)
+    assert code == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
