@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -137,12 +138,12 @@ def _on_each_device(step: Step, config: Config) -> Step:
     everywhere = PartitionSpec()
     manual = state_specs(config, lambda p, state: p.spec(state=state, manual_only=True))
     tensor = tuple(a for a in jax.sharding.get_abstract_mesh().axis_names if a not in rules.manual)
-    inside = jax.sharding.explicit_axes(
+    inside: Any = jax.sharding.explicit_axes(
         step,
         axes=tensor,
         in_sharding=(state_specs(config, lambda p, _: p.explicit), everywhere),
     )
-    mapped = jax.shard_map(
+    mapped: Any = jax.shard_map(
         inside,
         in_specs=(manual, PartitionSpec(None, rules.data or None)),
         out_specs=(manual, everywhere),
@@ -150,7 +151,8 @@ def _on_each_device(step: Step, config: Config) -> Step:
         check_vma=False,
     )
     whole = state_specs(config, lambda p, state: p.spec(state=state))
-    return jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=(whole, everywhere))
+    mapped = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=(whole, everywhere))
+    return mapped
 
 
 def pipeline_plan(config: Config) -> tuple[Schedule, Plan]:
