@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu
-from fugaku_jax.kernels.attention import attention
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.models.layers import Embedding, LayerNorm, Linear
 from fugaku_jax.models.stack import Layer, scan_layers
+from fugaku_jax.sharding.context import attend
 from fugaku_jax.sharding.rules import Rules, spec, use_rules
 
 
@@ -76,7 +76,7 @@ class Block(nnx.Module):
         qkv = self.qkv(self.attention_norm(x))
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         masks = [dropout and dropout.fold(place) for place in range(3)]
-        mixed = attention(q, k, v, segment_ids, masks[0], config.attention_dropout)
+        mixed = attend(q, k, v, segment_ids, masks[0], config.attention_dropout)
         x = x + _dropped(self.attention_output(mixed), config.dropout, masks[1])
         hidden = self.up(self.feed_forward_norm(x))
         # Of all that GELU and the product after it would keep, the largest arrays of a block,

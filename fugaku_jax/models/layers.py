@@ -4,8 +4,6 @@ Weights are fp32; a layer computes in the type of its input, so the precision of
 what enters the first layer.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,6 +11,7 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.kernels.norm import layer_norm
+from fugaku_jax.sharding.product import product
 from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
 
 
@@ -84,13 +83,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T ..."]) -> Float[Array, "B T ..."]:
         """Map each position, in the type of `x`."""
-        sharding = spec("batch", "sequence", *self.output_axes)
-        # Positions that devices share are brought together where the product needs the devices.
-        x = reshard(x, PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim]))
-
-        # The backward pass keeps the kernel as it is, in fp32, and not a narrow copy beside it.
-        @functools.partial(jax.checkpoint, prevent_cse=False)
-        def product(x: Array, kernel: Array) -> Array:
-            return jnp.einsum(self.equation, x, kernel.astype(x.dtype), out_sharding=sharding)
-
-        return product(x, self.kernel[...]) + self.bias[...].astype(x.dtype)
+        # The product needs the devices for other than positions.
+        gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim])
+        result = spec("batch", "sequence", *self.output_axes)
+        y = product(x, self.kernel[...], self.equation, gathered, result)
+        return y + self.bias[...].astype(x.dtype)

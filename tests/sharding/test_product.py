@@ -1,0 +1,49 @@
+"""The product with weights on three emulated devices, held to NumPy in float64."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).with_name("product_on_devices.py")
+CASES = (
+    "nothing shared",
+    "outputs",
+    "inputs",
+    "positions, then outputs",
+    "inputs, then positions",
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What `product_on_devices.py` found."""
+    out = tmp_path_factory.mktemp("product") / "results.npz"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=3"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=300)
+    return dict(np.load(out))
+
+
+@pytest.mark.parametrize("case", CASES)
+# Sums of twelve numbers near 1, rounded to 24 bits or to 8.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.15)])
+def test_value_and_gradients_are_those_of_the_einsum(results, case, dtype, tolerance):
+    x, kernel, dy = (results[name].astype(np.float64) for name in ("x", "kernel", "cotangent"))
+    expected = {
+        "y": np.einsum("btd,df->btf", x, kernel),
+        "dx": np.einsum("btf,df->btd", dy, kernel),
+        "dk": np.einsum("btd,btf->df", x, dy),
+    }
+    for name, value in expected.items():
+        found = results[f"{case}/{dtype}/{name}"]
+        np.testing.assert_allclose(found, value, atol=tolerance, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["positions, then outputs", "inputs, then positions"])
+def test_shared_positions_are_gathered_and_scattered_and_never_summed_whole(results, case):
+    kinds = {name.split("/count ")[1] for name in results if name.startswith(f"{case}/float32/c")}
+    assert kinds == {"all-gather", "reduce-scatter"}
