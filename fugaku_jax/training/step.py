@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +143,7 @@ def _on_each_device(step: Step, config: Config) -> Step:
         axes=tensor,
         in_sharding=(state_specs(config, lambda p, _: p.explicit), everywhere),
     )
-    mapped: Any = jax.shard_map(
+    mapped = jax.shard_map(
         inside,
         in_specs=(manual, PartitionSpec(None, rules.data or None)),
         out_specs=(manual, everywhere),
@@ -151,8 +151,9 @@ def _on_each_device(step: Step, config: Config) -> Step:
         check_vma=False,
     )
     whole = state_specs(config, lambda p, state: p.spec(state=state))
-    mapped = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=(whole, everywhere))
-    return mapped
+    specs: Any = (whole, everywhere)
+    outside: Any = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=specs)
+    return cast(Step, outside)
 
 
 def pipeline_plan(config: Config) -> tuple[Schedule, Plan]:

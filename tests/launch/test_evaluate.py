@@ -57,7 +57,7 @@ def run_dir(tmp_path_factory):
     run.mkdir()
     (run / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
     with RunCheckpoints(run, config.checkpoint) as checkpoints:
-        checkpoints.save(1, init_state(config), {"config": config.to_dict()})
+        checkpoints.save(1, config, init_state(config), {"config": config.to_dict()})
     return run
 
 
