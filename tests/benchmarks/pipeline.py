@@ -1,0 +1,244 @@
+"""How long the stages of a pipeline idle, beside what the table of its schedule says.
+
+The processes are real and joined over gloo, and the executor is the trainer's own; only the layers
+do not compute but sleep, since this machine may have fewer cores than there are stages. What counts
+as work is the time really slept; all else, exchanges and the executor included, is idle.
+
+As a program, this file is one of the processes: `local.py -n 4 -- pipeline.py '{...}'`.
+"""
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
+
+
+def run(
+    processes: Sequence[int] = (2, 4),
+    micro_batches: Sequence[int] = (4, 8),
+    forward_seconds: float = 0.2,
+    passes: int = 3,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Measure every schedule.
+
+    Args:
+        processes: numbers of processes; each is one stage.
+        micro_batches: numbers of micro-batches, each with every number of processes.
+        forward_seconds: what a chunk takes forward for a micro-batch; other work by `COSTS`. An
+            exchange takes some 5 ms where others use the cores, and a tick has up to two.
+        passes: timed passes of each schedule.
+        say: is told what was measured.
+
+    Returns:
+        a dictionary for each schedule, number of stages and of micro-batches: `kind`, `stages`,
+        `micro_batches`; `contender`, them in one; `idle_measured`, the share of time that stages
+        idle in the median pass, and `idle_measured_min` and `_max` over passes; `idle_modelled`,
+        by the table, and `idle_formula`; `ratio` of the measured to the modelled;
+        `pass_seconds` of the median pass; and `load`, the machine's in the last minute.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    rows = []
+    for count in processes:
+        arguments = {
+            "micro_batches": micro_batches,
+            "forward_seconds": forward_seconds,
+            "passes": passes,
+        }
+        command = [sys.executable, LOCAL, "-n", str(count), "--", __file__, json.dumps(arguments)]
+        process = subprocess.run(
+            command,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if process.returncode:
+            raise RuntimeError(f"A pipeline of {count} processes failed:\n{process.stderr[-4000:]}")
+        for line in process.stdout.splitlines():
+            if not line.startswith("{"):  # gloo says who is connected
+                continue
+            rows.append(row := json.loads(line))
+            say(
+                f"{row['contender']}: idle {row['idle_measured']:.3f}, "
+                f"modelled {row['idle_modelled']:.3f}"
+            )
+    return rows
+
+
+@dataclass
+class Sleeper:
+    """Layers that sleep, and how long they really slept."""
+
+    forward_seconds: float
+    slept: float = 0.0
+    awake: bool = False
+    """Whether not to sleep: so that a pass only compiles and connects."""
+
+    def program(self) -> Any:
+        """Return what the stages do: an activation is a single number, and nothing is kept."""
+        from fugaku_jax.sharding.pipeline import StageProgram
+        from fugaku_jax.sharding.schedule import Op
+
+        work = self._work
+        return StageProgram(
+            embed=lambda shared, micro_batch: shared + micro_batch,
+            kept_types=lambda *_: [],
+            forward=lambda _weights, _chunk, x, _micro_batch, kept, _row: (
+                work(Op.FORWARD, x),
+                kept,
+            ),
+            backward=lambda _kept, _row, _weights, _chunk, dy, d_weights: (
+                work(Op.BACKWARD, dy),
+                d_weights,
+            ),
+            left_types=lambda *_: [],
+            backward_input=lambda _kept, _row, _weights, _chunk, dy, left, _left_row: (
+                work(Op.BACKWARD_INPUT, dy),
+                left,
+            ),
+            backward_weight=lambda *given: work(Op.BACKWARD_WEIGHT, given[-1]),
+            loss=lambda shared, y, _micro_batch: shared + y,
+        )
+
+    def _work(self, op: Any, x: Any) -> Any:
+        """Return what is given, after the time of a kind of work; nobody can have it sooner."""
+        import jax
+
+        from fugaku_jax.sharding.schedule_time import COSTS
+
+        sleep = functools.partial(self._sleep, COSTS[op] * self.forward_seconds)
+        return jax.pure_callback(sleep, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    def _sleep(self, seconds: float, x: Any) -> Any:
+        start = time.perf_counter()
+        if not self.awake:
+            time.sleep(seconds)
+        self.slept += time.perf_counter() - start
+        return x
+
+
+def measure(
+    kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
+) -> dict[str, Any]:
+    """Measure a schedule on the mesh that is set; all processes must call this alike.
+
+    A pass begins when all stages are there, and ends when the last of them is done.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import PartitionSpec
+
+    from fugaku_jax.sharding.pipeline import pipelined_gradient
+    from fugaku_jax.sharding.rules import get_rules, parts
+    from fugaku_jax.sharding.schedule import make_schedule
+    from fugaku_jax.sharding.schedule_slots import plan_slots
+    from fugaku_jax.sharding.schedule_time import bubble, formula_bubble
+
+    axes, stages = get_rules().pipeline, parts("stage")
+    schedule = make_schedule(kind, stages, micro_batches, chunks)
+    layers = np.arange(chunks * stages).reshape(chunks, stages, 1).swapaxes(0, 1)
+    sleeper = Sleeper(forward_seconds)
+
+    def one_pass() -> Any:
+        found = pipelined_gradient(
+            sleeper.program(),
+            schedule,
+            plan_slots(schedule),
+            jnp.zeros(chunks),
+            jnp.float32(0),
+            layers,
+            axes,
+            jnp.float32(1),
+        )
+        return jax.tree.map(lambda x: x.reshape(1, -1), found)
+
+    split = PartitionSpec(axes)
+
+    def compiled(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+        mapped = jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return jax.jit(mapped)
+
+    run_pass = compiled(one_pass, (), split)
+    gather = compiled(lambda x: jax.lax.all_gather(x, axes, tiled=True), split, PartitionSpec())
+
+    def of_all(numbers: list[float]) -> np.ndarray:
+        """Wait for all stages; return the numbers of each."""
+        sharding = jax.sharding.NamedSharding(jax.sharding.get_mesh(), split)
+        mine = np.array([numbers], np.float32)
+        return np.asarray(gather(jax.make_array_from_process_local_data(sharding, mine)))
+
+    sleeper.awake = True
+    jax.block_until_ready(run_pass())
+    sleeper.awake = False
+    idle, seconds = [], []
+    for _ in range(passes):
+        of_all([0.0, 0.0])
+        sleeper.slept, start = 0.0, time.perf_counter()
+        jax.block_until_ready(run_pass())
+        slept, took = of_all([sleeper.slept, time.perf_counter() - start]).T
+        seconds.append(float(took.max()))
+        idle.append(float(1 - slept.mean() / took.max()))
+    modelled = bubble(schedule)
+    return {
+        "contender": f"{kind} S={stages} M={micro_batches}",
+        "kind": kind,
+        "stages": stages,
+        "micro_batches": micro_batches,
+        "idle_measured": statistics.median(idle),
+        "idle_measured_min": min(idle),
+        "idle_measured_max": max(idle),
+        "idle_modelled": modelled,
+        "idle_formula": formula_bubble(kind, stages, micro_batches, chunks),
+        "ratio": statistics.median(idle) / modelled,
+        "pass_seconds": statistics.median(seconds),
+        "load": os.getloadavg()[0],
+    }
+
+
+def measure_all(
+    micro_batches: Sequence[int], forward_seconds: float, passes: int
+) -> Iterator[dict[str, Any]]:
+    """Join the other processes and measure every schedule on a pipeline of all of them."""
+    from fugaku_jax.config import MeshConfig
+    from fugaku_jax.sharding.hosts import find_hosts, join
+    from fugaku_jax.sharding.mesh import set_mesh
+    from fugaku_jax.sharding.schedule import KINDS
+
+    join(find_hosts(os.environ))
+    set_mesh(MeshConfig(data=1, pipeline=-1))
+    for kind in KINDS:
+        for count in micro_batches:
+            chunks = 2 if kind == "interleaved" else 1
+            yield measure(kind, count, chunks, forward_seconds, passes)
+
+
+def main() -> None:
+    """Measure as one of the processes; rank 0 prints each row as JSON."""
+    from fugaku_jax.sharding.hosts import leave
+
+    code = 0
+    try:
+        for row in measure_all(**json.loads(sys.argv[1])):
+            print(json.dumps(row), flush=True)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()

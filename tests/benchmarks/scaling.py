@@ -1,0 +1,242 @@
+"""Weak scaling of the training step from one process to two, and the time of each collective.
+
+Every process has one core and the same rows of the batch, so two do twice the work of one; they
+are joined over gloo as the processes of a cluster are. The contenders take turns, and one process
+alone gets each core in turn, so that a machine that is disturbed is so for all.
+
+As a program, this file is one of the processes: `local.py -n 2 -- scaling.py step '{...}'`.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The step of a process: AdamW, gradients clipped to a global norm of 1, no dropout."""
+
+    n_layers: int = 4
+    d_model: int = 384
+    n_heads: int = 6
+    sequence_length: int = 256
+    rows: int = 8
+    """Samples of each process."""
+    vocab_size: int = 4096
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a process a step."""
+        return self.rows * self.sequence_length
+
+
+def run(
+    rounds: int = 3,
+    steps: int = 4,
+    shape: Shape | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Measure the step on one process and on two.
+
+    Args:
+        rounds: how often each contender runs.
+        steps: timed steps of each run.
+        shape: the model and the rows of a process; those of `Shape()` if not given.
+        say: is told what was measured.
+
+    Returns:
+        a dictionary for one process and one for two: `contender`, `processes`;
+        `tokens_per_second_per_core` of the median step, and `_min` and `_max` of the slowest and
+        the fastest; `step_seconds` of the median step, and `cpu_seconds` of it that rank 0 had
+        its core for (the rest is waiting, or others' work); `timed_steps`; `efficiency`, the
+        tokens a second a core over those of one process, with `efficiency_min` and `_max` over
+        rounds; and `load`, the machine's in the last minute.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    shape = shape or Shape()
+    cores = sorted(os.sched_getaffinity(0))
+    measured: dict[int, list[dict[str, list[float]]]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as cache:
+        for number in range(rounds):
+            # Which goes first changes, and so does the core that one process has.
+            for processes in (1, 2) if number % 2 == 0 else (2, 1):
+                arguments = {"shape": dataclasses.asdict(shape), "steps": steps}
+                own = cores[:2] if processes == 2 else [cores[number % 2 % len(cores)]]
+                measured[processes] += _run_processes("step", processes, arguments, own, cache)
+                row = measured[processes][-1]
+                speed = shape.tokens / statistics.median(row["seconds"])
+                say(f"{_count(processes)}: {speed:.0f} tokens/s a core")
+    return [_row(shape, measured, processes) for processes in measured]
+
+
+def run_collectives(
+    processes: Sequence[int] = (2, 4),
+    megabytes: float = 8,
+    rounds: int = 5,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Measure collectives between two processes, and between four of two devices on a torus of 2×2.
+
+    Args:
+        processes: which of the two.
+        megabytes: fp32 on each device, before it is scattered or after it is gathered (10⁶ bytes).
+        rounds: timed calls of each.
+        say: is told what was measured.
+
+    Returns:
+        the rows of `measure` of `collectives.py`, with `processes` and the machine's `load`.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    rows = []
+    for count in processes:
+        devices = count // 2
+        arguments = {"devices": devices, "megabytes": megabytes, "rounds": rounds}
+        found = _run_processes("collectives", count, arguments, devices=devices)
+        for row in found:
+            row["contender"] = f"{_count(count)}: {row['contender']}"
+            rows.append(row | {"processes": count, "load": os.getloadavg()[0]})
+            say(f"{row['contender']}: {row['seconds']:.4f} s")
+    return rows
+
+
+def _run_processes(
+    task: str,
+    processes: int,
+    arguments: dict[str, Any],
+    cores: Sequence[int] | None = None,
+    cache: str = "",
+    devices: int = 1,
+) -> list[dict[str, Any]]:
+    """Start processes on some cores, and return what rank 0 prints as JSON."""
+    caching = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
+    pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
+    options = ["-n", str(processes), "--devices-per-process", str(devices)]
+    program = [__file__, task, json.dumps(arguments)]
+    process = subprocess.run(
+        [*pinned, sys.executable, str(LOCAL), *options, "--", *program],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | caching,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise RuntimeError(f"{_count(processes)} failed:\n{process.stderr[-4000:]}")
+    # gloo says in between who is connected.
+    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+
+
+def _count(processes: int) -> str:
+    return f"{processes} process{'es' if processes > 1 else ''}"
+
+
+def _row(
+    shape: Shape, measured: dict[int, list[dict[str, list[float]]]], processes: int
+) -> dict[str, Any]:
+    seconds = [s for run in measured[processes] for s in run["seconds"]]
+    one, many = ([statistics.median(run["seconds"]) for run in measured[n]] for n in (1, processes))
+    ratios = [a / b for a, b in zip(one, many, strict=True)]
+    base = statistics.median(s for run in measured[1] for s in run["seconds"])
+    return {
+        "contender": _count(processes),
+        "processes": processes,
+        "tokens_per_second_per_core": shape.tokens / statistics.median(seconds),
+        "tokens_per_second_per_core_min": shape.tokens / max(seconds),
+        "tokens_per_second_per_core_max": shape.tokens / min(seconds),
+        "step_seconds": statistics.median(seconds),
+        "cpu_seconds": statistics.median(s for run in measured[processes] for s in run["cpu"]),
+        "timed_steps": len(seconds),
+        "efficiency": base / statistics.median(seconds),
+        "efficiency_min": min(ratios),
+        "efficiency_max": max(ratios),
+        "load": os.getloadavg()[0],
+    }
+
+
+def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
+    """Take steps on all processes, data parallel; yield the wall and CPU seconds of the timed."""
+    import jax
+    import numpy as np
+
+    from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+    from fugaku_jax.sharding.hosts import agree, find_hosts
+    from fugaku_jax.sharding.mesh import set_mesh
+    from fugaku_jax.sharding.rules import spec
+    from fugaku_jax.training.state import init_state
+    from fugaku_jax.training.step import make_train_step
+
+    model = {key: value for key, value in shape.items() if key != "rows"}
+    rows = shape["rows"] * jax.process_count()
+    config = Config(
+        model=ModelConfig(**model),
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        training=TrainingConfig(steps=1000, batch_size=rows),
+    )
+    mesh = set_mesh()
+    size = (1, rows, shape["sequence_length"] + 1)
+    tokens = np.random.default_rng(0).integers(0, shape["vocab_size"], size, np.int32)
+    sharding = jax.sharding.NamedSharding(mesh, spec(None, "batch", None))
+    batch = jax.make_array_from_callback(size, sharding, tokens.__getitem__)
+    state = init_state(config)
+    step = make_train_step(config, end_of_document=0).lower(state, batch).compile()
+    # One rank may find it in the cache that another has to compile; gloo waits for 30 s only.
+    agree(find_hosts(os.environ), "compiled step", {})
+    seconds, cpu = [], []
+    for _ in range(steps + 2):  # the first connects
+        start, cpu_start = time.perf_counter(), time.process_time()
+        state, _ = jax.block_until_ready(step(state, batch))
+        seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - cpu_start)
+    yield {"seconds": seconds[2:], "cpu": cpu[2:]}
+
+
+def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[dict[str, Any]]:
+    """Measure on the torus of all processes, each a node of several devices; yield the rows."""
+    import jax
+
+    # Its folder is where this program is.
+    from collectives import measure
+
+    from fugaku_jax.config import MeshConfig
+    from fugaku_jax.sharding.mesh import set_mesh
+    from fugaku_jax.sharding.rules import get_rules
+
+    shape = {2: "2x1x1x1x1x1", 4: "2x2x1x1x1x1"}[jax.process_count()]
+    set_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
+    rules = get_rules()
+    yield from measure(rules.data, rules.local_axis, megabytes, rounds)
+
+
+def main() -> None:
+    """Do a task as one of the processes; rank 0 prints each row as JSON."""
+    from fugaku_jax.sharding.hosts import find_hosts, join, leave
+
+    task = {"step": time_steps, "collectives": time_collectives}[sys.argv[1]]
+    code = 0
+    try:
+        join(find_hosts(os.environ))
+        for row in task(**json.loads(sys.argv[2])):
+            print(json.dumps(row), flush=True)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()
