@@ -1,19 +1,25 @@
 """Run layers that are stacked along a leading axis, and keep little of them for the way back.
 
-`jax.lax.scan` alone would do, but XLA's CPU backend converts whole stacks of bf16 to fp32 before
-it slices them, and then holds both. What the backward pass needs is therefore stacked as plain
-bits, which nothing converts. And as forward and backward are functions of their own here, a
-pipeline can run them apart, and weights that lie scattered over devices are gathered a layer at a
-time in both, and not kept.
+Differentiating `jax.lax.scan` would do, but XLA's CPU backend converts whole stacks of bf16 to
+fp32 before it slices them, and then holds both. What the backward pass needs is therefore stacked
+as plain bits, which nothing converts. And as forward and backward are functions of their own here,
+a pipeline can run them apart, and weights that lie scattered over devices are gathered a layer at
+a time in both, and not kept.
+
+All passes work in place: they write one layer's rows into buffers that they are given and return,
+and add its gradients to totals, so that a pipeline's buffers are never copied.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
+
+from fugaku_jax.models.residuals import pack, unpack
+from fugaku_jax.sharding.buffers import add, empty, read, write
 
 Layer = Callable[[Array, PyTree, Any], Array]
 """Maps `x`, one layer's weights and `(its entry of per_layer, shared)` to the next `x`."""
@@ -31,6 +37,17 @@ class Exchange:
 
 ALL_HERE = Exchange()
 """Every device has the whole weights."""
+
+
+class Run(NamedTuple):
+    """Layers that follow each other in the stacks of weights and gradients."""
+
+    first: Array | int
+    """Row of the first one."""
+    count: Array | int
+    """How many they are."""
+    per_layer: Any
+    """Other arrays with a leading axis of the run's layers, such as the layers' numbers."""
 
 
 def scan_layers(
@@ -59,96 +76,109 @@ def scan_layers(
         return jax.lax.scan(body, x, (weights, per_layer))[0]
 
     def forward(x: Array, weights: PyTree, per_layer: Any, shared: Any) -> tuple[Array, Any]:
-        y, kept = forward_layers(layer, x, weights, per_layer, shared, exchange)
+        count = len(jax.tree.leaves(weights)[0])
+        layers = Run(0, count, per_layer)
+        types = kept_types(layer, x, weights, layers, shared, exchange)
+        kept = [empty(count, leaf) for leaf in jax.tree.leaves(types)]
+        y, kept = forward_layers(layer, x, weights, layers, shared, kept, 0, exchange)
         return y, (kept, weights)
 
     def backward(kept: tuple[PyTree, PyTree], dy: Array) -> tuple[Array, PyTree, None, None]:
-        return *backward_layers(*kept, dy, exchange), None, None
+        kept, weights = kept
+        layers = Run(0, len(jax.tree.leaves(weights)[0]), None)
+        zero = jax.tree.map(jnp.zeros_like, weights)
+        return *backward_layers(kept, 0, weights, layers, dy, zero, exchange), None, None
 
     run.defvjp(forward, backward)
     return run(x, weights, per_layer, shared)
+
+
+def kept_types(
+    layer: Layer,
+    x: Any,
+    weights: PyTree[Array],
+    run: Run,
+    shared: Any,
+    exchange: Exchange = ALL_HERE,
+) -> PyTree[jax.ShapeDtypeStruct]:
+    """Return the types of what a layer's backward pass needs; arguments as of `forward_layers`."""
+
+    def kept(x: Array, i: Array) -> PyTree:
+        return _forward(layer, x, weights, run, shared, i, exchange)[1]
+
+    return jax.eval_shape(kept, x, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def forward_layers(
     layer: Layer,
     x: Array,
     weights: PyTree[Array],
-    per_layer: Any,
+    run: Run,
     shared: Any,
+    buffers: list[Array],
+    row: Array | int,
     exchange: Exchange = ALL_HERE,
 ) -> tuple[Array, PyTree]:
-    """Return the last `x` and what `backward_layers` needs, its arrays stacked over the layers."""
+    """Pass `x` through a run of layers, and note what the backward pass will need.
 
-    def body(x: Array, one: tuple[PyTree, Any]) -> tuple[Array, PyTree]:
-        weights, given = exchange.gather(one[0]), (one[1], shared)
-        y, pullback = jax.vjp(lambda x, weights: layer(x, weights, given), x, weights)
-        return y, _pack(pullback, weights)
+    Args:
+        buffers: one for each of `kept_types`, with a leading axis of rows.
+        row: where the first layer's notes go; those of the others follow.
 
-    return jax.lax.scan(body, x, (weights, per_layer))
+    Returns:
+        the last `x`, and the buffers as leaves of a tree. The tree holds traced code in its
+        structure, which no two traces share; but the leaves are the same in all.
+    """
+    structure = None
+
+    def body(i: Array, carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
+        nonlocal structure
+        x, kept = _forward(layer, carry[0], weights, run, shared, i, exchange)
+        leaves, structure = jax.tree.flatten(kept)
+        return x, write(carry[1], leaves, row + i)
+
+    x, buffers = jax.lax.fori_loop(0, run.count, body, (x, buffers))
+    return x, jax.tree.unflatten(structure, buffers)
 
 
 def backward_layers(
-    kept: PyTree, weights: PyTree[Array], dy: Array, exchange: Exchange = ALL_HERE
+    kept: PyTree,
+    row: Array | int,
+    weights: PyTree[Array],
+    run: Run,
+    dy: Array,
+    total: PyTree[Array],
+    exchange: Exchange = ALL_HERE,
 ) -> tuple[Array, PyTree[Array]]:
-    """Return the gradients of `x` and of the weights.
+    """Return the gradient of `x`, and the total to which those of the weights have been added.
 
     Args:
-        kept: what `forward_layers` returned for these weights.
+        kept: the tree that `forward_layers` returned.
+        row: where the first layer's notes are.
         dy: gradient of the last `x`.
+        total: gradients of the weights so far, stacked as these are.
     """
 
-    def body(dy: Array, one: tuple[PyTree, PyTree]) -> tuple[Array, PyTree]:
-        kept, weights = one
-        dx, gradients = _unpack(kept, exchange.gather(weights))(dy)
-        return dx, exchange.scatter(gradients)
+    def body(n: Array, carry: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
+        i = run.count - 1 - n
+        whole = exchange.gather(read(weights, run.first + i))
+        dx, gradients = unpack(read(kept, row + i), whole)(carry[0])
+        return dx, add(carry[1], exchange.scatter(gradients), run.first + i)
 
-    return jax.lax.scan(body, dy, (kept, weights), reverse=True)
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Weight:
-    """Stands for a residual that is a weight itself and need not be kept twice."""
-
-    number: int
+    return jax.lax.fori_loop(0, run.count, body, (dy, total))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Bits:
-    """The bits of a bf16 residual, or of a key, as unsigned integers."""
-
-    bits: Array
-    is_key: bool = field(metadata={"static": True})
-
-
-def _pack(pullback: PyTree, weights: PyTree) -> PyTree:
-    """Turn what a layer's pullback holds into bits, and weights into their numbers."""
-    numbers = {id(weight): n for n, weight in enumerate(jax.tree.leaves(weights))}
-
-    def pack(residual: Array) -> Any:
-        if id(residual) in numbers:
-            return _Weight(numbers[id(residual)])
-        if jax.dtypes.issubdtype(residual.dtype, jax.dtypes.prng_key):
-            return _Bits(jax.random.key_data(residual), is_key=True)
-        if residual.dtype == jnp.bfloat16:
-            return _Bits(jax.lax.bitcast_convert_type(residual, jnp.uint16), is_key=False)
-        return residual
-
-    return jax.tree.map(pack, pullback)
-
-
-def _unpack(packed: PyTree, weights: PyTree) -> Any:
-    """Undo `_pack`: return the pullback, a function of `dy`."""
-    leaves = jax.tree.leaves(weights)
-
-    def unpack(residual: Any) -> Array:
-        if isinstance(residual, _Weight):
-            return leaves[residual.number]
-        if isinstance(residual, _Bits) and residual.is_key:
-            return jax.random.wrap_key_data(residual.bits)
-        if isinstance(residual, _Bits):
-            return jax.lax.bitcast_convert_type(residual.bits, jnp.bfloat16)
-        return residual
-
-    return jax.tree.map(unpack, packed, is_leaf=lambda r: isinstance(r, (_Weight, _Bits)))
+def _forward(
+    layer: Layer,
+    x: Array,
+    weights: PyTree,
+    run: Run,
+    shared: Any,
+    i: Array | int,
+    exchange: Exchange,
+) -> tuple[Array, PyTree]:
+    """Run one layer; return the next `x` and what was kept, packed."""
+    whole = exchange.gather(read(weights, run.first + i))
+    given = (read(run.per_layer, i), shared)
+    y, pullback = jax.vjp(lambda x, weights: layer(x, weights, given), x, whole)
+    return y, pack(pullback, whole)

@@ -11,67 +11,19 @@ backend runs as soon as these two have come to it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
+from fugaku_jax.sharding.buffers import empty, read, write
+from fugaku_jax.sharding.neighbours import swap_messages, touched
+from fugaku_jax.sharding.pipeline_state import Carry, Entry, Given, when
 from fugaku_jax.sharding.schedule import Op, Schedule, edge_colours, exchange
 from fugaku_jax.sharding.schedule_slots import Plan
-
-
-@dataclass(frozen=True)
-class StageProgram:
-    """What the stages compute, of one micro-batch given by its number."""
-
-    embed: Callable[[PyTree, Array], Array]
-    """What enters the first layer, from the shared weights."""
-    forward: Callable[[PyTree, Array, Array, Array], tuple[Array, PyTree]]
-    """A chunk: from its weights, its layers' numbers, its input and the micro-batch to its output
-    and to what `backward` needs of it."""
-    backward: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
-    """The gradients of a chunk's input and weights, from what was kept, the weights and the
-    gradient of its output."""
-    loss: Callable[[PyTree, Array, Array], Array]
-    """The summed loss, from the shared weights and the last layer's output."""
-
-
-class _Carry(NamedTuple):
-    """What passes from tick to tick. Buffers have a leading axis of slots."""
-
-    inputs: Array
-    """Activations that have arrived; the last slot takes what nobody wants."""
-    gradients: Array
-    """Gradients that have arrived, likewise."""
-    residuals: list[Array]
-    """What chunks have computed and their backward passes will need: leaves of (kept, output)."""
-    kept_inputs: Array
-    """Inputs of chunks that will be computed again; the last slot as above."""
-    message: Array
-    """What the last tick has for a neighbour."""
-    loss: Array
-    d_weights: PyTree[Array]
-    d_shared: PyTree[Array]
-
-
-class _Entry(NamedTuple):
-    """A stage's row of the table, or one entry of it."""
-
-    branch: Array
-    micro_batch: Array
-    chunk: Array
-    input_slot: Array
-    gradient_slot: Array
-    residual_slot: Array
-    kept_input_slot: Array
-    forward_arrival: Array
-    gradient_arrival: Array
-    active: Array
-    """For each colour of edges whether this stage exchanges."""
+from fugaku_jax.sharding.stage_program import Chunk, StageProgram
 
 
 def pipelined_gradient(
@@ -122,218 +74,218 @@ class _Run:
         self.program, self.schedule, self.plan = program, schedule, plan
         self.weights, self.shared, self.scale, self.axes = weights, shared, scale, axes
         self.stage = jax.lax.axis_index(axes)
-        self.numbers = jnp.asarray(layers)[self.stage]
-        self.chunk_size = layers.shape[2]
-        self.recompute = jnp.asarray(plan.recompute)[self.stage]
+        self.layers = layers
+        self.recomputed = np.array(plan.recompute)
         self.colours = edge_colours(schedule.stages, wrap=schedule.chunks > 1)
-        self.kept_structure: Any = None
-        ops = [Op(op) for op in np.unique(schedule.op)]
-        run = {Op.IDLE: self._idle, Op.FORWARD: self._forward, Op.BACKWARD: self._backward}
-        self.branches = [run[op] for op in ops]
+        self.structure: Any = None
+        run = {
+            Op.FORWARD: self._forward,
+            Op.BACKWARD: self._backward,
+            Op.BACKWARD_INPUT: self._backward_input,
+            Op.BACKWARD_WEIGHT: self._backward_weight,
+        }
+        self.work = {op: do for op, do in run.items() if np.any(schedule.op == op)}
         crossing = exchange(schedule)
-        active = np.stack([_touched(edges, crossing) for edges in self.colours], -1)
+        active = np.stack([touched(edges, crossing) for edges in self.colours], -1)
         tables = {
-            "branch": np.searchsorted(ops, schedule.op),
+            "op": schedule.op,
             "micro_batch": schedule.micro_batch,
             "chunk": schedule.chunk,
             "input_slot": plan.input_slots,
             "gradient_slot": plan.gradient_slots,
             "residual_slot": plan.residual_slots,
             "kept_input_slot": plan.kept_input_slots,
+            "weight_slot": plan.weight_slots,
             "forward_arrival": plan.forward_arrival,
             "gradient_arrival": plan.gradient_arrival,
             "active": active,
         }
-        self.rows = _Entry(**{name: jnp.asarray(t)[self.stage] for name, t in tables.items()})
+        self.rows = Entry(**{name: _row(t, self.stage) for name, t in tables.items()})
 
-    def start(self) -> _Carry:
+    def start(self) -> Carry:
         """Return empty buffers and gradients of zero."""
-        x, leaves = self._shapes()
-        plan = self.plan
+        plan, length = self.plan, self.layers.shape[2]
+        slots = plan.n_residual_slots + bool(self.recomputed.any())
+        given = self._given(jax.tree.map(lambda row: row[0], self.rows))
+        x = jax.eval_shape(lambda: self.program.embed(given.shared, given.entry.micro_batch))
+        kept = self.program.kept_types(
+            given.weights, self._chunk(given), x, given.entry.micro_batch
+        )
+        left = []
+        if plan.n_weight_slots:
+            left = self.program.left_types(kept, given.weights, x)
 
-        def buffer(slots: int, like: Any) -> Array:
-            # Nothing but manual axes gives no sharding.
-            spec = () if like.sharding is None else like.sharding.spec
-            shape = (slots, *like.shape)
-            return jnp.zeros(shape, like.dtype, out_sharding=PartitionSpec(None, *spec))
-
-        return _Carry(
-            inputs=buffer(plan.n_input_slots + 1, x),
-            gradients=buffer(plan.n_gradient_slots + 1, x),
-            residuals=[buffer(plan.n_residual_slots, leaf) for leaf in leaves],
-            kept_inputs=buffer(plan.n_kept_input_slots + 1, x),
-            message=buffer(1, x)[0],
+        return Carry(
+            inputs=empty(plan.n_input_slots + 1, x),
+            gradients=empty(plan.n_gradient_slots + 1, x),
+            kept=[empty(slots * length, leaf) for leaf in jax.tree.leaves(kept)],
+            outputs=empty(slots, x),
+            kept_inputs=empty(plan.n_kept_input_slots + 1, x),
+            left=[empty(plan.n_weight_slots * length, leaf) for leaf in left],
+            message=empty(1, x)[0],
             loss=jnp.float32(0),
             d_weights=jax.tree.map(jnp.zeros_like, self.weights),
             d_shared=jax.tree.map(jnp.zeros_like, self.shared),
         )
 
-    def tick(self, carry: _Carry, entry: _Entry) -> tuple[_Carry, None]:
+    def tick(self, carry: Carry, entry: Entry) -> tuple[Carry, None]:
         """Do the work of a tick, then exchange."""
-        carry = jax.lax.switch(entry.branch, self.branches, carry, entry)
+        given = self._given(entry)
+        for op, do in self.work.items():
+            carry = when(entry.op == op, do, carry, given)
         for number, edges in enumerate(self.colours):
-            carry = jax.lax.cond(
-                entry.active[number], self._exchange(edges), lambda carry, _: carry, carry, entry
-            )
+            carry = when(entry.active[number], self._exchange(edges), carry, given)
         return carry, None
 
-    def _idle(self, carry: _Carry, entry: _Entry) -> _Carry:
-        del entry
-        return carry
-
-    def _forward(self, carry: _Carry, entry: _Entry) -> _Carry:
-        x = self._input(carry.inputs, entry.input_slot, entry)
-        y, leaves = self._computed(x, entry)
-
-        def keep_all(carry: _Carry) -> _Carry:
-            return carry._replace(residuals=_write(carry.residuals, leaves, entry.residual_slot))
-
-        def keep_input(carry: _Carry) -> _Carry:
+    def _forward(self, carry: Carry, given: Given) -> Carry:
+        entry = given.entry
+        x = self._input(carry.inputs, entry.input_slot, given)
+        if self.recomputed.any():
             slot, unwanted = entry.kept_input_slot, len(carry.kept_inputs) - 1
             slot = jnp.where(slot >= 0, slot, unwanted)
-            return carry._replace(kept_inputs=_write(carry.kept_inputs, x, slot))
+            carry = carry._replace(kept_inputs=write(carry.kept_inputs, x, slot))
+        carry = self._compute(carry, x, given)
+        return carry._replace(message=read(carry.outputs, self._slot(entry)))
 
-        carry = self._if_recomputing(keep_input, keep_all, carry)
-        return carry._replace(message=y)
+    def _backward(self, carry: Carry, given: Given) -> Carry:
+        carry, dy = self._gradient_of_output(self._again(carry, given), given)
+        dx, d_weights = self.program.backward(
+            *self._kept(carry, given), self._chunk(given), dy, carry.d_weights
+        )
+        return self._sent_back(carry._replace(d_weights=d_weights), dx, given)
 
-    def _backward(self, carry: _Carry, entry: _Entry) -> _Carry:
-        def recomputed(carry: _Carry) -> list[Array]:
-            x = self._input(carry.kept_inputs, entry.kept_input_slot, entry)
-            return self._computed(x, entry)[1]
+    def _backward_input(self, carry: Carry, given: Given) -> Carry:
+        carry, dy = self._gradient_of_output(self._again(carry, given), given)
+        row = given.entry.weight_slot * self.layers.shape[2]
+        dx, left = self.program.backward_input(
+            *self._kept(carry, given), self._chunk(given), dy, carry.left, row
+        )
+        return self._sent_back(carry._replace(left=left), dx, given)
 
-        def stored(carry: _Carry) -> list[Array]:
-            return _read(carry.residuals, entry.residual_slot)
+    def _backward_weight(self, carry: Carry, given: Given) -> Carry:
+        carry = self._again(carry, given)
+        row = given.entry.weight_slot * self.layers.shape[2]
+        d_weights = self.program.backward_weight(
+            *self._kept(carry, given),
+            self._chunk(given),
+            jax.typeof(carry.message),
+            carry.left,
+            row,
+            carry.d_weights,
+        )
+        return carry._replace(d_weights=d_weights)
 
-        leaves = self._if_recomputing(recomputed, stored, carry)
-        kept, y = jax.tree.unflatten(self.kept_structure, leaves)
+    def _again(self, carry: Carry, given: Given) -> Carry:
+        """Compute a chunk again, if this stage has kept no more than its input."""
 
-        def from_loss(total: Array, d_shared: PyTree) -> tuple[Array, Array, PyTree]:
+        def compute(carry: Carry, given: Given) -> Carry:
+            x = self._input(carry.kept_inputs, given.entry.kept_input_slot, given)
+            return self._compute(carry, x, given)
+
+        if not self.recomputed.any():
+            return carry
+        return when(_row(self.recomputed, self.stage), compute, carry, given)
+
+    def _gradient_of_output(self, carry: Carry, given: Given) -> tuple[Carry, Array]:
+        """Return the gradient of a chunk's output, which at the last is that of the loss."""
+
+        def from_loss(so_far: tuple, given: Given) -> tuple[Array, Array, PyTree]:
+            (total, y, d_shared), m = so_far, given.entry.micro_batch
             loss, pullback = jax.vjp(
-                lambda shared, y: self.program.loss(shared, y, entry.micro_batch), self.shared, y
+                lambda shared, y: self.program.loss(shared, y, m), given.shared, y
             )
             added, dy = pullback(self.scale)
             return total + loss, dy, jax.tree.map(jnp.add, d_shared, added)
 
-        def from_next(total: Array, d_shared: PyTree) -> tuple[Array, Array, PyTree]:
-            return total, _read(carry.gradients, jnp.maximum(entry.gradient_slot, 0)), d_shared
-
+        entry = given.entry
         last = self._is_virtual(entry, self.schedule.stages - 1, self.schedule.chunks - 1)
-        loss, dy, d_shared = jax.lax.cond(last, from_loss, from_next, carry.loss, carry.d_shared)
-        dx, added = self.program.backward(kept, self._of_chunk(self.weights, entry), dy)
+        waiting = read(carry.gradients, jnp.maximum(entry.gradient_slot, 0))
+        y = read(carry.outputs, self._slot(entry))
+        dy = jnp.where(last, y, waiting)
+        loss, dy, d_shared = when(last, from_loss, (carry.loss, dy, carry.d_shared), given)
+        return carry._replace(loss=loss, d_shared=d_shared), dy
 
-        def into_embedding(d_shared: PyTree) -> PyTree:
+    def _sent_back(self, carry: Carry, dx: Array, given: Given) -> Carry:
+        """Note the gradient of a chunk's input: at the first it is that of the embedding."""
+
+        def into_embedding(d_shared: PyTree, given: Given) -> PyTree:
             _, pullback = jax.vjp(
-                lambda shared: self.program.embed(shared, entry.micro_batch), self.shared
+                lambda shared: self.program.embed(shared, given.entry.micro_batch), given.shared
             )
             return jax.tree.map(jnp.add, d_shared, pullback(dx)[0])
 
-        first = self._is_virtual(entry, 0, 0)
-        return carry._replace(
-            message=dx,
-            loss=loss,
-            d_weights=self._add_to_chunk(carry.d_weights, added, entry),
-            d_shared=jax.lax.cond(first, into_embedding, lambda d: d, d_shared),
-        )
+        first = self._is_virtual(given.entry, 0, 0)
+        d_shared = when(first, into_embedding, carry.d_shared, given)
+        return carry._replace(message=dx, d_shared=d_shared)
 
-    def _exchange(self, edges: list[int]) -> Callable[[_Carry, _Entry], _Carry]:
+    def _exchange(self, edges: list[int]) -> Callable[[Carry, Given], Carry]:
         """Return what the two stages of an edge do: each sends its message to the other."""
-        stages = self.schedule.stages
-        groups = [[edge, (edge + 1) % stages] for edge in edges]
-        alone = sorted(set(range(stages)) - {stage for group in groups for stage in group})
-        # Groups have to name every stage; these pairs never meet.
-        groups += [alone[i : i + 2] for i in range(0, len(alone), 2)]
-        right = np.zeros(stages, np.int32)
-        right[[(edge + 1) % stages for edge in edges]] = 1
 
-        def swap(carry: _Carry, entry: _Entry) -> _Carry:
-            side = jnp.asarray(right)[self.stage]
-            if len(alone) % 2:
-                # A gather wants groups of one size, a sum does not.
-                mine = jnp.stack([carry.message * (side == 0), carry.message * (side == 1)])
-                both = jax.lax.psum(mine, self.axes, axis_index_groups=groups)
-            else:
-                both = jax.lax.all_gather(
-                    carry.message[None], self.axes, axis_index_groups=groups, tiled=True
-                )
-            got = jax.lax.dynamic_index_in_dim(both, 1 - side, keepdims=False)
+        def swap(carry: Carry, given: Given) -> Carry:
+            entry = given.entry
+            got, from_left = swap_messages(carry.message, edges, self.schedule.stages, self.axes)
             # From the left come activations, from the right gradients; if anything comes.
             forward, gradient = entry.forward_arrival, entry.gradient_arrival
-            input_slot = jnp.where((side == 1) & (forward >= 0), forward, len(carry.inputs) - 1)
+            input_slot = jnp.where(from_left & (forward >= 0), forward, len(carry.inputs) - 1)
             gradient_slot = jnp.where(
-                (side == 0) & (gradient >= 0), gradient, len(carry.gradients) - 1
+                ~from_left & (gradient >= 0), gradient, len(carry.gradients) - 1
             )
             return carry._replace(
-                inputs=_write(carry.inputs, got, input_slot),
-                gradients=_write(carry.gradients, got, gradient_slot),
+                inputs=write(carry.inputs, got, input_slot),
+                gradients=write(carry.gradients, got, gradient_slot),
             )
 
         return swap
 
-    def _computed(self, x: Array, entry: _Entry) -> tuple[Array, list[Array]]:
-        """Return a chunk's output, and all that its backward pass needs as arrays alone.
+    def _given(self, entry: Entry) -> Given:
+        return Given(self.weights, self.shared, entry)
 
-        What is kept holds traced code in its structure, which no two traces share; the arrays are
-        the same in all, so those pass from tick to tick and the last structure serves for all.
+    def _chunk(self, given: Given) -> Chunk:
+        """Return a chunk; how many layers it has is known beforehand if all have as many."""
+        length = self.layers.shape[2]
+        counts = (self.layers >= 0).sum(-1).astype(np.int32)
+        chunk = given.entry.chunk
+        count = length if np.all(counts == length) else _row(counts, self.stage)[chunk]
+        return Chunk(chunk * length, count, _row(self.layers, self.stage)[chunk])
+
+    def _slot(self, entry: Entry) -> Array:
+        """Return where `kept` and `outputs` of a chunk are: where recomputing, in the last."""
+        if not self.recomputed.any():
+            return entry.residual_slot
+        again = _row(self.recomputed, self.stage)
+        return jnp.where(again, self.plan.n_residual_slots, entry.residual_slot)
+
+    def _compute(self, carry: Carry, x: Array, given: Given) -> Carry:
+        """Run a chunk forward.
+
+        The tree of what is noted holds traced code, which no two traces share; so its leaves pass
+        from tick to tick, and the last structure serves for all.
         """
-        weights = self._of_chunk(self.weights, entry)
-        numbers = _read(self.numbers, entry.chunk)
-        y, kept = self.program.forward(weights, numbers, x, entry.micro_batch)
-        leaves, self.kept_structure = jax.tree.flatten((kept, y))
-        return y, leaves
-
-    def _input(self, buffer: Array, slot: Array, entry: _Entry) -> Array:
-        """Return a chunk's input: the embedded tokens, or what waits in a slot."""
-        return jax.lax.cond(
-            self._is_virtual(entry, 0, 0),
-            lambda: self.program.embed(self.shared, entry.micro_batch),
-            lambda: _read(buffer, jnp.maximum(slot, 0)),
+        slot, chunk = self._slot(given.entry), self._chunk(given)
+        row = slot * self.layers.shape[2]
+        y, kept = self.program.forward(
+            given.weights, chunk, x, given.entry.micro_batch, carry.kept, row
         )
+        leaves, self.structure = jax.tree.flatten(kept)
+        return carry._replace(kept=leaves, outputs=write(carry.outputs, y, slot))
 
-    def _is_virtual(self, entry: _Entry, stage: int, chunk: int) -> Array:
+    def _kept(self, carry: Carry, given: Given) -> tuple[PyTree, Array, PyTree]:
+        """Return what was noted of a chunk, and the weights."""
+        row = self._slot(given.entry) * self.layers.shape[2]
+        return jax.tree.unflatten(self.structure, carry.kept), row, given.weights
+
+    def _input(self, buffer: Array, slot: Array, given: Given) -> Array:
+        """Return a chunk's input: the embedded tokens, or what waits in a slot."""
+        waiting = read(buffer, jnp.maximum(slot, 0))
+
+        def embed(_: Array, given: Given) -> Array:
+            return self.program.embed(given.shared, given.entry.micro_batch)
+
+        return when(self._is_virtual(given.entry, 0, 0), embed, waiting, given)
+
+    def _is_virtual(self, entry: Entry, stage: int, chunk: int) -> Array:
         return (self.stage == stage) & (entry.chunk == chunk)
 
-    def _if_recomputing(self, yes: Callable, no: Callable, carry: _Carry) -> Any:
-        if all(self.plan.recompute) or not any(self.plan.recompute):
-            return (yes if self.plan.recompute[0] else no)(carry)
-        return jax.lax.cond(self.recompute, yes, no, carry)
 
-    def _of_chunk(self, stacked: PyTree, entry: _Entry) -> PyTree:
-        if self.schedule.chunks == 1:
-            return stacked
-        first, size = entry.chunk * self.chunk_size, self.chunk_size
-        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, size), stacked)
-
-    def _add_to_chunk(self, stacked: PyTree, added: PyTree, entry: _Entry) -> PyTree:
-        if self.schedule.chunks == 1:
-            return jax.tree.map(jnp.add, stacked, added)
-        first = entry.chunk * self.chunk_size
-        total = jax.tree.map(jnp.add, self._of_chunk(stacked, entry), added)
-        return jax.tree.map(
-            lambda a, part: jax.lax.dynamic_update_slice_in_dim(a, part, first, 0), stacked, total
-        )
-
-    def _shapes(self) -> tuple[Any, list[Any]]:
-        """Return the types of a chunk's input and of what is kept of it."""
-        entry = jax.tree.map(lambda row: row[0], self.rows)
-        x = jax.eval_shape(lambda: self.program.embed(self.shared, entry.micro_batch))
-        _, leaves = jax.eval_shape(lambda x: self._computed(x, entry), x)
-        return x, leaves
-
-
-def _touched(edges: list[int], crossing: np.ndarray) -> np.ndarray:
-    """Return for each stage and tick whether it is at either end of an edge in use."""
-    touched = np.zeros_like(crossing)
-    for edge in edges:
-        touched[edge] |= crossing[edge]
-        touched[(edge + 1) % len(crossing)] |= crossing[edge]
-    return touched
-
-
-def _read(buffer: PyTree[Array], slot: Array) -> Any:
-    return jax.tree.map(lambda b: jax.lax.dynamic_index_in_dim(b, slot, keepdims=False), buffer)
-
-
-def _write(buffer: PyTree[Array], value: PyTree[Array], slot: Array) -> Any:
-    return jax.tree.map(
-        lambda b, v: jax.lax.dynamic_update_index_in_dim(b, v, slot, 0), buffer, value
-    )
+def _row(table: np.ndarray, stage: Array) -> Array:
+    return jnp.asarray(table)[stage]

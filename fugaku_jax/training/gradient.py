@@ -16,16 +16,18 @@ from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.models.gpt import GPT, block_layer
 from fugaku_jax.models.segments import document_segments
+from fugaku_jax.models.split_stack import backward_inputs, backward_weights, left_types
 from fugaku_jax.models.stack import (
     Exchange,
-    Layer,
+    Run,
     backward_layers,
     forward_layers,
+    kept_types,
     scan_layers,
 )
-from fugaku_jax.sharding.pipeline import StageProgram
 from fugaku_jax.sharding.placement import shard_of
 from fugaku_jax.sharding.rules import get_rules, parts
+from fugaku_jax.sharding.stage_program import StageProgram
 from fugaku_jax.sharding.stages import Stages
 from fugaku_jax.training.precision import COMPUTE_DTYPES
 
@@ -154,9 +156,10 @@ def stage_program(
     """Cut the model up for a pipeline.
 
     Args:
-        parameters: this device's; only their structure matters, but for no layer's weights.
+        parameters: this device's; only their structure matters.
         exchange: gathers and scatters a block's weights.
     """
+    del stages
     config = part.config
 
     def model_of(shared: PyTree[Array]) -> GPT:
@@ -164,36 +167,37 @@ def stage_program(
 
     blocks = nnx.split(model_of({n: p for n, p in parameters.items() if n != "blocks"}).blocks)[0]
     layer = block_layer(blocks, config.training.remat)
-    if stages.has_gaps:
-        layer = _skipping(layer)
 
     def embed(shared: PyTree[Array], index: Array) -> Array:
         tokens, positions, _, masks = part.inputs(index)
         dtype = COMPUTE_DTYPES[config.training.precision]
         return model_of(shared).embed(tokens, positions, masks, dtype)
 
-    def forward(
-        weights: PyTree[Array], numbers: Array, x: Array, index: Array
-    ) -> tuple[Array, PyTree]:
+    def given(index: Array | int) -> Any:
         _, _, segment_ids, masks = part.inputs(index)
-        return forward_layers(layer, x, weights, numbers, (segment_ids, masks), exchange)
-
-    def backward(
-        kept: PyTree[Array], weights: PyTree[Array], dy: Array
-    ) -> tuple[Array, PyTree[Array]]:
-        return backward_layers(kept, weights, dy, exchange)
+        return segment_ids, masks
 
     def loss(shared: PyTree[Array], y: Array, index: Array) -> Array:
         model = model_of(shared)
         return part.loss(model, model.norm(y), index)
 
-    return StageProgram(embed, forward, backward, loss)
-
-
-def _skipping(layer: Layer) -> Layer:
-    """Let empty slots, whose layer number is negative, pass the stream on."""
-
-    def run(x: Array, weights: PyTree[Array], given: Any) -> Array:
-        return jax.lax.cond(given[0] >= 0, layer, lambda x, *_: x, x, weights, given)
-
-    return run
+    return StageProgram(
+        embed=embed,
+        kept_types=lambda weights, chunk, x, index: kept_types(
+            layer, x, weights, Run(*chunk), given(index), exchange
+        ),
+        forward=lambda weights, chunk, x, index, buffers, row: forward_layers(
+            layer, x, weights, Run(*chunk), given(index), buffers, row, exchange
+        ),
+        backward=lambda kept, row, weights, chunk, dy, total: backward_layers(
+            kept, row, weights, Run(*chunk), dy, total, exchange
+        ),
+        left_types=lambda kept, weights, dy: left_types(kept, weights, dy, exchange),
+        backward_input=lambda kept, row, weights, chunk, dy, left, left_row: backward_inputs(
+            kept, row, weights, Run(*chunk), dy, left, left_row, exchange
+        ),
+        backward_weight=lambda kept, row, weights, chunk, dy, left, left_row, total: (
+            backward_weights(kept, row, weights, Run(*chunk), dy, left, left_row, total, exchange)
+        ),
+        loss=loss,
+    )

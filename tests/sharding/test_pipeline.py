@@ -1,0 +1,30 @@
+"""The schedule's executor against automatic differentiation of a plain pipeline."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pipelines_on_devices import CASES
+
+PROGRAM = Path(__file__).with_name("pipelines_on_devices.py")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What `pipelines_on_devices.py` computed on up to four devices, by name."""
+    out = tmp_path_factory.mktemp("pipelines") / "results.npz"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=600)
+    return dict(np.load(out))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("what", ["loss", "up", "bias", "down", "table", "norm"])
+def test_a_schedule_gives_the_loss_and_gradients_of_a_differentiated_pipeline(case, what, results):
+    found, expected = results[f"{case}/executor/{what}"], results[f"{case}/oracle/{what}"]
+    # Six micro-batches are added in another order: a rounding each, 6e-8 of the largest summand.
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
