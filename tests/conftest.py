@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -18,8 +19,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Every annotation is checked on each call, so a shape that a docstring promises is a shape that
-# the tests have seen. `training` is left out: its states are pytrees that JAX rebuilds with
-# abstract leaves, which annotations of arrays refuse.
+# the tests have seen. `training` and `sharding` are left out: their states are pytrees that JAX
+# rebuilds with abstract leaves, which annotations of arrays refuse.
 _ROOMS = ("data", "evaluation", "inference", "kernels", "ledger", "models", "planning", "tofu")
 install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
 
@@ -31,3 +32,17 @@ def mesh():
 
     yield set_mesh()
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def unshare():
+    """The command that makes fresh namespaces, as whoever runs the tests."""
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        pytest.skip("network namespaces need the programs unshare and ip")
+    command = ["unshare", "--net", "--mount", "--uts"]
+    trial = ["sh", "-c", "mount -t tmpfs tmpfs /run && ip link add type veth && ip netns add a"]
+    for each in ([*command, "--map-root-user"], command):
+        done = subprocess.run([*each, *trial], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return each
+    return pytest.skip(f"this machine does not let us make namespaces: {done.stderr.strip()}")

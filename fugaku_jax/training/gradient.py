@@ -28,7 +28,6 @@ from fugaku_jax.models.stack import (
 from fugaku_jax.sharding.placement import shard_of
 from fugaku_jax.sharding.rules import get_rules, parts
 from fugaku_jax.sharding.stage_program import StageProgram
-from fugaku_jax.sharding.stages import Stages
 from fugaku_jax.training.precision import COMPUTE_DTYPES
 
 
@@ -150,16 +149,13 @@ def accumulated_gradient(
     return jax.lax.scan(add_micro_batch, zero, jnp.arange(part.tokens.shape[0]))[0]
 
 
-def stage_program(
-    part: Part, parameters: PyTree[Array], stages: Stages, exchange: Exchange
-) -> StageProgram:
+def stage_program(part: Part, parameters: PyTree[Array], exchange: Exchange) -> StageProgram:
     """Cut the model up for a pipeline.
 
     Args:
         parameters: this device's; only their structure matters.
         exchange: gathers and scatters a block's weights.
     """
-    del stages
     config = part.config
 
     def model_of(shared: PyTree[Array]) -> GPT:

@@ -73,7 +73,7 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         weights = {"blocks": state.parameters["blocks"]} | whole
         if rules.pipeline:
             loss, d_blocks, d_whole = pipelined_gradient(
-                stage_program(part, weights, stages, exchange),
+                stage_program(part, weights, exchange),
                 schedule,
                 plan,
                 weights["blocks"],

@@ -1,7 +1,6 @@
 """Four hosts with addresses of their own, as far as processes can tell: network namespaces."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,20 +8,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def unshare():
-    """The command that makes fresh namespaces, as whoever runs the tests."""
-    if not shutil.which("unshare") or not shutil.which("ip"):
-        pytest.skip("network namespaces need the programs unshare and ip")
-    command = ["unshare", "--net", "--mount", "--uts"]
-    trial = ["sh", "-c", "mount -t tmpfs tmpfs /run && ip link add type veth && ip netns add a"]
-    for each in ([*command, "--map-root-user"], command):
-        done = subprocess.run([*each, *trial], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return each
-    return pytest.skip(f"this machine does not let us make namespaces: {done.stderr.strip()}")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 LAUNCH = Path(__file__).parents[2] / "launch"
+FOUR_HOSTS = Path(__file__).parents[1] / "cluster" / "four_hosts.sh"
 RUN = {
     "model.vocab-size": 1200,
     "model.n-layers": 4,
@@ -40,19 +41,18 @@ INTERLEAVED = {
 }
 
 
-def train(run_dir, store, *, processes=1, devices=1, **overrides):
-    """Run `launch/train.py` and return its exit code and what it said."""
-    fields = RUN | {"data.store": store} | overrides
+def command(run_dir, store, overrides):
+    """Return the arguments of `launch/`'s programs for the run."""
     arguments = ["train.py", "tiny", "--run-dir", str(run_dir)]
-    for name, value in fields.items():
+    for name, value in (RUN | {"data.store": store} | overrides).items():
         arguments += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    if processes > 1:
-        each = ["--devices-per-process", str(devices)] if devices > 1 else []
-        arguments = ["cluster/local.py", "-n", str(processes), *each, "--", *arguments]
-    else:
-        arguments += ["--emulate-devices", str(devices)]
+    return arguments
+
+
+def run(program, *arguments):
+    """Run a program and return its exit code and what it complained of."""
     done = subprocess.run(
-        [sys.executable, LAUNCH / arguments[0], *arguments[1:]],
+        [*program, *map(str, arguments)],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -60,6 +60,17 @@ def train(run_dir, store, *, processes=1, devices=1, **overrides):
         check=False,
     )
     return done.returncode, done.stderr
+
+
+def train(run_dir, store, *, processes=1, devices=1, **overrides):
+    """Run `launch/train.py` in one process or several."""
+    arguments = command(run_dir, store, overrides)
+    if processes == 1:
+        arguments += ["--emulate-devices", devices]
+        return run([sys.executable, LAUNCH / arguments[0]], *arguments[1:])
+    each = ["--devices-per-process", devices] if devices > 1 else []
+    local = [sys.executable, LAUNCH / "cluster" / "local.py"]
+    return run(local, "-n", processes, *each, "--", *arguments)
 
 
 def figures(run_dir, name="loss"):
@@ -90,21 +101,32 @@ def stopped(tmp_path_factory, store_path):
     [
         (2, 1, {"mesh.pipeline": 2}),
         (2, 2, {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}),
-        (4, 1, {"mesh.tensor": 2, "mesh.pipeline": 2, "mesh.sequence-parallel": "True"}),
+        (4, 1, {"mesh.tensor": 2, "mesh.pipeline": 2, "mesh.sequence-parallel": ()}),
     ],
 )
 def test_several_processes_train_as_one_device_does(
     one, tmp_path, store_path, processes, devices, mesh
 ):
-    mesh = {name: value for name, value in mesh.items() if value != "True"} | {
-        f"{name}": () for name, value in mesh.items() if value == "True"
-    }
     code, said = train(tmp_path / "run", store_path, processes=processes, devices=devices, **mesh)
     assert code == 0, said
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
     for name in ("validation_loss", "validation_bits_per_byte"):
         ours, its = figures(tmp_path / "run", name), figures(one, name)
         np.testing.assert_allclose(ours, its, rtol=1e-5)
+
+
+def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
+    one, tmp_path, store_path, unshare
+):
+    names = {"localhost": "127.0.0.1"} | {f"node{i}": f"10.7.0.{i + 1}" for i in range(4)}
+    table = tmp_path / "hosts"
+    table.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
+    mesh = {"mesh.pipeline": 2, "mesh.weights": "zero1"}
+    program = [sys.executable, LAUNCH / "train.py"]
+    arguments = command(tmp_path / "run", store_path, mesh)[1:]
+    code, said = run([*unshare, "bash"], FOUR_HOSTS, table, *program, *arguments)
+    assert code == 0, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ CASES = {
         "model": {"n_layers": 7},
         "training": {"micro_batches": 4},
     },
+    "zero bubble": {
+        "mesh": {"data": 2, "pipeline": 3, "tensor": 2, "schedule": "zero_bubble"},
+        "training": THREE,
+    },
+    "zero bubble, sharded weights": {
+        "mesh": {"data": 2, "pipeline": 2, "schedule": "zero_bubble", "weights": "sharded"},
+        "training": THREE,
+    },
     "recompute in the first stage": {
         "mesh": {"data": 2, "pipeline": 2, "recompute_stages": 1, "weights": "zero1"},
         "training": THREE,
