@@ -20,7 +20,6 @@ CASES = {
         "mesh": {"data": 2, "context": 2, "tensor": 3, "pipeline": 2, "weights": "zero1"},
         "training": THREE,
     },
-    "data, rows of one": {"mesh": {"data": 12}},
     "zero1": {"mesh": {"data": 6, "weights": "zero1", "collective": "bucket"}},
     "sharded weights": {"mesh": {"data": 4, "weights": "sharded"}},
     "tensor by 3, a vocabulary of 250": {"mesh": {"data": 1, "tensor": 3}},
@@ -48,15 +47,10 @@ CASES = {
         "mesh": {"data": 2, "pipeline": 3, "tensor": 2, "schedule": "zero_bubble"},
         "training": THREE,
     },
-    "zero bubble, sharded weights": {
-        "mesh": {"data": 2, "pipeline": 2, "schedule": "zero_bubble", "weights": "sharded"},
-        "training": THREE,
-    },
     "recompute in the first stage": {
         "mesh": {"data": 2, "pipeline": 2, "recompute_stages": 1, "weights": "zero1"},
         "training": THREE,
     },
-    "data, tensor": {"mesh": {"data": 4, "tensor": 6, "weights": "zero1"}},
     "data, tensor, pipeline, sequence": {
         "mesh": {"data": 2, "tensor": 3, "pipeline": 4, "sequence_parallel": True},
         "training": THREE,
@@ -79,10 +73,6 @@ CASES = {
     },
     "core groups of a node, turned": {
         "mesh": {"data": 4, "tensor": 6, "local": 2, "weights": "zero1", "collective": "turned"},
-    },
-    "recomputed blocks, z-loss": {
-        "mesh": {"data": 2, "pipeline": 2, "tensor": 2},
-        "training": {"micro_batches": 2, "remat": "block", "z_loss": 1e-3},
     },
 }
 
