@@ -14,7 +14,6 @@ PROGRAM = Path(__file__).with_name("meshes.py")
 THREE = {"micro_batches": 3}
 CASES = {
     "data": {"mesh": {"data": 4}},
-    "no dropout": {"mesh": {"data": 2}, "model": {"dropout": 0.0, "attention_dropout": 0.0}},
     "context": {"mesh": {"data": 1, "context": 3}},
     "context, data, tensor, pipeline": {
         "mesh": {"data": 2, "context": 2, "tensor": 3, "pipeline": 2, "weights": "zero1"},
@@ -29,19 +28,13 @@ CASES = {
         "mesh": {"data": 1, "pipeline": 4},
         "training": {"micro_batches": 6},
     },
-    "odd stages, unequal": {"mesh": {"data": 1, "pipeline": 3}, "training": THREE},
-    "stages as told": {
-        "mesh": {"data": 1, "pipeline": 2, "layers": [1, 3]},
-        "training": {"micro_batches": 1},
+    "odd stages, unequal": {
+        "mesh": {"data": 1, "pipeline": 3, "layers": [1, 2, 1]},
+        "training": THREE,
     },
     "interleaved": {
         "mesh": {"data": 1, "pipeline": 2, "schedule": "interleaved", "chunks": 2},
         "training": THREE,
-    },
-    "interleaved, odd stages, unequal": {
-        "mesh": {"data": 1, "pipeline": 3, "schedule": "interleaved", "chunks": 2},
-        "model": {"n_layers": 7},
-        "training": {"micro_batches": 4},
     },
     "zero bubble": {
         "mesh": {"data": 2, "pipeline": 3, "tensor": 2, "schedule": "zero_bubble"},
@@ -103,8 +96,3 @@ def test_losses_and_parameters_equal_those_of_one_device(results, case):
     for name, (one, many) in pairs(results, case).items():
         # Sums are taken in another order: some roundings of fp32, carried through five steps.
         assert np.linalg.norm(many - one) <= 1e-5 * np.linalg.norm(one), name
-
-
-def test_dropout_is_on_unless_it_is_off(results):
-    with_dropout, without = (pairs(results, case)["losses"][0] for case in ("data", "no dropout"))
-    assert not np.allclose(with_dropout, without, rtol=1e-4)
