@@ -27,7 +27,7 @@ RUN = {
     "training.steps": 6,
     "training.batch-size": 24,
     "training.micro-batches": 2,
-    "training.sample-tokens": 2,
+    "training.sample-tokens": 0,
     "training.validate-every": 3,
     "training.validation-tokens": 500,
     "checkpoint.every": 3,
