@@ -1,11 +1,9 @@
 """A picture of the 6D torus unfolded, every device coloured by what it does."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -15,8 +13,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fugaku_jax.errors import InputError
-from fugaku_jax.planning.unfold import DOTS_PER_INCH, Layout, unfold
+from fugaku_jax.planning import svg
+from fugaku_jax.planning.unfold import Layout, unfold
 from fugaku_jax.sharding.assignment import KINDS, Assignment
 from fugaku_jax.tofu.topology import AXES
 
@@ -28,7 +26,6 @@ _SHAPES = 2000  # devices at most that are shapes in the SVG; more become one im
 _IN_LEGEND = 16  # stages at most
 _LETTERS = {"pipeline": "s", "data": "r", "context": "c", "tensor": "t"}
 _INK = "#30363d"
-_FILE_ENTRIES = ("Creator", "Date", "Format", "Type")  # that Matplotlib would write
 
 
 def draw_mesh(shape: tuple[int, ...], assignment: Assignment, path: Path) -> Path:
@@ -51,8 +48,7 @@ def draw_mesh(shape: tuple[int, ...], assignment: Assignment, path: Path) -> Pat
     Raises:
         InputError: the path does not end in `.svg` or cannot be written.
     """
-    if path.suffix != ".svg":
-        raise InputError(f"{path} is no name of this picture; let it end in .svg.")
+    svg.check_name(path)
     layout = unfold(shape)
     ranks = {kind: _ranks(assignment, kind) for kind in KINDS}
     colours = _colours(ranks, _group_parity(assignment))
@@ -69,15 +65,7 @@ def draw_mesh(shape: tuple[int, ...], assignment: Assignment, path: Path) -> Pat
     _add_text(axes, layout, shape, ranks)
     if entries:
         _add_legend(axes, entries)
-    file = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fugaku_jax"}):
-        figure.savefig(file, format="svg", dpi=DOTS_PER_INCH, metadata=dict.fromkeys(_FILE_ENTRIES))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.getvalue())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    return path
+    return svg.save(figure, path)
 
 
 def _page(layout: Layout, entries: int) -> tuple[Figure, Axes]:

@@ -1,10 +1,8 @@
 """A picture of a pipeline schedule: what each stage does when, and where it is idle."""
 
 import colorsys
-import io
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +10,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fugaku_jax.errors import InputError
+from fugaku_jax.planning import svg
 from fugaku_jax.sharding.schedule import Op, Schedule
 from fugaku_jax.sharding.schedule_time import Timeline, simulate
 
@@ -37,7 +35,6 @@ _SHAPES = 10_000  # boxes at most that are shapes in the SVG; more become one im
 _IN_LEGEND = 6  # chunks at most
 _INK = "#30363d"
 _IDLE = "#eceef0"
-_FILE_ENTRIES = ("Creator", "Date", "Format", "Type")  # that Matplotlib would write
 
 
 def draw_schedule(schedule: Schedule, path: Path) -> Path:
@@ -57,8 +54,7 @@ def draw_schedule(schedule: Schedule, path: Path) -> Path:
     Raises:
         InputError: the path does not end in `.svg` or cannot be written.
     """
-    if path.suffix != ".svg":
-        raise InputError(f"{path} is no name of such a picture; let it end in .svg.")
+    svg.check_name(path)
     timeline = simulate(schedule)
     width = float(np.clip(timeline.makespan * _TICK, *_WIDTHS))
     figure = Figure((width + 1, schedule.stages * _ROW + 1.6), layout="constrained")
@@ -70,15 +66,7 @@ def draw_schedule(schedule: Schedule, path: Path) -> Path:
     _label_axes(axes, schedule)
     axes.set_title(_title(schedule, timeline), color=_INK, fontsize=11, loc="left")
     _add_legend(figure, schedule)
-    file = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fugaku_jax"}):
-        figure.savefig(file, format="svg", dpi=200, metadata=dict.fromkeys(_FILE_ENTRIES))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.getvalue())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    return path
+    return svg.save(figure, path)
 
 
 def _add_boxes(axes: Axes, schedule: Schedule, timeline: Timeline, points: float) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-DOTS_PER_INCH = 200
-"""Every length of a layout is a whole number of dots, so that an image of it has even gaps."""
+from fugaku_jax.planning.svg import DOTS_PER_INCH
+
 _WIDTH = 10.0  # inches that the squares take at most
 _SQUARE = 0.75  # inches that the side of one has at most
 _LABELS = 0.2  # inches above a line of places

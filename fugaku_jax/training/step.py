@@ -15,6 +15,7 @@ from fugaku_jax.sharding.pipeline import pipelined_gradient
 from fugaku_jax.sharding.placement import Exchanger, Placement, shard_of, squared_norm
 from fugaku_jax.sharding.rules import get_rules, parts
 from fugaku_jax.sharding.schedule import Schedule, make_schedule
+from fugaku_jax.sharding.schedule_check import check
 from fugaku_jax.sharding.schedule_slots import Plan, plan_slots
 from fugaku_jax.training.gradient import Part, accumulated_gradient, stage_program
 from fugaku_jax.training.optimizer import clip_factor, update
@@ -157,7 +158,7 @@ def _on_each_device(step: Step, config: Config) -> Step:
 
 
 def pipeline_plan(config: Config) -> tuple[Schedule, Plan]:
-    """Return the schedule of a run's pipeline on the mesh that is set, and its slots.
+    """Return the schedule of a run's pipeline on the mesh that is set, and its slots, checked.
 
     Raises:
         InputError: the schedule does not fit the stages.
@@ -165,7 +166,9 @@ def pipeline_plan(config: Config) -> tuple[Schedule, Plan]:
     stages, mesh = parts("stage"), config.mesh
     schedule = make_schedule(mesh.schedule, stages, config.training.micro_batches, mesh.chunks)
     recompute = tuple(stage < mesh.recompute_stages for stage in range(stages))
-    return schedule, plan_slots(schedule, recompute)
+    plan = plan_slots(schedule, recompute)
+    check(schedule, plan)
+    return schedule, plan
 
 
 def _layer_exchange(

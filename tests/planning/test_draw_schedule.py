@@ -74,7 +74,7 @@ def test_the_same_schedule_gives_the_same_bytes(tmp_path):
 
 def test_a_wrong_path_is_refused(tmp_path):
     schedule = make_schedule("gpipe", 1, 1)
-    with pytest.raises(InputError, match=r"schedule\.png is no name of such a picture"):
+    with pytest.raises(InputError, match=r"schedule\.png is no name of this picture"):
         draw_schedule(schedule, tmp_path / "schedule.png")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
