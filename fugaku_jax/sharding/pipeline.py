@@ -220,15 +220,18 @@ class _Run:
 
     def _exchange(self, edges: list[int]) -> Callable[[Carry, Given], Carry]:
         """Return what the two stages of an edge do: each sends its message to the other."""
+        both_sides = self.schedule.stages == 2
 
         def swap(carry: Carry, given: Given) -> Carry:
             entry = given.entry
             got, from_left = swap_messages(carry.message, edges, self.schedule.stages, self.axes)
             # From the left come activations, from the right gradients; if anything comes.
+            # Of two stages each is on both sides of the other, whose message is one or the other.
+            from_left, from_right = (both_sides | side for side in (from_left, ~from_left))
             forward, gradient = entry.forward_arrival, entry.gradient_arrival
             input_slot = jnp.where(from_left & (forward >= 0), forward, len(carry.inputs) - 1)
             gradient_slot = jnp.where(
-                ~from_left & (gradient >= 0), gradient, len(carry.gradients) - 1
+                from_right & (gradient >= 0), gradient, len(carry.gradients) - 1
             )
             return carry._replace(
                 inputs=write(carry.inputs, got, input_slot),

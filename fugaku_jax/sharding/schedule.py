@@ -145,9 +145,13 @@ def gradients_sent(schedule: Schedule) -> Bool[np.ndarray, "S T"]:
 def exchange(schedule: Schedule) -> Bool[np.ndarray, "S T"]:
     """Whether anything passes an edge, in either direction, at the end of a tick.
 
-    Edge e joins the stages e and (e + 1) % S. The last one is in use under several chunks only.
+    Edge e joins the stages e and (e + 1) % S. The last one is in use under several chunks only,
+    and not where S is 2: it would join the same two stages as edge 0, which serves for both.
     """
-    return activations_sent(schedule) | np.roll(gradients_sent(schedule), -1, axis=0)
+    used = activations_sent(schedule) | np.roll(gradients_sent(schedule), -1, axis=0)
+    if schedule.stages == 2:
+        used = np.stack([used.any(axis=0), np.zeros_like(used[1])])
+    return used
 
 
 def edge_colours(stages: int, wrap: bool) -> list[list[int]]:
@@ -158,14 +162,14 @@ def edge_colours(stages: int, wrap: bool) -> list[list[int]]:
 
     Args:
         stages: S; edge e joins the stages e and (e + 1) % S.
-        wrap: whether the edge S − 1, from the last stage to the first, is there.
+        wrap: whether the edge S − 1, from the last stage to the first, is there (if S > 2).
 
     Returns:
-        The even edges, the odd ones, and by itself the wrapping edge of an odd S > 1.
+        The even edges, the odd ones, and by itself the wrapping edge of an odd S.
     """
     line = range(stages - 1)
     groups = [[*line[::2]], [*line[1::2]], []]
-    if wrap:
+    if wrap and stages > 2:
         groups[1 if stages % 2 == 0 else 2].append(stages - 1)
     return [group for group in groups if group]
 

@@ -1,8 +1,9 @@
 """Weak scaling of the training step from one process to two, and the time of each collective.
 
-Every process has one core and the same rows of the batch, so two do twice the work of one; they
-are joined over gloo as the processes of a cluster are. The contenders take turns, and one process
-alone gets each core in turn, so that a machine that is disturbed is so for all.
+Every process has one core and as many rows of the batch, so two do twice the work of one; they
+are joined over gloo as the processes of a cluster are. Two that are not joined tell what the
+machine itself loses. The contenders take turns, and one process alone gets each core in turn, so
+that a machine that is disturbed is so for all.
 
 As a program, this file is one of the processes: `local.py -n 2 -- scaling.py step '{...}'`.
 """
@@ -17,10 +18,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CONTENDERS = "1 process", "2 processes, joined", "2 processes, apart"
 LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
 
 
@@ -44,11 +47,13 @@ class Shape:
 
 def run(
     rounds: int = 3,
-    steps: int = 4,
+    steps: int = 8,
     shape: Shape | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Measure the step on one process and on two.
+    """Measure the step on one process, on two that share a batch, and on two that share nothing.
+
+    The last are the machine's own ceiling: cores that disturb each other do so there too.
 
     Args:
         rounds: how often each contender runs.
@@ -57,30 +62,45 @@ def run(
         say: is told what was measured.
 
     Returns:
-        a dictionary for one process and one for two: `contender`, `processes`;
-        `tokens_per_second_per_core` of the median step, and `_min` and `_max` of the slowest and
-        the fastest; `step_seconds` of the median step, and `cpu_seconds` of it that rank 0 had
-        its core for (the rest is waiting, or others' work); `timed_steps`; `efficiency`, the
-        tokens a second a core over those of one process, with `efficiency_min` and `_max` over
-        rounds; and `load`, the machine's in the last minute.
+        a dictionary for each: `contender`, `processes`; `tokens_per_second_per_core` of the
+        median step, and `_min` and `_max` of the slowest and the fastest; `step_seconds` of the
+        median step, and `cpu_seconds` of it that rank 0 had its core for (the rest is waiting,
+        or others' work); `timed_steps`; `efficiency`, the tokens a second a core over those of
+        one process in the same round, the median of rounds, with `efficiency_min` and `_max`;
+        and `load`, the machine's in the last minute.
 
     Raises:
         RuntimeError: a process failed.
     """
     shape = shape or Shape()
     cores = sorted(os.sched_getaffinity(0))
-    measured: dict[int, list[dict[str, list[float]]]] = {1: [], 2: []}
+    cores = [cores[0], cores[-1]]  # the same twice where there is only one
+    measured: dict[str, list[dict[str, list[float]]]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as cache:
+        arguments = {"shape": dataclasses.asdict(shape), "steps": steps}
+
+        def alone(core: int) -> dict[str, list[float]]:
+            return _run_processes("step", 1, arguments, [core], cache)[0]
+
+        def apart() -> dict[str, list[float]]:
+            with ThreadPoolExecutor(2) as threads:
+                both = list(threads.map(alone, cores))
+            return {key: both[0][key] + both[1][key] for key in both[0]}
+
+        def joined() -> dict[str, list[float]]:
+            return _run_processes("step", 2, arguments, cores, cache)[0]
+
         for number in range(rounds):
             # Which goes first changes, and so does the core that one process has.
-            for processes in (1, 2) if number % 2 == 0 else (2, 1):
-                arguments = {"shape": dataclasses.asdict(shape), "steps": steps}
-                own = cores[:2] if processes == 2 else [cores[number % 2 % len(cores)]]
-                measured[processes] += _run_processes("step", processes, arguments, own, cache)
-                row = measured[processes][-1]
+            tasks = dict(
+                zip(CONTENDERS, (lambda n=number: alone(cores[n % 2]), joined, apart), strict=True)
+            )
+            for name in CONTENDERS if number % 2 == 0 else reversed(CONTENDERS):
+                row = tasks[name]()
+                measured[name].append(row)
                 speed = shape.tokens / statistics.median(row["seconds"])
-                say(f"{_count(processes)}: {speed:.0f} tokens/s a core")
-    return [_row(shape, measured, processes) for processes in measured]
+                say(f"{name}: {speed:.0f} tokens/s a core")
+    return [_row(shape, measured, name) for name in CONTENDERS]
 
 
 def run_collectives(
@@ -146,22 +166,22 @@ def _count(processes: int) -> str:
 
 
 def _row(
-    shape: Shape, measured: dict[int, list[dict[str, list[float]]]], processes: int
+    shape: Shape, measured: dict[str, list[dict[str, list[float]]]], contender: str
 ) -> dict[str, Any]:
-    seconds = [s for run in measured[processes] for s in run["seconds"]]
-    one, many = ([statistics.median(run["seconds"]) for run in measured[n]] for n in (1, processes))
-    ratios = [a / b for a, b in zip(one, many, strict=True)]
-    base = statistics.median(s for run in measured[1] for s in run["seconds"])
+    own = measured[contender]
+    seconds = [s for run in own for s in run["seconds"]]
+    base = (statistics.median(run["seconds"]) for run in measured[CONTENDERS[0]])
+    ratios = [a / statistics.median(run["seconds"]) for a, run in zip(base, own, strict=True)]
     return {
-        "contender": _count(processes),
-        "processes": processes,
+        "contender": contender,
+        "processes": int(contender[0]),
         "tokens_per_second_per_core": shape.tokens / statistics.median(seconds),
         "tokens_per_second_per_core_min": shape.tokens / max(seconds),
         "tokens_per_second_per_core_max": shape.tokens / min(seconds),
         "step_seconds": statistics.median(seconds),
-        "cpu_seconds": statistics.median(s for run in measured[processes] for s in run["cpu"]),
+        "cpu_seconds": statistics.median(s for run in own for s in run["cpu"]),
         "timed_steps": len(seconds),
-        "efficiency": base / statistics.median(seconds),
+        "efficiency": statistics.median(ratios),
         "efficiency_min": min(ratios),
         "efficiency_max": max(ratios),
         "load": os.getloadavg()[0],

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from scaling import Shape, _row, _run_processes, run_collectives
+from scaling import CONTENDERS, Shape, _row, _run_processes, run_collectives
 
 TOY = Shape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, rows=2, vocab_size=256)
 
@@ -15,12 +15,13 @@ def test_two_processes_take_the_step_together():
     assert min(times["seconds"] + times["cpu"]) > 0
 
 
-def test_efficiency_is_the_speed_of_a_core_over_that_of_one_alone():
+def test_efficiency_is_the_speed_of_a_core_over_that_of_one_alone_in_the_same_round():
     alone = [{"seconds": [1.0, 2.0, 3.0], "cpu": [1.0] * 3}, {"seconds": [2.0], "cpu": [1.0]}]
-    together = [{"seconds": [4.0], "cpu": [1.0]}, {"seconds": [2.0, 2.5, 3.0], "cpu": [2.0] * 3}]
-    one, two = (_row(TOY, {1: alone, 2: together}, processes) for processes in (1, 2))
+    joined = [{"seconds": [4.0], "cpu": [1.0]}, {"seconds": [2.0, 2.5, 3.0], "cpu": [2.0] * 3}]
+    measured = dict(zip(CONTENDERS, (alone, joined, joined), strict=True))
+    one, two, _ = (_row(TOY, measured, contender) for contender in CONTENDERS)
     assert one["efficiency"] == one["efficiency_min"] == one["efficiency_max"] == 1
-    assert two["efficiency"] == pytest.approx(2 / 2.75)
+    assert two["efficiency"] == pytest.approx((2 / 4 + 2 / 2.5) / 2)
     assert (two["efficiency_min"], two["efficiency_max"]) == (2 / 4, 2 / 2.5)
     assert one["tokens_per_second_per_core"] == TOY.tokens / 2
     assert two["tokens_per_second_per_core_min"] == TOY.tokens / 4

@@ -180,10 +180,9 @@ def test_an_edge_is_in_use_when_a_message_passes_it(schedule):
     want = np.zeros(schedule.op.shape, bool)
     last = schedule.stages * schedule.chunks - 1
     for tick, s, op, _, k in entries(schedule):
-        if op == Op.FORWARD and k < last:
-            want[s, tick] = True
-        if op in BACKWARDS and k > 0:
-            want[(s - 1) % schedule.stages, tick] = True
+        edge = s if op == Op.FORWARD else (s - 1) % schedule.stages
+        if (op == Op.FORWARD and k < last) or (op in BACKWARDS and k > 0):
+            want[0 if schedule.stages == 2 else edge, tick] = True
     np.testing.assert_array_equal(exchange(schedule), want)
 
 
@@ -191,13 +190,13 @@ def test_an_edge_is_in_use_when_a_message_passes_it(schedule):
 @pytest.mark.parametrize("stages", range(1, 10))
 def test_edges_of_a_colour_share_no_stage_and_no_colour_could_be_spared(stages, wrap):
     colours = edge_colours(stages, wrap)
+    wrap = wrap and stages > 2
     assert sorted(itertools.chain(*colours)) == list(range(stages if wrap else stages - 1))
     for group in colours:
         ends = [stage for edge in group for stage in {edge, (edge + 1) % stages}]
         assert len(ends) == len(set(ends))
-    at_a_stage = 2 if stages > 2 or (wrap and stages == 2) else len(colours)
-    odd_ring = wrap and stages % 2 == 1 and stages > 1
-    assert len(colours) == at_a_stage + odd_ring
+    at_a_stage = min(stages - 1, 2)
+    assert len(colours) == at_a_stage + (wrap and stages % 2 == 1)
 
 
 @pytest.mark.parametrize(
