@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: env train test check format clean
+.PHONY: env train test a64fx check format clean
 
 env: $(VENV)/.installed
 
@@ -21,7 +21,12 @@ train: env
 	$(RUN) launch/train.py tiny
 
 test: $(VENV)/.installed-oracles
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# The same code on an emulated A64FX, set up in the user's cache by the first call.
+a64fx: $(VENV)/.installed-oracles
+	$(RUN) tests/a64fx/setup.py
+	$(RUN) -m pytest tests/a64fx -m a64fx
 
 check: env
 	$(RUN) -m ruff check .
