@@ -1,0 +1,130 @@
+"""Run programs on the emulated A64FX that `setup.py` made: results and counts, never speed."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from setup import PROJECT, PYTHON, folder
+
+QEMU = "qemu-aarch64"
+COMPILER = "aarch64-linux-gnu-g++"
+CROSS_LIBRARIES = Path("/usr/aarch64-linux-gnu")
+A64FX_FLAGS = ("-std=c++20", "-O3", "-mcpu=a64fx", "-msve-vector-bits=512")
+
+
+class EmulationError(Exception):
+    """A program ended with an error or was killed; the message has the end of its stderr.
+
+    `returncode` is the program's, minus the signal's number if a signal killed it.
+    """
+
+    def __init__(self, command: list[str], returncode: int, stderr: str) -> None:
+        end = "\n".join(stderr.splitlines()[-40:])
+        super().__init__(f"exit code {returncode} of {' '.join(command)}\n{end}")
+        self.returncode = returncode
+
+
+def machine() -> Path:
+    """Return the folder of the emulated machine; raises FileNotFoundError if it was not set up."""
+    place = folder()
+    if not place.is_dir():
+        raise FileNotFoundError(f"{place} is missing: `make a64fx` makes it.")
+    return place
+
+
+def python_command(args: Iterable[str | Path], *, cpu: str = "a64fx") -> list[str]:
+    """Return the command that runs the emulated machine's Python with `args`.
+
+    It imports this package from the source tree, and its dependencies from the aarch64 wheels.
+    """
+    place = machine()
+    root = place / "root"
+    # Set for the emulated program only: the programs that start it may be in Python as well.
+    inside = {
+        "PYTHONHOME": root / "usr",
+        "PYTHONPATH": f"{PROJECT}:{place / 'site'}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": place / "compiled",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "LD_LIBRARY_PATH": "",
+    }
+    command = [QEMU, "-cpu", cpu, "-L", str(root)]
+    for name, value in inside.items():
+        command += ["-E", f"{name}={value}"]
+    return [*command, str(root / "usr" / "bin" / f"python{PYTHON}"), *map(str, args)]
+
+
+def program_command(
+    path: str | Path, args: Iterable[str | Path] = (), *, cpu: str = "a64fx"
+) -> list[str]:
+    """Return the command that runs a program which `compile` made."""
+    return [QEMU, "-cpu", cpu, "-L", str(CROSS_LIBRARIES), str(path), *map(str, args)]
+
+
+def run_python(
+    args: Iterable[str | Path],
+    *,
+    cpu: str = "a64fx",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 300,
+) -> str:
+    """Run the emulated machine's Python and return what it printed.
+
+    Args:
+        args: Its arguments: a file and the file's arguments, or `-c` and text.
+        cpu: The processor, by its name in QEMU.
+        env: Variables beside PATH and HOME; of our own environment it sees no other.
+        timeout: Seconds until it is ended.
+
+    Raises:
+        EmulationError: it failed.
+        subprocess.TimeoutExpired: it took too long.
+    """
+    return run(python_command(args, cpu=cpu), env=env, timeout=timeout)
+
+
+def run_program(
+    path: str | Path,
+    args: Iterable[str | Path] = (),
+    *,
+    cpu: str = "a64fx",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 300,
+) -> str:
+    """Run a program that `compile` made and return what it printed; else as `run_python`."""
+    return run(program_command(path, args, cpu=cpu), env=env, timeout=timeout)
+
+
+def compile(
+    sources: Iterable[str | Path], out: str | Path, flags: Iterable[str] = A64FX_FLAGS
+) -> Path:
+    """Compile C++ for the A64FX with the cross compiler, and return `out`.
+
+    `-S` among the flags gives assembly, `-shared -fPIC` a library. Raises EmulationError with what
+    the compiler said.
+    """
+    run([COMPILER, *flags, *map(str, sources), "-o", str(out)])
+    return Path(out)
+
+
+def run(command: list[str], *, env: Mapping[str, str] | None = None, timeout: float = 300) -> str:
+    """Run any command in the source tree with a clean environment; else as `run_python`."""
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=clean_environment() | dict(env or {}),
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise EmulationError(command, done.returncode, done.stderr)
+    return done.stdout
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the variables that a program needs, without those that the tests have set for JAX."""
+    kept = ("HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME")
+    return {name: os.environ[name] for name in kept if name in os.environ}
