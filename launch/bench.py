@@ -1,4 +1,4 @@
-"""Measure this machine: a step beside PyTorch, tokenising, loading, pipelines, scaling.
+"""Measure this machine: a step and its products beside PyTorch, tokenising, pipelines, scaling.
 
 python launch/bench.py tokenize texts.jsonl.gz --tokenizer llm-jp.model
 python launch/bench.py scaling --rounds 2 --json
@@ -8,7 +8,7 @@ import functools
 import json as json_format
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from command import parse, run_program
@@ -33,6 +33,21 @@ def step(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
     ours = next(row for row in rows if row["contender"] == "jax_bf16")
     ratios = ("ratio_to_torch_compile_bf16", "ratio_to_torch_fp32", "memory_ratio")
     _show(rows, {"contenders": rows} | {name: ours[name] for name in ratios}, json)
+
+
+def kernels(
+    rounds: int = 5, dtype: Literal["float32", "bfloat16"] = "float32", json: Json = False
+) -> None:
+    """Compare products of the 125M and the 13B model with XLA's and PyTorch's.
+
+    Args:
+        rounds: Timed calls of each, in turn.
+        dtype: Type of the operands.
+    """
+    module = load_module(BENCHMARKS / "kernels.py")
+    rows = module.run(list(module.products(dtype)), rounds, say=say)
+    names = ("gflops", "of_peak", "ratio_to_xla", "ratio_to_torch")
+    _show(rows, {"products": rows}, json, *names)
 
 
 def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
@@ -95,6 +110,8 @@ def _show(rows: list[dict[str, Any]], figures: dict[str, Any], json: bool, *name
     return Console().print(table)
 
 
+PROGRAMS = (step, kernels, tokenize, load, pipeline, scaling)
+
 if __name__ == "__main__":
-    programs = {each.__name__: each for each in (step, tokenize, load, pipeline, scaling)}
+    programs = {each.__name__: each for each in PROGRAMS}
     run_program(lambda: parse(programs, description=__doc__))

@@ -3,10 +3,43 @@
 import jax
 from jaxtyping import Array, Float
 
+from fugaku_jax.kernels import native
+
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, GELU as GPT-2 approximates it.
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
     """
+    return _native(x) if native.enabled() else reference_gelu(x)
+
+
+def reference_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Do so in `jnp`."""
     return jax.nn.gelu(x, approximate=True)
+
+
+@jax.custom_vjp
+def _native(x: Array) -> Array:
+    return _call("gelu", x)
+
+
+def _forward(x: Array) -> tuple[Array, Array]:
+    return _native(x), x
+
+
+def _backward(x: Array, dy: Array) -> tuple[Array]:
+    return (_call("gelu_backward", x, dy),)
+
+
+_native.defvjp(_forward, _backward)
+
+
+def _call(function: str, x: Array, *others: Array) -> Array:
+    """Call a kernel that works element by element."""
+
+    def local(x: Array, *others: Array) -> Array:
+        (result,) = native.call(function, [jax.ShapeDtypeStruct(x.shape, x.dtype)], x, *others)
+        return result
+
+    return native.on_each_device(local, jax.typeof(x).sharding.spec, x, *others)

@@ -1,8 +1,12 @@
-"""The update of AdamW, one array at a time."""
+"""The update of AdamW, one array at a time, and the sum by which its gradients are clipped."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from fugaku_jax.kernels import native
 
 
 def adamw(
@@ -32,6 +36,34 @@ def adamw(
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, algorithm 2.
     """
+    arrays = parameter, mean, square, gradient
+    scalars = factor, apply, count, learning_rate
+    constants = {
+        "weight_decay": weight_decay,
+        "beta1": beta1,
+        "beta2": beta2,
+        "epsilon": epsilon,
+    }
+    update = _native if native.enabled() else reference_adamw
+    return update(*arrays, *scalars, **constants)
+
+
+def reference_adamw(
+    parameter: Float[Array, "*shape"],
+    mean: Float[Array, "*shape"],
+    square: Float[Array, "*shape"],
+    gradient: Float[Array, "*shape"],
+    factor: Float[Array, ""],
+    apply: Bool[Array, ""],
+    count: Int[Array, ""],
+    learning_rate: Float[Array, ""],
+    *,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Do so in `jnp`."""
     gradient = gradient * factor
     mean = jnp.where(apply, beta1 * mean + (1 - beta1) * gradient, mean)
     square = jnp.where(apply, beta2 * square + (1 - beta2) * jnp.square(gradient), square)
@@ -42,3 +74,47 @@ def adamw(
     root = jnp.sqrt(square / (1 - beta2**steps)) + epsilon
     direction = mean / (1 - beta1**steps) / root + weight_decay * parameter
     return jnp.where(apply, parameter - learning_rate * direction, parameter), mean, square
+
+
+def _native(*operands: Array, **constants: float) -> tuple[Array, Array, Array]:
+    *arrays, factor, apply, count, learning_rate = operands
+
+    def local(*operands: Array) -> tuple[Array, ...]:
+        state = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[:3]]
+        return tuple(
+            native.call(
+                "adamw",
+                state,
+                *operands,
+                aliases={0: 0, 1: 1, 2: 2},
+                **{name: np.float64(value) for name, value in constants.items()},
+            )
+        )
+
+    spec = jax.typeof(arrays[0]).sharding.spec
+    return native.on_each_device(
+        local,
+        (spec, spec, spec),
+        *arrays,
+        factor.astype(jnp.float32),
+        apply,
+        count.astype(jnp.int32),
+        learning_rate.astype(jnp.float32),
+    )
+
+
+def sum_of_squares(x: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """Sum the squares of all elements, in fp32."""
+    if not native.enabled():
+        return jnp.square(x.astype(jnp.float32)).sum()
+    axes = tuple(
+        axis
+        for entry in jax.typeof(x).sharding.spec
+        for axis in ((entry,) if isinstance(entry, str) else entry or ())
+    )
+
+    def local(x: Array) -> Array:
+        (total,) = native.call("sum_of_squares", [jax.ShapeDtypeStruct((), jnp.float32)], x)
+        return jax.lax.psum(total, axes) if axes else total
+
+    return native.on_each_device(local, PartitionSpec(), x)

@@ -12,7 +12,11 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+
+from fugaku_jax.kernels import native
+from fugaku_jax.kernels.matmul import axis_names, einsum
 
 CHUNK_BYTES = 1 << 25
 """Most bytes of fp32 logits a chunk may take on a device: about what a shared cache holds."""
@@ -42,7 +46,7 @@ def cross_entropy(
 
     def add_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
         h, t, w = chunk
-        loss, _ = _chunk_loss(h, embedding, t, w, vocab_size, z_loss)
+        loss, _ = _chunk_loss(_logits(h, embedding), t, w, vocab_size, z_loss, h.dtype)
         return total + loss, None
 
     return jax.lax.scan(add_chunk, jnp.zeros((), jnp.float32), chunks)[0]
@@ -56,22 +60,10 @@ def _forward(
     ) -> tuple[tuple[Array, Array], Array]:
         total, d_embedding = carry
         h, t, w = chunk
-        loss, d_logits = _chunk_loss(h, embedding, t, w, vocab_size, z_loss)
-        d_logits = d_logits.astype(h.dtype)
-        d_h = jnp.einsum(
-            "btv,vd->btd",
-            d_logits,
-            embedding.astype(h.dtype),
-            preferred_element_type=jnp.float32,
-            out_sharding=jax.typeof(h).sharding,
-        )
-        d_embedding += jnp.einsum(
-            "btv,btd->vd",
-            d_logits,
-            h,
-            preferred_element_type=jnp.float32,
-            out_sharding=jax.typeof(embedding).sharding,
-        )
+        loss, d_logits = _chunk_loss(_logits(h, embedding), t, w, vocab_size, z_loss, h.dtype)
+        d_h = einsum("btv,vd->btd", d_logits, embedding, jax.typeof(h).sharding.spec, jnp.float32)
+        where = jax.typeof(embedding).sharding.spec
+        d_embedding = einsum("btv,btd->vd", d_logits, h, where, into=d_embedding)
         return (total + loss, d_embedding), d_h
 
     start = (jnp.zeros((), jnp.float32), jnp.zeros_like(embedding, jnp.float32))
@@ -123,20 +115,67 @@ def _local_rows(x: Array) -> int:
     return x.shape[0] // math.prod(sharding.mesh.shape[axis] for axis in axes)
 
 
-def _chunk_loss(
-    hidden: Array, embedding: Array, targets: Array, weights: Array, vocab_size: int, z_loss: float
-) -> tuple[Array, Array]:
-    """Return a chunk's summed loss and the gradient of its logits, `[B, C, V]` in fp32."""
+def _logits(hidden: Float[Array, "B C D"], embedding: Array) -> Float[Array, "B C V"]:
     by_position = jax.typeof(hidden).sharding.spec
-    by_row = jax.typeof(embedding).sharding.spec
-    sharding = PartitionSpec(by_position[0], by_position[1], by_row[0])
-    logits = jnp.einsum(
-        "btd,vd->btv",
-        hidden,
-        embedding.astype(hidden.dtype),
-        preferred_element_type=jnp.float32,
-        out_sharding=sharding,
-    )
+    where = PartitionSpec(by_position[0], by_position[1], jax.typeof(embedding).sharding.spec[0])
+    return einsum("btd,vd->btv", hidden, embedding, where, jnp.float32)
+
+
+def _chunk_loss(
+    logits: Float[Array, "B C V"],
+    targets: Array,
+    weights: Array,
+    vocab_size: int,
+    z_loss: float,
+    dtype: DTypeLike,
+) -> tuple[Array, Array]:
+    """Return a chunk's summed loss and the gradient of its logits, in a type.
+
+    If nobody wants the gradient, XLA leaves its call out.
+    """
+    if not native.enabled():
+        loss, d_logits = reference_chunk_loss(logits, targets, weights, vocab_size, z_loss)
+        return loss, d_logits.astype(dtype)
+    by_row, by_column, by_vocabulary = jax.typeof(logits).sharding.spec
+    row_axes, vocabulary = axis_names(by_row) + axis_names(by_column), axis_names(by_vocabulary)
+
+    def local(logits: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
+        *rows, columns = logits.shape
+        count = math.prod(rows)
+        # The number of the first column here, and what it leaves of the vocabulary.
+        first = jax.lax.axis_index(vocabulary) * columns if vocabulary else jnp.int32(0)
+        here = targets.reshape(count) - first
+        number = jax.ShapeDtypeStruct((count,), jnp.float32)
+        exponentials, maximum, total, at_target = native.call(
+            "softmax",
+            [jax.ShapeDtypeStruct((count, columns), jnp.float32), number, number, number],
+            logits.reshape(count, columns),
+            here,
+            vocab_size - first,
+            aliases={0: 0},
+        )
+        weight, highest = weights.reshape(count), maximum
+        if vocabulary:
+            highest = jax.lax.pmax(maximum, vocabulary)
+            total = jax.lax.psum(total * jnp.exp(maximum - highest), vocabulary)
+            at_target = jax.lax.psum(at_target, vocabulary)
+        log_z = jnp.log(total) + highest
+        loss = (weight * (log_z - at_target + z_loss * jnp.square(log_z))).sum()
+        loss = jax.lax.psum(loss, row_axes) if row_axes else loss
+        scale = weight * (1 + 2 * z_loss * log_z) * jnp.exp(maximum - log_z)
+        like = jax.ShapeDtypeStruct((count, columns), dtype)
+        [d_logits] = native.call("softmax_gradient", [like], exponentials, scale, here, weight)
+        return loss, d_logits.reshape(logits.shape)
+
+    results = PartitionSpec(), jax.typeof(logits).sharding.spec
+    return native.on_each_device(local, results, logits, targets, weights)
+
+
+def reference_chunk_loss(
+    logits: Float[Array, "B C V"], targets: Array, weights: Array, vocab_size: int, z_loss: float
+) -> tuple[Array, Array]:
+    """Return a chunk's summed loss and the gradient of its logits in fp32; the native twin."""
+    sharding = jax.typeof(logits).sharding.spec
     token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2, out_sharding=sharding)
     logits = jnp.where(token < vocab_size, logits, -jnp.inf)
     log_z = jax.nn.logsumexp(logits, axis=-1)

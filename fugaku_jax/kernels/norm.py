@@ -4,10 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from fugaku_jax.kernels import native
 
-@functools.partial(jax.checkpoint, static_argnums=3)
+
 def layer_norm(
     x: Float[Array, "*batch D"],
     scale: Float[Array, " D"],
@@ -20,8 +23,69 @@ def layer_norm(
     The backward pass keeps `x` alone.
     Source: Ba, Kiros and Hinton, "Layer Normalization", 2016, equation 4.
     """
+    whole_rows = all(jax.typeof(a).sharding.spec[-1] is None for a in (x, scale, bias))
+    if native.enabled() and whole_rows:
+        return _native(x, scale.astype(jnp.float32), bias.astype(jnp.float32), epsilon)
+    return reference_layer_norm(x, scale, bias, epsilon)
+
+
+@functools.partial(jax.checkpoint, static_argnums=3)
+def reference_layer_norm(
+    x: Float[Array, "*batch D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"],
+    epsilon: float,
+) -> Float[Array, "*batch D"]:
+    """Do so in `jnp`, whatever shares the rows."""
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
     normal = centred * jax.lax.rsqrt(variance + epsilon)
     return (normal * scale + bias).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _native(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    def local(x: Array, scale: Array, bias: Array) -> Array:
+        like_x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        (y,) = native.call("layer_norm", [like_x], x, scale, bias, epsilon=np.float32(epsilon))
+        return y
+
+    return native.on_each_device(local, jax.typeof(x).sharding.spec, x, scale, bias)
+
+
+def _forward(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, Array]]:
+    return _native(x, scale, bias, epsilon), (x, scale)
+
+
+def _backward(epsilon: float, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array, Array]:
+    x, scale = kept
+    by_row = jax.typeof(x).sharding.spec
+    axes = tuple(axis for entry in by_row for axis in _names(entry))
+
+    def local(x: Array, scale: Array, dy: Array) -> tuple[Array, Array, Array]:
+        like_x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        like_scale = jax.ShapeDtypeStruct(scale.shape, scale.dtype)
+        dx, d_scale, d_bias = native.call(
+            "layer_norm_backward",
+            [like_x, like_scale, like_scale],
+            x,
+            scale,
+            dy,
+            epsilon=np.float32(epsilon),
+        )
+        # The devices have different rows.
+        d_scale, d_bias = jax.lax.psum((d_scale, d_bias), axes) if axes else (d_scale, d_bias)
+        return dx, d_scale, d_bias
+
+    whole = PartitionSpec(None)
+    return native.on_each_device(local, (by_row, whole, whole), x, scale, dy)
+
+
+_native.defvjp(_forward, _backward)
+
+
+def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())

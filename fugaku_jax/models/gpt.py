@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.models.layers import Embedding, LayerNorm, Linear
+from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear
 from fugaku_jax.models.stack import Layer, scan_layers
 from fugaku_jax.sharding.context import attend
 from fugaku_jax.sharding.rules import Rules, spec, use_rules
@@ -74,9 +74,8 @@ class Block(nnx.Module):
         """Return the stream after this block; `dropout` draws its masks, None keeps everything."""
         config = self.config
         qkv = self.qkv(self.attention_norm(x))
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         masks = [dropout and dropout.fold(place) for place in range(3)]
-        mixed = attend(q, k, v, segment_ids, masks[0], config.attention_dropout)
+        mixed = attend(qkv, segment_ids, masks[0], config.attention_dropout)
         x = x + _dropped(self.attention_output(mixed), config.dropout, masks[1])
         hidden = self.up(self.feed_forward_norm(x))
         # Of all that GELU and the product after it would keep, the largest arrays of a block,
@@ -172,7 +171,7 @@ def block_layer(structure: nnx.GraphDef, remat: str) -> Layer:
 
     if remat == "none":
         return run
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    policy = jax.checkpoint_policies.save_only_these_names(PRODUCT)
     return jax.checkpoint(run, prevent_cse=False, policy=policy if remat == "products" else None)
 
 

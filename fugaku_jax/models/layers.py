@@ -7,12 +7,16 @@ what enters the first layer.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.kernels.norm import layer_norm
 from fugaku_jax.sharding.product import product
 from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
+
+PRODUCT = "product"
+"""The name that results of products with weights have for a policy of recomputation."""
 
 
 class Embedding(nnx.Module):
@@ -87,4 +91,4 @@ class Linear(nnx.Module):
         gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim])
         result = spec("batch", "sequence", *self.output_axes)
         y = product(x, self.kernel[...], self.equation, gathered, result)
-        return y + self.bias[...].astype(x.dtype)
+        return checkpoint_name(y, PRODUCT) + self.bias[...].astype(x.dtype)

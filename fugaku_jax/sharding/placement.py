@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import MeshConfig
+from fugaku_jax.kernels.adamw import sum_of_squares
 from fugaku_jax.sharding.collectives import Placed, all_gather, all_reduce, reduce_scatter
 from fugaku_jax.sharding.phases import Algorithm
 from fugaku_jax.sharding.rules import Rules
@@ -128,7 +129,7 @@ def squared_norm(arrays: PyTree[Array], placements: PyTree[Placement]) -> Array:
     pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(placements), strict=True)
     for array, placement in pairs:
         axes = tuple(sorted({axis for axis, _ in placement.weight + placement.state}))
-        by_axes.setdefault(axes, []).append((array.astype("float32") ** 2).sum())
+        by_axes.setdefault(axes, []).append(sum_of_squares(array))
     total = jax.numpy.float32(0)
     for axes, squares in by_axes.items():
         part = sum(squares[1:], start=squares[0])

@@ -2,9 +2,8 @@
 
 Where tensor devices share the positions between products (Korthikanti et al., "Reducing Activation
 Recomputation in Large Transformer Models", 2022), a product begins by gathering them or ends by
-summing over the devices and scattering the positions again. XLA's CPU backend would sum everywhere
-and then cut; here the sum is a reduce-scatter, and what is kept for the backward pass are the
-shared positions, which are gathered again.
+summing over the devices and scattering the positions again. What is kept for the backward pass are
+the shared positions, which are gathered again.
 """
 
 import functools
@@ -13,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
+
+from fugaku_jax.kernels.matmul import einsum
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -36,8 +37,7 @@ def product(
 def _forward(
     x: Array, kernel: Array, equation: str, gathered: PartitionSpec, result: PartitionSpec
 ) -> tuple[Array, tuple[Array, Array]]:
-    y = _contract(equation, reshard(x, gathered), kernel.astype(x.dtype), result)
-    return y, (x, kernel)
+    return einsum(equation, reshard(x, gathered), kernel, result), (x, kernel)
 
 
 def _backward(
@@ -51,44 +51,15 @@ def _backward(
     inputs, output = equation.split("->")
     left, right = inputs.split(",")
     dy = reshard(dy, PartitionSpec(gathered[0], gathered[1], *result[2:]))
-    where = jax.typeof(x).sharding.spec
-    dx = _contract(f"{output},{right}->{left}", dy, kernel.astype(x.dtype), where)
-    d_kernel = jnp.einsum(
+    dx = einsum(f"{output},{right}->{left}", dy, kernel, jax.typeof(x).sharding.spec)
+    d_kernel = einsum(
         f"{left},{output}->{right}",
         reshard(x, gathered),
         dy,
-        preferred_element_type=jnp.float32,
-        out_sharding=jax.typeof(kernel).sharding.spec,
+        jax.typeof(kernel).sharding.spec,
+        jnp.float32,
     )
     return dx, d_kernel
 
 
 product.defvjp(_forward, _backward)
-
-
-def _contract(equation: str, x: Array, kernel: Array, result: PartitionSpec) -> Array:
-    """Multiply; sum over the devices that share a contracted dimension."""
-    x_spec, kernel_spec = jax.typeof(x).sharding.spec, jax.typeof(kernel).sharding.spec
-    summed = tuple(axis for entry in x_spec[2:] for axis in _names(entry))
-    scattered = tuple(axis for axis in _names(result[1]) if axis in summed)
-    if not scattered:
-        return jnp.einsum(equation, x, kernel, out_sharding=result)
-
-    def local(x: Array, kernel: Array) -> Array:
-        # Summed in fp32: MPI and gloo do not all know narrower types.
-        y = jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
-        y = jax.lax.psum_scatter(y, scattered, scatter_dimension=1, tiled=True)
-        return y.astype(x.dtype)
-
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.shard_map(
-        local,
-        in_specs=(x_spec, kernel_spec),
-        out_specs=result,
-        axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
-        check_vma=False,
-    )(x, kernel)
-
-
-def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -11,6 +11,8 @@ from fugaku_jax.kernels import attention as kernel
 from fugaku_jax.kernels.attention import attention
 from fugaku_jax.kernels.dropout import Dropout
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks():

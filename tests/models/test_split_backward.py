@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from fugaku_jax.config import ModelConfig
+from fugaku_jax.kernels import native
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.models.gpt import GPT, block_layer
 from fugaku_jax.models.split_backward import split
@@ -44,7 +45,10 @@ def test_the_halves_of_a_block_give_what_the_whole_gives(remat, dtype):
 # The products of qkv, attention's output, up and down. Where a block's `products` are kept, only
 # the second of them wants attention's result, whose two products are then computed again for it.
 @pytest.mark.parametrize(("remat", "put_off"), [("none", 4), ("products", 6), ("block", 4)])
-def test_products_that_only_weights_need_are_in_the_second_half_and_none_is_in_both(remat, put_off):
+def test_products_that_only_weights_need_are_in_the_second_half_and_none_is_in_both(
+    remat, put_off, monkeypatch
+):
+    monkeypatch.setenv(native.VARIABLE, "reference")
     function, values, y = pullback_of_a_block(remat, jnp.float32)
     halves = split(function, values, y)
     _, left = halves.first(values, y)
@@ -61,6 +65,18 @@ def test_gradients_of_the_products_results_are_left_and_not_much_more():
     assert sum(leaf.size for leaf in left if leaf.size < B * T * D) == 13 * D
 
 
-def products(function, *arguments):
+@pytest.mark.parametrize("remat", ["none", "products", "block"])
+def test_native_products_are_put_off_too_and_kept_where_products_are(remat, monkeypatch):
+    monkeypatch.setenv(native.VARIABLE, "native")
+    function, values, y = pullback_of_a_block(remat, jnp.float32)
+    halves = split(function, values, y)
+    _, left = halves.first(values, y)
+    assert products(halves.second, values, left, name="fugaku_matmul") == 4
+    # The gradients of four inputs; and forward again, all but the last, where a block is not kept.
+    again = 3 if remat == "block" else 0
+    assert products(halves.first, values, y, name="fugaku_matmul") == 4 + again
+
+
+def products(function, *arguments, name="dot_general["):
     """Count the matrix products, also those inside of calls."""
-    return str(jax.make_jaxpr(function)(*arguments)).count("dot_general[")
+    return str(jax.make_jaxpr(function)(*arguments)).count(name)

@@ -1,0 +1,134 @@
+"""Products of two arrays, written as the `einsum` that they are and shared as their types say.
+
+A product is one of matrices, perhaps several of them, wherever the labels that both operands, one
+of them or only the operands have stand together; then the native kernel multiplies what lies in
+memory as it lies. It reads fp32, bf16 and fp16, each operand its own, and adds in fp32.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from fugaku_jax.kernels import native
+
+
+def einsum(
+    equation: str,
+    x: Float[Array, "..."],
+    y: Float[Array, "..."],
+    result: PartitionSpec,
+    dtype: DTypeLike | None = None,
+    into: Float[Array, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """Contract two arrays; a label that devices share is summed over them, in fp32.
+
+    Args:
+        equation: labels of the operands and of the result, e.g. `btd,df->btf`; none is repeated
+            within an operand.
+        result: the partition of the result over axes that are not manual. A mesh axis of a summed
+            label may split a dimension of the result: the sum is then a reduce-scatter.
+        dtype: the type of the result; that of `x` if not given.
+        into: what the product is added to, in place if nobody else wants it; its type and its
+            partition are those of the result.
+
+    Raises:
+        ValueError: the operands do not have the dimensions of the equation.
+    """
+    dtype = jnp.dtype(dtype or x.dtype) if into is None else into.dtype
+    inputs, output = equation.split("->")
+    left, right = inputs.split(",")
+    if (x.ndim, y.ndim) != (len(left), len(right)):
+        raise ValueError(f"{equation} is asked of arrays of {x.ndim} and {y.ndim} dimensions.")
+    shared: dict[str, tuple[str, ...]] = {}
+    for labels, operand in ((left, x), (right, y)):
+        for label, entry in zip(labels, jax.typeof(operand).sharding.spec, strict=True):
+            if label not in output:
+                shared.setdefault(label, axis_names(entry))
+    summed = tuple(axis for axes in shared.values() for axis in axes)
+    scattered = {
+        dimension: axes
+        for dimension, entry in enumerate(result)
+        if (axes := tuple(axis for axis in axis_names(entry) if axis in summed))
+    }
+
+    def local(x: Array, y: Array, *into: Array) -> Array:
+        if not summed:
+            return _local(equation, x, y, dtype, *into)
+        z = _local(equation, x, y, jnp.dtype(jnp.float32))
+        # Summed in fp32: MPI and gloo do not all know narrower types.
+        for dimension, axes in scattered.items():
+            z = jax.lax.psum_scatter(z, axes, scatter_dimension=dimension, tiled=True)
+        whole = tuple(axis for axis in summed if axis not in sum(scattered.values(), ()))
+        z = (jax.lax.psum(z, whole) if whole else z).astype(dtype)
+        return z + into[0] if into else z
+
+    return native.on_each_device(local, result, x, y, *([] if into is None else [into]))
+
+
+def reference_einsum(equation: str, x: Array, y: Array, dtype: DTypeLike) -> Array:
+    """Contract two arrays in the type of `x`; the twin of the native product."""
+    z = jnp.einsum(equation, x, y.astype(x.dtype), preferred_element_type=jnp.float32)
+    return z.astype(dtype)
+
+
+def _local(equation: str, x: Array, y: Array, dtype: jnp.dtype, into: Array | None = None) -> Array:
+    inputs, output = equation.split("->")
+    plan = _plan(*inputs.split(","), output)
+    known = x.dtype in native.DTYPES and dtype in (x.dtype, jnp.float32)
+    if plan is None or not known or not native.enabled():
+        z = reference_einsum(equation, x, y, dtype)
+        return z if into is None else into + z
+    (batch, rows, depth, columns), transpose_x, transpose_y = plan
+    sizes = dict(zip(equation.replace(",", "").split("->")[0], (*x.shape, *y.shape), strict=True))
+    count, m, k, n = (math.prod(sizes[c] for c in group) for group in (batch, rows, depth, columns))
+    if y.dtype != jnp.float32:
+        y = y.astype(x.dtype)
+    added = [] if into is None else [into.reshape(count, m, n)]
+    [z] = native.call(
+        "matmul",
+        [jax.ShapeDtypeStruct((count, m, n), dtype)],
+        x.reshape(count, *((k, m) if transpose_x else (m, k))),
+        y.reshape(count, *((n, k) if transpose_y else (k, n))),
+        *added,
+        aliases={2: 0} if added else {},
+        transpose_a=transpose_x,
+        transpose_b=transpose_y,
+        accumulate=bool(added),
+        gelu=False,
+    )
+    return z.reshape([sizes[label] for label in output])
+
+
+@functools.cache
+def _plan(left: str, right: str, output: str) -> tuple[Sequence[str], bool, bool] | None:
+    """Read an einsum as products of matrices.
+
+    Returns:
+        the labels of batch, rows, depth and columns, and whether each operand lies transposed;
+        None if the labels of these do not stand together, or some label is of no matrix.
+    """
+    both = "".join(c for c in left if c in right)
+    batch = "".join(c for c in both if c in output)
+    depth = "".join(c for c in both if c not in output)
+    rows = "".join(c for c in left if c not in right)
+    columns = "".join(c for c in right if c not in left)
+    if output != batch + rows + columns:
+        return None
+    transposed_x, transposed_y = batch + depth + rows, batch + columns + depth
+    if left not in (batch + rows + depth, transposed_x):
+        return None
+    if right not in (batch + depth + columns, transposed_y):
+        return None
+    turned = bool(rows) and left == transposed_x, bool(columns) and right == transposed_y
+    return (batch, rows, depth, columns), *turned
+
+
+def axis_names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the mesh axes that an entry of a partition names."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -1,0 +1,143 @@
+"""The native library: which one this processor gets, and how its kernels are called.
+
+`pip install` builds one library for each instruction set of the processor's family
+(`CMakeLists.txt`). The first kernel that is asked for loads the best one that this processor can
+run and registers its functions with XLA. The variable `FUGAKU_JAX_KERNELS` decides: `auto` (the
+default) takes the native kernels where they are and says once if they are not, `native` insists on
+them, and `reference` runs what is written in `jnp` beside each of them.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, PyTree
+
+from fugaku_jax.errors import InputError
+
+VARIABLE = "FUGAKU_JAX_KERNELS"
+ISA_VARIABLE = "FUGAKU_JAX_ISA"
+CHOICES = ("auto", "native", "reference")
+
+# What a library needs of /proc/cpuinfo; the best comes first.
+_NEEDS = {
+    "x86_64": {
+        "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"},
+        "avx2": {"avx2", "bmi2", "fma", "f16c"},
+        "generic": set(),
+    },
+    "aarch64": {"a64fx": {"sve", "0x46", "0x001"}, "generic": set()},
+}
+DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+"""What kernels read; they compute in fp32."""
+
+
+def enabled() -> bool:
+    """Return whether operations run native kernels: on CPU, if there is a library for it.
+
+    Raises:
+        InputError: the variable has no such choice, or insists on a library that is not there.
+    """
+    choice = os.environ.get(VARIABLE, "auto")
+    if choice not in CHOICES:
+        raise InputError(f"{VARIABLE} is {choice!r}, but it must be one of {', '.join(CHOICES)}.")
+    if choice == "reference" or jax.default_backend() != "cpu":
+        return False
+    if choice == "native" and loaded() is None:
+        raise InputError(f"{VARIABLE} is native, but none were built for this processor.")
+    return loaded() is not None
+
+
+def loaded() -> str | None:
+    """Load the library for this processor and return its name; None if there is none."""
+    library = _library()
+    return None if library is None else Path(library._name).stem
+
+
+def call(
+    function: str,
+    results: Sequence[jax.ShapeDtypeStruct],
+    *operands: Array,
+    aliases: dict[int, int] | None = None,
+    **attributes: Any,
+) -> list[Array]:
+    """Call a kernel with this device's operands; inside `on_each_device`, if there are several.
+
+    Args:
+        function: the kernel's name without prefix.
+        results: shapes and types of what it returns.
+        aliases: which operand becomes which result, by number; XLA copies it if it is wanted
+            otherwise.
+        attributes: what its C++ handler binds as attributes.
+    """
+    types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results]
+    kernel = jax.ffi.ffi_call(
+        _target(function), types, input_output_aliases=aliases, vmap_method="sequential"
+    )
+    return list(kernel(*operands, **attributes))
+
+
+def on_each_device(
+    function: Callable[..., PyTree[Array]], results: PyTree[PartitionSpec], *operands: Array
+) -> PyTree[Array]:
+    """Run a function on each device's part of the operands, cut as their types say.
+
+    A custom call is opaque to XLA, which would otherwise gather its operands.
+
+    Args:
+        results: the partition of each result over axes that are not manual already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = set(mesh.axis_names) - set(mesh.manual_axes)
+    if not axes:
+        return function(*operands)
+    specs = tuple(jax.typeof(x).sharding.spec for x in operands)
+    mapped = jax.shard_map(
+        function, in_specs=specs, out_specs=results, axis_names=axes, check_vma=False
+    )
+    return mapped(*operands)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    needs = _NEEDS.get(platform.machine(), {"generic": set()})
+    wanted = os.environ.get(ISA_VARIABLE)
+    for name in [wanted] if wanted else needs:
+        path = _path(name)
+        if path is not None and needs.get(name, set()) <= _features():
+            return ctypes.CDLL(str(path))
+    print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
+    return None
+
+
+@functools.cache
+def _target(function: str) -> str:
+    """Make a function of the library known to XLA, under its name there and the library's."""
+    symbol = getattr(_library(), f"fugaku_{function}")
+    name = f"fugaku_{function}_{loaded()}"
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
+    return name
+
+
+def _path(name: str) -> Path | None:
+    """Return where `pip install` put a library: under an editable install, not beside this file."""
+    file = f"fugaku_jax/kernels/native/{name}.so"
+    installed = metadata.distributions(name="fugaku-jax")
+    paths = (Path(str(each.locate_file(file))) for each in installed)
+    return next((path for path in paths if path.exists()), None)
+
+
+@functools.cache
+def _features() -> set[str]:
+    """Return the words by which Linux describes the processor."""
+    info = Path("/proc/cpuinfo")
+    return set(info.read_text().split()) if info.exists() else set()

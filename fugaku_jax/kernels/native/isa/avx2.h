@@ -1,0 +1,26 @@
+// AVX2 with FMA and F16C: 16 registers of 8 floats.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace isa {
+
+constexpr int BYTES = 32;
+constexpr int TILE_ROWS = 6;  // 12 sums, 2 vectors of B, one broadcast of A
+constexpr int TILE_VECTORS = 2;
+constexpr int64_t CACHE_BYTES = 256 * 1024;  // half of a small L2
+
+using Float = float __attribute__((vector_size(BYTES)));
+
+inline Float from_half(const void* source) {
+  return Float(_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(source))));
+}
+
+inline void to_half(Float x, void* target) {
+  _mm_storeu_si128(static_cast<__m128i*>(target),
+                   _mm256_cvtps_ph(__m256(x), _MM_FROUND_TO_NEAREST_INT));
+}
+
+}  // namespace isa

@@ -1,0 +1,27 @@
+// What every CPU has that GCC compiles for: 4 floats a vector (SSE2, NEON).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace isa {
+
+constexpr int BYTES = 16;
+constexpr int TILE_ROWS = 4;  // 8 sums and what they need fit SSE's 16 registers
+constexpr int TILE_VECTORS = 2;
+constexpr int64_t CACHE_BYTES = 256 * 1024;
+
+using Float = float __attribute__((vector_size(BYTES)));
+
+inline Float from_half(const void* source) {
+  _Float16 half[4];
+  std::memcpy(half, source, sizeof half);
+  return Float{float(half[0]), float(half[1]), float(half[2]), float(half[3])};
+}
+
+inline void to_half(Float x, void* target) {
+  const _Float16 half[4] = {_Float16(x[0]), _Float16(x[1]), _Float16(x[2]), _Float16(x[3])};
+  std::memcpy(target, half, sizeof half);
+}
+
+}  // namespace isa

@@ -1,0 +1,104 @@
+// Arithmetic on whole registers, written once for every instruction set.
+//
+// A `Float` is a register of fp32; `+ - * / < ? :` and the like work lane by lane (GCC's vector
+// extension, which turns `a * b + c` into one multiply-add). The header of the instruction set, on
+// the compiler's command line as ISA, says how wide it is and does what the extension cannot.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include ISA
+#include "xla/ffi/api/ffi.h"
+
+namespace vector {
+
+namespace ffi = xla::ffi;
+
+using isa::Float;
+using Int = int32_t __attribute__((vector_size(isa::BYTES)));
+using Bits = uint32_t __attribute__((vector_size(isa::BYTES)));
+
+constexpr int64_t LANES = isa::BYTES / sizeof(float);
+
+// Narrow types as they lie in memory.
+struct Bfloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+inline float to_float(float x) { return x; }
+inline float to_float(Bfloat16 x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }
+inline float to_float(Half x) { return std::bit_cast<_Float16>(x.bits); }
+
+inline Float splat(float x) { return x - Float{}; }
+
+inline Float load(const float* source) {
+  Float x;
+  std::memcpy(&x, source, sizeof x);
+  return x;
+}
+
+inline Float load(const Half* source) { return isa::from_half(source); }
+
+inline Float load(const Bfloat16* source) {
+  using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
+  Narrow narrow;
+  std::memcpy(&narrow, source, sizeof narrow);
+  return std::bit_cast<Float>(__builtin_convertvector(narrow, Bits) << 16);
+}
+
+inline void store(Float x, float* target) { std::memcpy(target, &x, sizeof x); }
+
+inline void store(Float x, Half* target) { isa::to_half(x, target); }
+
+// Rounds to nearest, ties to even; a NaN stays one.
+inline void store(Float x, Bfloat16* target) {
+  using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
+  const Bits bits = std::bit_cast<Bits>(x);
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Bits quiet = (bits >> 16) | 0x40;
+  const Narrow narrow = __builtin_convertvector(x == x ? rounded : quiet, Narrow);
+  std::memcpy(target, &narrow, sizeof narrow);
+}
+
+// The first `count` <= LANES values; the other lanes are `fill`.
+template <class T>
+Float load_some(const T* source, int64_t count, float fill = 0) {
+  if (count == LANES) return load(source);
+  T part[LANES]{};
+  std::memcpy(part, source, count * sizeof(T));
+  Float x = load(part);
+  if (fill != 0)
+    for (int64_t i = count; i < LANES; ++i) x[i] = fill;
+  return x;
+}
+
+template <class T>
+void store_some(Float x, T* target, int64_t count) {
+  if (count == LANES) return store(x, target);
+  T part[LANES];
+  store(x, part);
+  std::memcpy(target, part, count * sizeof(T));
+}
+
+inline float sum(Float x) {
+  // By halves, so that the order is the same whatever the compiler does.
+  for (int64_t width = LANES / 2; width > 0; width /= 2)
+    for (int64_t i = 0; i < width; ++i) x[i] += x[i + width];
+  return x[0];
+}
+
+inline Float max(Float a, Float b) { return a > b ? a : b; }
+
+inline float max(Float x) {
+  for (int64_t width = LANES / 2; width > 0; width /= 2)
+    for (int64_t i = 0; i < width; ++i) x[i] = x[i] > x[i + width] ? x[i] : x[i + width];
+  return x[0];
+}
+
+}  // namespace vector

@@ -1,0 +1,129 @@
+"""The native product is held to float64 NumPy and to its twin, on one device and shared."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec
+
+from fugaku_jax.kernels import native
+from fugaku_jax.kernels.matmul import _plan, einsum
+
+DTYPES = ("float32", "bfloat16", "float16")
+EVERYWHERE = PartitionSpec()
+EQUATIONS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "km,nk->mn", "bmk,bnk->bmn", "mck,nck->mn")
+
+
+@pytest.fixture(autouse=True)
+def _native_kernels(monkeypatch):
+    monkeypatch.setenv(native.VARIABLE, "native")
+
+
+def draw(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(EQUATIONS),
+    st.tuples(*(st.sampled_from([0, 1, 2, 7, 8, 13, 48, 97]) for _ in range(5))),
+    st.sampled_from(DTYPES),
+    st.booleans(),
+    st.booleans(),
+)
+@example("mk,kn->mn", (1, 1, 600, 49, 2100), "float32", False, False)
+@example("km,nk->mn", (1, 1, 9, 200, 1030), "bfloat16", True, True)
+def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_result):
+    size = dict(zip("bcmnk", sizes, strict=True))
+    left, right = equation.split("->")[0].split(",")
+    x = draw(0, tuple(size[c] for c in left), dtype)
+    y = draw(1, tuple(size[c] for c in right), "float32" if wide_y else dtype)
+    result = "float32" if wide_result else dtype
+    got = einsum(equation, x, y, EVERYWHERE, result)
+    want = np.einsum(equation, *(np.asarray(a, np.float64) for a in (x, y)))
+    assert got.dtype == result
+    assert got.shape == want.shape
+    depth = size["k"] * (size["c"] if "c" in left else 1)
+    error = np.abs(np.asarray(got, np.float64) - want)
+    # Rounding of the sums, then that of the result.
+    bound = 1e-6 * np.sqrt(depth + 1) * 4 + float(jnp.finfo(result).eps) * np.abs(want)
+    assert np.all(error <= bound)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_goes_through_as_in_the_twin(value, monkeypatch):
+    x, y = np.ones((9, 20), np.float32), np.ones((20, 50), np.float32)
+    x[3, 4], y[5, 6] = value, -value
+    results = []
+    for choice in ("native", "reference"):
+        monkeypatch.setenv(native.VARIABLE, choice)
+        results.append(np.asarray(einsum("mk,kn->mn", jnp.asarray(x), jnp.asarray(y), EVERYWHERE)))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("labels", "plan"),
+    [
+        (("btd", "dchk", "btchk"), (("", "bt", "d", "chk"), False, False)),
+        (("btchk", "dchk", "btd"), (("", "bt", "chk", "d"), False, True)),
+        (("btd", "btchk", "dchk"), (("", "d", "bt", "chk"), True, False)),
+        (("bthk", "bshk", "bhts"), None),
+        (("mk", "kn", "nm"), None),
+    ],
+)
+def test_an_einsum_is_read_as_products_of_matrices_where_it_is_one(labels, plan):
+    assert _plan(*labels) == plan
+
+
+def test_what_is_no_product_of_matrices_is_left_to_the_twin():
+    x, y = draw(0, (2, 3, 4, 5), "float32"), draw(1, (2, 6, 4, 5), "float32")
+    got = einsum("bthk,bshk->bhts", x, y, EVERYWHERE)
+    np.testing.assert_allclose(got, np.einsum("bthk,bshk->bhts", x, y), rtol=1e-5, atol=1e-5)
+
+
+def test_operands_of_other_dimensions_are_refused():
+    with pytest.raises(ValueError, match="asked of arrays of 1 and 2 dimensions"):
+        einsum("mk,kn->mn", jnp.ones(3), jnp.ones((3, 3)), EVERYWHERE)
+
+
+@pytest.mark.parametrize(
+    ("operands", "result", "message"),
+    [
+        (((1, 2, 3), (1, 4, 5)), (1, 2, 5), "the shapes of operands and result do not fit"),
+        (((2, 3), (3, 5)), (2, 5), r"must be \[batch, rows, columns\]"),
+        (((1, 2, 3), (1, 3, 5)), (1, 2, 5), "must be float32, float16 or bfloat16"),
+    ],
+)
+def test_a_wrong_call_is_an_error_and_no_crash(operands, result, message):
+    dtype = jnp.int32 if "float32" in message else jnp.float32
+    arrays = [jnp.ones(shape, dtype) for shape in operands]
+    types = [jax.ShapeDtypeStruct(result, dtype)]
+    flags = ("transpose_a", "transpose_b", "accumulate", "gelu")
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        native.call("matmul", types, *arrays, **dict.fromkeys(flags, False))[0].block_until_ready()
+
+
+PROGRAM = """
+import hashlib, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import PartitionSpec
+from fugaku_jax.kernels.matmul import einsum
+x, y = (np.random.default_rng(i).normal(size=(700, 1500)).astype(np.float32) for i in (0, 1))
+z = einsum("mk,nk->mn", jnp.asarray(x), jnp.asarray(y), PartitionSpec())
+print(hashlib.sha256(np.asarray(z).tobytes()).hexdigest())
+"""
+
+
+def test_a_result_does_not_depend_on_the_number_of_threads():
+    cores = sorted(os.sched_getaffinity(0))
+    assert len(cores) > 1, "this test needs two cores"
+    digests = set()
+    for some in (cores[:1], cores[:2]):
+        command = ["taskset", "-c", ",".join(map(str, some)), sys.executable, "-c", PROGRAM]
+        digests.add(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert len(digests) == 1
