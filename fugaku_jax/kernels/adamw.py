@@ -7,6 +7,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from fugaku_jax.kernels import native
+from fugaku_jax.kernels.matmul import axis_names
 
 
 def adamw(
@@ -107,11 +108,7 @@ def sum_of_squares(x: Float[Array, "*shape"]) -> Float[Array, ""]:
     """Sum the squares of all elements, in fp32."""
     if not native.enabled():
         return jnp.square(x.astype(jnp.float32)).sum()
-    axes = tuple(
-        axis
-        for entry in jax.typeof(x).sharding.spec
-        for axis in ((entry,) if isinstance(entry, str) else entry or ())
-    )
+    axes = tuple(axis for entry in jax.typeof(x).sharding.spec for axis in axis_names(entry))
 
     def local(x: Array) -> Array:
         (total,) = native.call("sum_of_squares", [jax.ShapeDtypeStruct((), jnp.float32)], x)

@@ -31,7 +31,7 @@ LAUNCH = Path(__file__).resolve().parents[1]
 STOPPED = 75
 """Exit code of a program that was stopped early but saved: no failure."""
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 5.0
 """How long the others have to end by themselves once one has failed, and again after SIGTERM."""
 
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
@@ -81,10 +81,12 @@ def start_and_wait(
         signal.signal(number, lambda got, _: send(got, ranks))
     with contextlib.ExitStack() as stack:
         outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
-        for rank, output in enumerate([None, *outputs]):
-            os.sched_setaffinity(0, share(cores, rank, processes))  # the process inherits it
-            ranks.append(start(command, environ | {"FUGAKU_JAX_PROCESS": str(rank)}, output))
-        os.sched_setaffinity(0, cores)
+        try:
+            for rank, output in enumerate([None, *outputs]):
+                os.sched_setaffinity(0, share(cores, rank, processes))  # the process inherits it
+                ranks.append(start(command, environ | {"FUGAKU_JAX_PROCESS": str(rank)}, output))
+        finally:
+            os.sched_setaffinity(0, cores)
         failed, ended = wait(ranks)
         if failed is None:
             return max(each.returncode for each in ranks)

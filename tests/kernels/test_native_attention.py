@@ -67,8 +67,10 @@ def agree(ours, exact, dtype):
     for ours_one, exact_one in zip(ours, exact, strict=True):
         assert ours_one.dtype == dtype
         assert ours_one.shape == exact_one.shape
-        # The backward pass knows the result as it was rounded.
-        np.testing.assert_allclose(np.float64(ours_one), exact_one, rtol=2 * eps, atol=6e-6 + eps)
+        # The backward pass knows the result as it was rounded, and takes from every weight's
+        # gradient the sum over the row of results by their gradients, numbers of order 1.
+        atol = 6e-6 + 4 * eps
+        np.testing.assert_allclose(np.float64(ours_one), exact_one, rtol=2 * eps, atol=atol)
 
 
 @settings(max_examples=8, deadline=None)

@@ -52,6 +52,6 @@ def test_zero1_divides_the_optimizers_state_by_the_replicas(memory, data):
     assert state == pytest.approx(2 * found["weights"] / data, abs=64)
 
 
-def test_a_device_needs_as_much_however_many_replicas_there_are(memory):
+def test_a_device_needs_no_more_however_many_replicas_there_are(memory):
     two, four = (memory[f"data {n}"]["temporaries"] for n in (2, 4))
-    assert four == pytest.approx(two, rel=1e-3)
+    assert four <= two * 1.001

@@ -35,7 +35,8 @@ struct Operands {
       return refuse("q, k and v must have one type");
     if (k.dimensions() != v.dimensions()) return refuse("k and v must have one shape");
     if (packed()) {
-      if (x[2] != 3 || x != y) return refuse("q, k and v must be [batch, length, 3, heads, head_dim]");
+      if (x[2] != 3 || x != y)
+        return refuse("q, k and v must be [batch, length, 3, heads, head_dim]");
       return ffi::Error::Success();
     }
     if (x.size() != 4 || y.size() != 4)

@@ -40,7 +40,8 @@ ffi::Error check(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::AnyBuffer c, bool tran
                  bool transpose_b) {
   const auto x = a.dimensions(), y = b.dimensions(), z = c.dimensions();
   if (x.size() != 3 || y.size() != 3 || z.size() != 3)
-    return ffi::Error::InvalidArgument("matmul: operands and result must be [batch, rows, columns]");
+    return ffi::Error::InvalidArgument(
+        "matmul: operands and result must be [batch, rows, columns]");
   if (x[0] != y[0] || x[0] != z[0] || x[transpose_a ? 2 : 1] != z[1] ||
       y[transpose_b ? 1 : 2] != z[2] || x[transpose_a ? 1 : 2] != y[transpose_b ? 2 : 1])
     return ffi::Error::InvalidArgument("matmul: the shapes of operands and result do not fit");
@@ -57,7 +58,8 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi:
   if (accumulate) {
     const auto given = rest.get<ffi::AnyBuffer>(0);
     if (!given || given->untyped_data() != c->untyped_data())
-      return ffi::Error::InvalidArgument("matmul: what is added to must be aliased with the result");
+      return ffi::Error::InvalidArgument(
+          "matmul: what is added to must be aliased with the result");
   }
   if (rest.size() > size_t(accumulate)) {
     const auto given = rest.get<ffi::Buffer<ffi::F32>>(accumulate);

@@ -40,8 +40,9 @@ struct Epilogue {
 //
 // `a` has rows `stride` apart, or if COLUMNS is column after column; `b` is a packed panel.
 template <bool COLUMNS>
-inline void multiply_tile(const float* a, int64_t stride, const float* b, int64_t depth,
-                          Float (&sums)[ROWS][VECTORS]) {
+[[gnu::always_inline]] inline void multiply_tile(const float* a, int64_t stride, const float* b,
+                                                 int64_t depth,
+                                                 Float (&sums)[ROWS][VECTORS]) {
   Float total[ROWS][VECTORS];
   // Unrolled, as everything that touches the sums must be for them to stay in registers.
 #pragma GCC unroll 32

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "transpose.h"
 #include "vector.h"
 
 namespace packing {
@@ -27,22 +28,6 @@ struct Matrix {
   }
 };
 
-// Reads LANES × LANES values whose rows are `stride` apart and writes them transposed, as floats.
-// Only `rows` × `columns` of them are there to be read; the others become 0.
-template <class T>
-void transpose(const T* source, int64_t stride, int64_t rows, int64_t columns, float* target,
-               int64_t target_stride) {
-  float square[LANES][LANES] __attribute__((aligned(isa::BYTES)));
-  for (int64_t i = 0; i < LANES; ++i) {
-    const Float row = i >= rows          ? Float{}
-                      : columns == LANES ? load(source + i * stride)
-                                         : load_some(source + i * stride, columns);
-    store(row, square[i]);
-  }
-  for (int64_t j = 0; j < LANES; ++j)
-    for (int64_t i = 0; i < LANES; ++i) target[j * target_stride + i] = square[i][j];
-}
-
 // Packs op(X)[row .. row + depth, column .. column + width] as `[depth][PANEL]` floats; columns
 // from `width` on are 0. PANEL is a multiple of LANES.
 template <int64_t PANEL, class T>
@@ -55,10 +40,14 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
     } else if (x.transposed) {
       for (int64_t k = 0; k < depth; k += LANES) {
         const int64_t some = std::min(LANES, depth - k);
-        float square[LANES * LANES] __attribute__((aligned(isa::BYTES)));
-        transpose(x.at(row + k, column + lane), x.stride, here, some, square, LANES);
-        for (int64_t i = 0; i < some; ++i)
-          store(load(square + i * LANES), target + (k + i) * PANEL + lane);
+        Float square[LANES];
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < LANES; ++i)
+          square[i] = i < here ? load_some(x.at(row + k, column + lane + i), some) : Float{};
+        vector::transpose(square);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < LANES; ++i)
+          if (i < some) store(square[i], target + (k + i) * PANEL + lane);
       }
     } else {
       const T* source = x.at(row, column + lane);

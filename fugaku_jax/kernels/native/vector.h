@@ -33,31 +33,33 @@ struct Half {
 
 inline float to_float(float x) { return x; }
 inline float to_float(Bfloat16 x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }
-inline float to_float(Half x) { return std::bit_cast<_Float16>(x.bits); }
+inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 
-inline Float splat(float x) { return x - Float{}; }
+[[gnu::always_inline]] inline Float splat(float x) { return x - Float{}; }
 
-inline Float load(const float* source) {
+[[gnu::always_inline]] inline Float load(const float* source) {
   Float x;
   std::memcpy(&x, source, sizeof x);
   return x;
 }
 
-inline Float load(const Half* source) { return isa::from_half(source); }
+[[gnu::always_inline]] inline Float load(const Half* source) { return isa::from_half(source); }
 
-inline Float load(const Bfloat16* source) {
+[[gnu::always_inline]] inline Float load(const Bfloat16* source) {
   using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
   Narrow narrow;
   std::memcpy(&narrow, source, sizeof narrow);
   return std::bit_cast<Float>(__builtin_convertvector(narrow, Bits) << 16);
 }
 
-inline void store(Float x, float* target) { std::memcpy(target, &x, sizeof x); }
+[[gnu::always_inline]] inline void store(Float x, float* target) {
+  std::memcpy(target, &x, sizeof x);
+}
 
-inline void store(Float x, Half* target) { isa::to_half(x, target); }
+[[gnu::always_inline]] inline void store(Float x, Half* target) { isa::to_half(x, target); }
 
 // Rounds to nearest, ties to even; a NaN stays one.
-inline void store(Float x, Bfloat16* target) {
+[[gnu::always_inline]] inline void store(Float x, Bfloat16* target) {
   using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
   const Bits bits = std::bit_cast<Bits>(x);
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -68,7 +70,7 @@ inline void store(Float x, Bfloat16* target) {
 
 // The first `count` <= LANES values; the other lanes are `fill`.
 template <class T>
-Float load_some(const T* source, int64_t count, float fill = 0) {
+[[gnu::always_inline]] inline Float load_some(const T* source, int64_t count, float fill = 0) {
   if (count == LANES) return load(source);
   T part[LANES]{};
   std::memcpy(part, source, count * sizeof(T));
@@ -79,23 +81,23 @@ Float load_some(const T* source, int64_t count, float fill = 0) {
 }
 
 template <class T>
-void store_some(Float x, T* target, int64_t count) {
+[[gnu::always_inline]] inline void store_some(Float x, T* target, int64_t count) {
   if (count == LANES) return store(x, target);
   T part[LANES];
   store(x, part);
   std::memcpy(target, part, count * sizeof(T));
 }
 
-inline float sum(Float x) {
+[[gnu::always_inline]] inline float sum(Float x) {
   // By halves, so that the order is the same whatever the compiler does.
   for (int64_t width = LANES / 2; width > 0; width /= 2)
     for (int64_t i = 0; i < width; ++i) x[i] += x[i + width];
   return x[0];
 }
 
-inline Float max(Float a, Float b) { return a > b ? a : b; }
+[[gnu::always_inline]] inline Float max(Float a, Float b) { return a > b ? a : b; }
 
-inline float max(Float x) {
+[[gnu::always_inline]] inline float max(Float x) {
   for (int64_t width = LANES / 2; width > 0; width /= 2)
     for (int64_t i = 0; i < width; ++i) x[i] = x[i] > x[i + width] ? x[i] : x[i + width];
   return x[0];

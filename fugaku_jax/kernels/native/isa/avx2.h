@@ -13,12 +13,13 @@ constexpr int TILE_VECTORS = 2;
 constexpr int64_t CACHE_BYTES = 256 * 1024;  // half of a small L2
 
 using Float = float __attribute__((vector_size(BYTES)));
+using HalfScalar = _Float16;
 
-inline Float from_half(const void* source) {
+[[gnu::always_inline]] inline Float from_half(const void* source) {
   return Float(_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(source))));
 }
 
-inline void to_half(Float x, void* target) {
+[[gnu::always_inline]] inline void to_half(Float x, void* target) {
   _mm_storeu_si128(static_cast<__m128i*>(target),
                    _mm256_cvtps_ph(__m256(x), _MM_FROUND_TO_NEAREST_INT));
 }

@@ -13,12 +13,13 @@ constexpr int TILE_VECTORS = 3;
 constexpr int64_t CACHE_BYTES = 512 * 1024;  // half of a core's L2
 
 using Float = float __attribute__((vector_size(BYTES)));
+using HalfScalar = _Float16;
 
-inline Float from_half(const void* source) {
+[[gnu::always_inline]] inline Float from_half(const void* source) {
   return Float(_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(source))));
 }
 
-inline void to_half(Float x, void* target) {
+[[gnu::always_inline]] inline void to_half(Float x, void* target) {
   _mm256_storeu_si256(static_cast<__m256i*>(target),
                       _mm512_cvtps_ph(__m512(x), _MM_FROUND_TO_NEAREST_INT));
 }

@@ -12,15 +12,21 @@ constexpr int TILE_VECTORS = 2;
 constexpr int64_t CACHE_BYTES = 256 * 1024;
 
 using Float = float __attribute__((vector_size(BYTES)));
+#ifdef __aarch64__
+using HalfScalar = __fp16;  // GCC 12 has no _Float16 there in C++
+#else
+using HalfScalar = _Float16;
+#endif
 
-inline Float from_half(const void* source) {
-  _Float16 half[4];
+[[gnu::always_inline]] inline Float from_half(const void* source) {
+  HalfScalar half[4];
   std::memcpy(half, source, sizeof half);
   return Float{float(half[0]), float(half[1]), float(half[2]), float(half[3])};
 }
 
-inline void to_half(Float x, void* target) {
-  const _Float16 half[4] = {_Float16(x[0]), _Float16(x[1]), _Float16(x[2]), _Float16(x[3])};
+[[gnu::always_inline]] inline void to_half(Float x, void* target) {
+  const HalfScalar half[4] = {HalfScalar(x[0]), HalfScalar(x[1]), HalfScalar(x[2]),
+                              HalfScalar(x[3])};
   std::memcpy(target, half, sizeof half);
 }
 
