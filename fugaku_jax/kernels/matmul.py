@@ -100,7 +100,6 @@ def _local(equation: str, x: Array, y: Array, dtype: jnp.dtype, into: Array | No
         transpose_a=transpose_x,
         transpose_b=transpose_y,
         accumulate=bool(added),
-        gelu=False,
     )
     return z.reshape([sizes[label] for label in output])
 

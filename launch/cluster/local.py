@@ -91,9 +91,10 @@ def start_and_wait(
         if failed is None:
             return max(each.returncode for each in ranks)
         code = ranks[failed].returncode
+        said = code > 0 and ranks[0].returncode == code  # rank 0 has said why
         if failed:
-            show_end(failed, outputs[failed - 1], said=code == ranks[0].returncode)
-        if ended and (failed or code < 0):  # else rank 0 has said why
+            show_end(failed, outputs[failed - 1], said)
+        if ended and not said:
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             print(f"error: rank {failed} ended by {how}, so all were ended.", file=sys.stderr)
         return code if code > 0 else 128 - code

@@ -56,6 +56,18 @@ def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_resul
     assert np.all(error <= bound)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("depth", [0, 5, 1100])
+def test_a_product_is_added_to_what_is_there(dtype, depth):
+    x, y = draw(0, (13, depth), dtype), draw(1, (depth, 50), dtype)
+    into = draw(2, (13, 50), dtype)
+    got = jax.jit(lambda x, y, into: einsum("mk,kn->mn", x, y, EVERYWHERE, into=into))(x, y, into)
+    want = np.float64(into) + np.float64(x) @ np.float64(y)
+    eps = float(jnp.finfo(dtype).eps)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(np.float64(got), want, rtol=eps, atol=4e-6 * np.sqrt(depth + 1))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_goes_through_as_in_the_twin(value, monkeypatch):
     x, y = np.ones((9, 20), np.float32), np.ones((20, 50), np.float32)
@@ -104,7 +116,7 @@ def test_a_wrong_call_is_an_error_and_no_crash(operands, result, message):
     dtype = jnp.int32 if "float32" in message else jnp.float32
     arrays = [jnp.ones(shape, dtype) for shape in operands]
     types = [jax.ShapeDtypeStruct(result, dtype)]
-    flags = ("transpose_a", "transpose_b", "accumulate", "gelu")
+    flags = ("transpose_a", "transpose_b", "accumulate")
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         native.call("matmul", types, *arrays, **dict.fromkeys(flags, False))[0].block_until_ready()
 

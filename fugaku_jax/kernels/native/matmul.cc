@@ -1,4 +1,4 @@
-// The custom call `fugaku_matmul`: C = op(A) op(B), or added to C; perhaps with a bias and GELU.
+// The custom call `fugaku_matmul`: C = op(A) op(B), or added to C.
 #include "matmul.h"
 
 #include "dtypes.h"
@@ -15,22 +15,19 @@ constexpr bool useful = (std::is_same_v<B, A> || std::is_same_v<B, float>) &&
 
 template <class A, class B, class Out>
 ffi::Error multiply(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
-                    matmul::Epilogue<Out> epilogue, ffi::AnyBuffer c, bool transpose_a,
-                    bool transpose_b) {
+                    ffi::AnyBuffer c, bool transpose_a, bool transpose_b, bool accumulate) {
   const auto shape_a = a.dimensions(), shape_b = b.dimensions(), shape_c = c.dimensions();
   const int64_t batch = shape_c[0], rows = shape_c[1], columns = shape_c[2];
   const int64_t depth = shape_a[transpose_a ? 1 : 2];
   const int64_t tasks = matmul::Product<A, B, Out>(Matrix<A>{}, Matrix<B>{}, nullptr, rows, columns,
-                                                   depth, {}).tasks();
+                                                   depth, false).tasks();
   pool::parallel_for(threads, batch * tasks, [&](int64_t task) {
     const int64_t i = task / tasks;
     const Matrix<A> left{dtypes::data<A>(a) + i * rows * depth, shape_a[2], transpose_a};
     const Matrix<B> right{dtypes::data<B>(b) + i * depth * columns, shape_b[2], transpose_b};
     const int64_t offset = i * rows * columns;
-    matmul::Epilogue<Out> mine = epilogue;
-    if (mine.linear) mine.linear += offset;
     matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + offset, rows, columns, depth,
-                               mine)
+                               accumulate)
         .run(task % tasks);
   });
   return ffi::Error::Success();
@@ -48,32 +45,15 @@ ffi::Error check(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::AnyBuffer c, bool tran
   return ffi::Error::Success();
 }
 
-// Arguments: A, B, if `accumulate` what C is added to (aliased with it), and perhaps a bias
-// `[columns]` in fp32. Results: C, and if two are asked for, C before GELU.
+// Arguments: A, B and, if `accumulate`, what C is added to (aliased with it).
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::RemainingArgs rest,
-               ffi::Result<ffi::AnyBuffer> c, ffi::RemainingRets others, bool transpose_a,
-               bool transpose_b, bool accumulate, bool gelu) {
+               ffi::Result<ffi::AnyBuffer> c, bool transpose_a, bool transpose_b, bool accumulate) {
   if (ffi::Error error = check(a, b, *c, transpose_a, transpose_b); error.failure()) return error;
-  const float* bias = nullptr;
   if (accumulate) {
     const auto given = rest.get<ffi::AnyBuffer>(0);
     if (!given || given->untyped_data() != c->untyped_data())
       return ffi::Error::InvalidArgument(
           "matmul: what is added to must be aliased with the result");
-  }
-  if (rest.size() > size_t(accumulate)) {
-    const auto given = rest.get<ffi::Buffer<ffi::F32>>(accumulate);
-    if (!given || given->element_count() != size_t(c->dimensions()[2]))
-      return ffi::Error::InvalidArgument("matmul: the bias must be fp32, one number a column");
-    bias = given->typed_data();
-  }
-  void* linear = nullptr;
-  if (others.size() == 1) {
-    auto given = others.get<ffi::AnyBuffer>(0);
-    if (!given || (*given)->element_type() != c->element_type() ||
-        (*given)->element_count() != c->element_count())
-      return ffi::Error::InvalidArgument("matmul: both results must have the same type and shape");
-    linear = (*given)->untyped_data();
   }
   return dtypes::dispatch("matmul", a.element_type(), [&](auto a_type) {
     return dtypes::dispatch("matmul", b.element_type(), [&](auto b_type) {
@@ -82,9 +62,7 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi:
         using B = typename decltype(b_type)::type;
         using Out = typename decltype(c_type)::type;
         if constexpr (useful<A, B, Out>)
-          return multiply<A, B, Out>(threads, a, b,
-                                     {accumulate, bias, gelu, static_cast<Out*>(linear)}, *c,
-                                     transpose_a, transpose_b);
+          return multiply<A, B, Out>(threads, a, b, *c, transpose_a, transpose_b, accumulate);
         else
           return ffi::Error::InvalidArgument(
               "matmul: the second operand and the result must be of the first's type or float32");
@@ -102,8 +80,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_matmul, run,
                                   .Arg<ffi::AnyBuffer>()
                                   .RemainingArgs()
                                   .Ret<ffi::AnyBuffer>()
-                                  .RemainingRets()
                                   .Attr<bool>("transpose_a")
                                   .Attr<bool>("transpose_b")
-                                  .Attr<bool>("accumulate")
-                                  .Attr<bool>("gelu"));
+                                  .Attr<bool>("accumulate"));

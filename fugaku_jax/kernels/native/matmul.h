@@ -8,7 +8,6 @@
 
 #include <algorithm>
 
-#include "activation.h"
 #include "packing.h"
 #include "pool.h"
 #include "scratch.h"
@@ -26,15 +25,6 @@ constexpr int64_t PANEL = VECTORS * LANES;
 constexpr int64_t MAX_DEPTH = 512;            // of K, for a tile's rows of A to stay in L1
 constexpr int64_t ROWS_OF_GROUP = 8 * ROWS;    // of A, packed together: whole lines of the cache
 constexpr int64_t ROWS_OF_TASK = 8 * ROWS_OF_GROUP;  // enough for B's packing not to count
-
-// What becomes of a finished sum.
-template <class Out>
-struct Epilogue {
-  bool accumulate = false;      // C is added to
-  const float* bias = nullptr;  // one a column
-  bool gelu = false;
-  Out* linear = nullptr;  // if given, gets the values before GELU
-};
 
 // sums[i][j] = sum over k of a(i, k) b(k, j), for a tile that stays in registers.
 //
@@ -71,8 +61,8 @@ template <class A, class B, class Out>
 class Product {
  public:
   Product(Matrix<A> a, Matrix<B> b, Out* c, int64_t rows, int64_t columns, int64_t depth,
-          Epilogue<Out> epilogue)
-      : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), epilogue_(epilogue) {
+          bool accumulate)
+      : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), accumulate_(accumulate) {
     const int64_t cuts = std::max<int64_t>(1, (depth + MAX_DEPTH - 1) / MAX_DEPTH);
     block_depth_ = (depth + cuts - 1) / cuts;
     const int64_t fitting = isa::CACHE_BYTES / (4 * std::max<int64_t>(block_depth_, 1));
@@ -154,19 +144,14 @@ class Product {
         Out* c = c_ + (place.row + i) * columns_ + column;
         Float x = sums[i][j];
         if constexpr (in_place) {
-          if (!first || epilogue_.accumulate) x += vector::load_some(c, some);
+          if (!first || accumulate_) x += vector::load_some(c, some);
         } else {
-          if (first && epilogue_.accumulate) x += vector::load_some(c, some);
+          if (first && accumulate_) x += vector::load_some(c, some);
           if (!first) x += vector::load(place.partial + (i * VECTORS + j) * LANES);
           if (!last) {
             vector::store(x, place.partial + (i * VECTORS + j) * LANES);
             continue;
           }
-        }
-        if (last) {
-          if (epilogue_.bias) x += vector::load_some(epilogue_.bias + column, some);
-          if (epilogue_.linear) vector::store_some(x, epilogue_.linear + (c - c_), some);
-          if (epilogue_.gelu) x = activation::gelu(x);
         }
         vector::store_some(x, c, some);
       }
@@ -176,7 +161,7 @@ class Product {
   Matrix<B> b_;
   Out* c_;
   int64_t rows_, columns_, depth_;
-  Epilogue<Out> epilogue_;
+  bool accumulate_;  // C is added to
   int64_t block_depth_, block_columns_, row_blocks_, column_blocks_;
 };
 
