@@ -29,9 +29,11 @@ ISA_VARIABLE = "FUGAKU_JAX_ISA"
 CHOICES = ("auto", "native", "reference")
 
 # What a library needs of /proc/cpuinfo; the best comes first.
+_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"}
 _NEEDS = {
     "x86_64": {
-        "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"},
+        "avx512_bf16": _AVX512 | {"avx512_bf16"},
+        "avx512": _AVX512,
         "avx2": {"avx2", "bmi2", "fma", "f16c"},
         "generic": set(),
     },

@@ -19,17 +19,17 @@ ffi::Error multiply(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
   const auto shape_a = a.dimensions(), shape_b = b.dimensions(), shape_c = c.dimensions();
   const int64_t batch = shape_c[0], rows = shape_c[1], columns = shape_c[2];
   const int64_t depth = shape_a[transpose_a ? 1 : 2];
-  const int64_t tasks = matmul::Product<A, B, Out>(Matrix<A>{}, Matrix<B>{}, nullptr, rows, columns,
-                                                   depth, false).tasks();
-  pool::parallel_for(threads, batch * tasks, [&](int64_t task) {
-    const int64_t i = task / tasks;
+  const auto element = [&](int64_t i) {
     const Matrix<A> left{dtypes::data<A>(a) + i * rows * depth, shape_a[2], transpose_a};
     const Matrix<B> right{dtypes::data<B>(b) + i * depth * columns, shape_b[2], transpose_b};
-    const int64_t offset = i * rows * columns;
-    matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + offset, rows, columns, depth,
-                               accumulate)
-        .run(task % tasks);
-  });
+    return matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + i * rows * columns, rows,
+                                      columns, depth, accumulate,
+                                      std::max<int64_t>(1, threads.num_threads() / batch));
+  };
+  if (batch == 0) return ffi::Error::Success();
+  const int64_t tasks = element(0).tasks();
+  pool::parallel_for(threads, batch * tasks,
+                     [&](int64_t task) { element(task / tasks).run(task % tasks); });
   return ffi::Error::Success();
 }
 

@@ -1,20 +1,20 @@
-// How the tiles of a product lie while it is computed: what is read together lies together.
+// How the operands of a product lie while it is computed: what is read together lies together.
 #pragma once
 
 #include <algorithm>
 
+#include "tile.h"
 #include "transpose.h"
-#include "vector.h"
 
 namespace packing {
 
+using tile::Pairs;
+using tile::Singles;
+using vector::Bfloat16;
+using vector::Bits;
 using vector::Float;
 using vector::LANES;
-using vector::load;
 using vector::load_some;
-using vector::store;
-using vector::store_some;
-using vector::to_float;
 
 // A matrix in row order, of which `op(X)` is used: itself, or its transpose.
 template <class T>
@@ -28,63 +28,116 @@ struct Matrix {
   }
 };
 
-// Packs op(X)[row .. row + depth, column .. column + width] as `[depth][PANEL]` floats; columns
-// from `width` on are 0. PANEL is a multiple of LANES.
-template <int64_t PANEL, class T>
+// LANES numbers of a kind from a row, along which the sum runs; `count` values are there.
+template <class Kind, class T>
+[[gnu::always_inline]] inline typename Kind::Register along(const T* row, int64_t count) {
+  if constexpr (std::is_same_v<Kind, Singles>) {
+    return load_some(row, std::min(LANES, count));
+  } else if constexpr (std::is_same_v<T, Bfloat16>) {
+    Bits pairs{};
+    std::memcpy(&pairs, row, std::min(2 * LANES, count) * sizeof(T));
+    return pairs;
+  } else {
+    Bfloat16 narrow[2 * LANES]{};
+    vector::store(load_some(row, std::min(LANES, count)), narrow);
+    if (count > LANES)
+      vector::store(load_some(row + LANES, std::min(LANES, count - LANES)), narrow + LANES);
+    return along<Kind>(narrow, 2 * LANES);
+  }
+}
+
+// LANES numbers of a kind from rows `stride` apart, which follow each other in the sum: `count`
+// values of each row, and as many rows as there are, up to what a number holds.
+template <class Kind, class T>
+[[gnu::always_inline]] inline typename Kind::Register across(const T* first, int64_t stride,
+                                                             int64_t rows, int64_t count) {
+  if constexpr (std::is_same_v<Kind, Singles>) {
+    return load_some(first, count);
+  } else {
+    const Bits low = vector::narrow(load_some(first, count));
+    return rows > 1 ? low | vector::narrow(load_some(first + stride, count)) << 16 : low;
+  }
+}
+
+// Packs op(X)[row .. row + depth, column .. column + width], rows being what is summed over, as
+// `[steps][PANEL]` numbers; columns from `width` on are 0. PANEL is a multiple of LANES.
+template <class Kind, int64_t PANEL, class T>
 void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, int64_t width,
-                float* target) {
+                typename Kind::Number* target) {
+  using Register = typename Kind::Register;
+  constexpr int64_t DEPTH = Kind::DEPTH;
+  const int64_t steps = (depth + DEPTH - 1) / DEPTH;
   for (int64_t lane = 0; lane < PANEL; lane += LANES) {
     const int64_t here = std::clamp(width - lane, int64_t(0), LANES);
     if (here == 0) {
-      for (int64_t k = 0; k < depth; ++k) store(Float{}, target + k * PANEL + lane);
+      for (int64_t s = 0; s < steps; ++s)
+        std::fill_n(target + s * PANEL + lane, LANES, typename Kind::Number{});
     } else if (x.transposed) {
-      for (int64_t k = 0; k < depth; k += LANES) {
-        const int64_t some = std::min(LANES, depth - k);
-        Float square[LANES];
+      for (int64_t s = 0; s < steps; s += LANES) {
+        const int64_t some = std::min(LANES, steps - s);
+        Register square[LANES];
 #pragma GCC unroll 16
         for (int64_t i = 0; i < LANES; ++i)
-          square[i] = i < here ? load_some(x.at(row + k, column + lane + i), some) : Float{};
+          square[i] = i < here ? along<Kind>(x.at(row + s * DEPTH, column + lane + i),
+                                             depth - s * DEPTH)
+                               : Register{};
         vector::transpose(square);
 #pragma GCC unroll 16
         for (int64_t i = 0; i < LANES; ++i)
-          if (i < some) store(square[i], target + (k + i) * PANEL + lane);
+          if (i < some) std::memcpy(target + (s + i) * PANEL + lane, &square[i], sizeof(Register));
       }
     } else {
       const T* source = x.at(row, column + lane);
-      for (int64_t k = 0; k < depth; ++k, source += x.stride)
-        store(here == LANES ? load(source) : load_some(source, here), target + k * PANEL + lane);
+      for (int64_t s = 0; s < steps; ++s, source += DEPTH * x.stride) {
+        const Register packed = across<Kind>(source, x.stride, depth - s * DEPTH, here);
+        std::memcpy(target + s * PANEL + lane, &packed, sizeof packed);
+      }
     }
   }
 }
 
-// Copies op(X)[row .. row + height, column .. column + depth] to floats in tiles of ROWS rows: row
-// by row (`[ROWS][depth]`) as X lies, or if transposed column by column (`[depth][ROWS]`). Rows of
-// the last tile from `height` on are 0.
-template <int64_t ROWS, class T>
+// Packs op(X)[row .. row + height, column .. column + depth], columns being what is summed over, in
+// tiles of ROWS rows: row by row (`[ROWS][steps]`) as X lies, or if transposed column by column
+// (`[steps][ROWS]`). Rows of the last tile from `height` on are 0.
+template <class Kind, int64_t ROWS, class T>
 void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column, int64_t depth,
-                float* target) {
+                typename Kind::Number* target) {
+  using Number = typename Kind::Number;
+  constexpr int64_t DEPTH = Kind::DEPTH;
+  const int64_t steps = (depth + DEPTH - 1) / DEPTH;
   const int64_t whole = height / ROWS, left = height % ROWS;
-  float* last = target + whole * ROWS * depth;
-  if (left > 0) std::fill_n(last, ROWS * depth, 0.0f);
+  Number* last = target + whole * ROWS * steps;
+  if (left > 0) std::fill_n(last, ROWS * steps, Number{});
   if (!x.transposed) {
-    for (int64_t i = 0; i < height; ++i, target += depth) {
-      const T* source = x.at(row + i, column);
-      int64_t k = 0;
-      for (; k + LANES <= depth; k += LANES) store(load(source + k), target + k);
-      if (k < depth) store_some(load_some(source + k, depth - k), target + k, depth - k);
-    }
+    for (int64_t i = 0; i < height; ++i, target += steps)
+      for (int64_t s = 0; s < steps; s += LANES) {
+        const auto packed = along<Kind>(x.at(row + i, column + s * DEPTH), depth - s * DEPTH);
+        std::memcpy(target + s, &packed, std::min(LANES, steps - s) * sizeof(Number));
+      }
     return;
   }
+  static_assert(ROWS <= LANES);
+  constexpr int64_t TILES = LANES / ROWS;  // that a register reaches over
   constexpr int64_t AHEAD = 8;  // rows of X, each perhaps on a page of its own
-  for (int64_t k = 0; k < depth; ++k) {
-    const T* source = x.at(row, column + k);
-    if (k + AHEAD < depth)
+  for (int64_t s = 0; s < steps; ++s) {
+    const T* source = x.at(row, column + s * DEPTH);
+    const int64_t rows = depth - s * DEPTH;
+    for (int64_t k = AHEAD; k < std::min(AHEAD + DEPTH, rows); ++k)
       for (int64_t i = 0; i < height; i += 64 / sizeof(T))
-        __builtin_prefetch(source + AHEAD * x.stride + i);
-    for (int64_t tile = 0; tile < whole; ++tile)
-      for (int64_t i = 0; i < ROWS; ++i)
-        target[(tile * depth + k) * ROWS + i] = to_float(source[tile * ROWS + i]);
-    for (int64_t i = 0; i < left; ++i) last[k * ROWS + i] = to_float(source[whole * ROWS + i]);
+        __builtin_prefetch(source + k * x.stride + i);
+    for (int64_t tile = 0; tile < whole; tile += TILES) {
+      const auto packed =
+          across<Kind>(source + tile * ROWS, x.stride, rows, std::min(TILES, whole - tile) * ROWS);
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < TILES; ++i)
+        if (tile + i < whole)
+          std::memcpy(target + ((tile + i) * steps + s) * ROWS,
+                      reinterpret_cast<const Number*>(&packed) + i * ROWS, ROWS * sizeof(Number));
+    }
+    if (left > 0) {
+      const auto rest = across<Kind>(source + whole * ROWS, x.stride, rows, left);
+      std::memcpy(last + s * ROWS, &rest, left * sizeof(Number));
+    }
   }
 }
 

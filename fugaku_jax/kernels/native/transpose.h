@@ -8,8 +8,8 @@
 namespace vector {
 
 // Lane 2i from a, lane 2i + 1 from b: of their lower halves, or of their upper ones.
-template <bool UPPER, size_t... LANE>
-[[gnu::always_inline]] inline Float interleave(Float a, Float b, std::index_sequence<LANE...>) {
+template <bool UPPER, class V, size_t... LANE>
+[[gnu::always_inline]] inline V interleave(V a, V b, std::index_sequence<LANE...>) {
   return __builtin_shufflevector(a, b, (LANE / 2 + LANE % 2 * LANES + UPPER * LANES / 2)...);
 }
 
@@ -17,11 +17,12 @@ template <bool UPPER, size_t... LANE>
 //
 // Each step moves the highest bit of a number's row to its lane and that of its lane to its row;
 // after as many steps as an index has bits, row and lane have changed places.
-[[gnu::always_inline]] inline void transpose(Float (&rows)[LANES]) {
+template <class V>
+[[gnu::always_inline]] inline void transpose(V (&rows)[LANES]) {
   constexpr auto lanes = std::make_index_sequence<LANES>{};
 #pragma GCC unroll 4
   for (int64_t step = 1; step < LANES; step *= 2) {
-    Float next[LANES];
+    V next[LANES];
 #pragma GCC unroll 16
     for (int64_t i = 0; i < LANES / 2; ++i) {
       next[2 * i] = interleave<false>(rows[i], rows[i + LANES / 2], lanes);

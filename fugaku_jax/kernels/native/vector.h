@@ -58,14 +58,35 @@ inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 
 [[gnu::always_inline]] inline void store(Float x, Half* target) { isa::to_half(x, target); }
 
-// Rounds to nearest, ties to even; a NaN stays one.
-[[gnu::always_inline]] inline void store(Float x, Bfloat16* target) {
-  using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
+// As bf16, in the lower half of each lane. Rounds to nearest, ties to even; a NaN stays one.
+[[gnu::always_inline]] inline Bits narrow(Float x) {
   const Bits bits = std::bit_cast<Bits>(x);
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Bits quiet = (bits >> 16) | 0x40;
-  const Narrow narrow = __builtin_convertvector(x == x ? rounded : quiet, Narrow);
-  std::memcpy(target, &narrow, sizeof narrow);
+  return x == x ? rounded : quiet;
+}
+
+[[gnu::always_inline]] inline void store(Float x, Bfloat16* target) {
+  using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
+  const Narrow halves = __builtin_convertvector(narrow(x), Narrow);
+  std::memcpy(target, &halves, sizeof halves);
+}
+
+// Whether two products of bf16 are one instruction. (Tests define it to run what uses this.)
+#if defined(__AVX512BF16__) || defined(FUGAKU_JAX_PAIRS)
+constexpr bool PAIRS = true;
+#else
+constexpr bool PAIRS = false;
+#endif
+
+// sum + the products of the lower and of the upper bf16 of each lane.
+[[gnu::always_inline]] inline Float add_pairs(Float sum, Bits a, Bits b) {
+#ifdef __AVX512BF16__
+  return Float(_mm512_dpbf16_ps(__m512(sum), std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b)));
+#else
+  sum += std::bit_cast<Float>(a << 16) * std::bit_cast<Float>(b << 16);
+  return sum + std::bit_cast<Float>(a & 0xffff0000) * std::bit_cast<Float>(b & 0xffff0000);
+#endif
 }
 
 // The first `count` <= LANES values; the other lanes are `fill`.
