@@ -12,7 +12,7 @@ def _libraries():
     """Return the names of the native libraries that are built and that this processor can run."""
     with pytest.MonkeyPatch.context() as patch:
         names = []
-        for name in ("avx512", "avx2", "generic", "a64fx"):
+        for name in ("avx512_bf16", "avx512", "avx2", "generic", "a64fx"):
             patch.setenv(native.ISA_VARIABLE, name)
             native._library.cache_clear()
             if native.loaded():
