@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import axis_names, einsum
 
-CHUNK_BYTES = 1 << 25
+CHUNK_BYTES = 1 << 27
 """Most bytes of fp32 logits a chunk may take on a device: about what a shared cache holds."""
 
 
