@@ -148,8 +148,8 @@ def _chunk_loss(
         number = jax.ShapeDtypeStruct((count,), jnp.float32)
         exponentials, maximum, total, at_target = native.call(
             "softmax",
-            [jax.ShapeDtypeStruct((count, columns), jnp.float32), number, number, number],
-            logits.reshape(count, columns),
+            [jax.ShapeDtypeStruct(logits.shape, jnp.float32), number, number, number],
+            logits,
             here,
             vocab_size - first,
             aliases={0: 0},
@@ -163,9 +163,16 @@ def _chunk_loss(
         loss = (weight * (log_z - at_target + z_loss * jnp.square(log_z))).sum()
         loss = jax.lax.psum(loss, row_axes) if row_axes else loss
         scale = weight * (1 + 2 * z_loss * log_z) * jnp.exp(maximum - log_z)
-        like = jax.ShapeDtypeStruct((count, columns), dtype)
-        [d_logits] = native.call("softmax_gradient", [like], exponentials, scale, here, weight)
-        return loss, d_logits.reshape(logits.shape)
+        [d_logits] = native.call(
+            "softmax_gradient",
+            [jax.ShapeDtypeStruct(logits.shape, dtype)],
+            exponentials,
+            scale,
+            here,
+            weight,
+            aliases={0: 0} if dtype == jnp.float32 else {},
+        )
+        return loss, d_logits
 
     results = PartitionSpec(), jax.typeof(logits).sharding.spec
     return native.on_each_device(local, results, logits, targets, weights)

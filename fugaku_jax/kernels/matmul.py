@@ -89,19 +89,22 @@ def _local(equation: str, x: Array, y: Array, dtype: jnp.dtype, into: Array | No
     count, m, k, n = (math.prod(sizes[c] for c in group) for group in (batch, rows, depth, columns))
     if y.dtype != jnp.float32:
         y = y.astype(x.dtype)
-    added = [] if into is None else [into.reshape(count, m, n)]
+    # The arrays go as they are: XLA would copy what a reshape stands before, if it is added to.
     [z] = native.call(
         "matmul",
-        [jax.ShapeDtypeStruct((count, m, n), dtype)],
-        x.reshape(count, *((k, m) if transpose_x else (m, k))),
-        y.reshape(count, *((n, k) if transpose_y else (k, n))),
-        *added,
-        aliases={2: 0} if added else {},
+        [jax.ShapeDtypeStruct([sizes[label] for label in output], dtype)],
+        x,
+        y,
+        *([] if into is None else [into]),
+        aliases={} if into is None else {2: 0},
+        batch=count,
+        rows=m,
+        columns=n,
+        depth=k,
         transpose_a=transpose_x,
         transpose_b=transpose_y,
-        accumulate=bool(added),
     )
-    return z.reshape([sizes[label] for label in output])
+    return z
 
 
 @functools.cache

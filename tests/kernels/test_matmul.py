@@ -110,20 +110,22 @@ def test_operands_of_other_dimensions_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("operands", "result", "message"),
+    ("operands", "result", "dtype", "message"),
     [
-        (((1, 2, 3), (1, 4, 5)), (1, 2, 5), "the shapes of operands and result do not fit"),
-        (((2, 3), (3, 5)), (2, 5), r"must be \[batch, rows, columns\]"),
-        (((1, 2, 3), (1, 3, 5)), (1, 2, 5), "must be float32, float16 or bfloat16"),
+        (((1, 2, 3), (1, 4, 5)), (1, 2, 5), "float32", "are not of these sizes"),
+        (((2, 3), (3, 5)), (2, 4), "float32", "are not of these sizes"),
+        (((2, 3), (3, 5)), (2, 5), "int32", "must be float32, float16 or bfloat16"),
+        (((2, 3), (3, 5), (2, 5)), (2, 5), "float32", "must be aliased with the result"),
     ],
 )
-def test_a_wrong_call_is_an_error_and_no_crash(operands, result, message):
-    dtype = jnp.int32 if "float32" in message else jnp.float32
+def test_a_wrong_call_is_an_error_and_no_crash(operands, result, dtype, message):
     arrays = [jnp.ones(shape, dtype) for shape in operands]
-    types = [jax.ShapeDtypeStruct(result, dtype)]
-    flags = ("transpose_a", "transpose_b", "accumulate")
+    sizes = {"batch": 1, "rows": 2, "columns": 5, "depth": 3}
+    flags = {"transpose_a": False, "transpose_b": False}
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
-        native.call("matmul", types, *arrays, **dict.fromkeys(flags, False))[0].block_until_ready()
+        native.call("matmul", [jax.ShapeDtypeStruct(result, dtype)], *arrays, **sizes, **flags)[
+            0
+        ].block_until_ready()
 
 
 PROGRAM = """

@@ -14,16 +14,23 @@ using vector::LANES;
 
 constexpr int64_t ROWS_OF_TASK = 4;
 
-// Replaces logits `[R, V]` by e^(logit - maximum of the row), those of columns from `columns` on by
+// Of logits [..., V] whose leading dimensions are all of R rows.
+std::pair<int64_t, int64_t> rows_and_width(const ffi::Buffer<ffi::F32>& logits) {
+  const auto shape = logits.dimensions();
+  const int64_t width = shape.size() == 0 ? 1 : shape.back();
+  return {width > 0 ? logits.element_count() / width : 0, width};
+}
+
+// Replaces logits `[..., V]` by e^(logit - maximum of the row), those of columns from `columns` on by
 // 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if the
 // target is not among the columns).
-ffi::Error softmax(ffi::ThreadPool threads, ffi::BufferR2<ffi::F32> given,
+ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
                    ffi::BufferR1<ffi::S32> targets, ffi::BufferR0<ffi::S32> columns,
-                   ffi::Result<ffi::BufferR2<ffi::F32>> logits,
+                   ffi::Result<ffi::Buffer<ffi::F32>> logits,
                    ffi::Result<ffi::BufferR1<ffi::F32>> maximum,
                    ffi::Result<ffi::BufferR1<ffi::F32>> total,
                    ffi::Result<ffi::BufferR1<ffi::F32>> target_logit) {
-  const int64_t rows = logits->dimensions()[0], width = logits->dimensions()[1];
+  const auto [rows, width] = rows_and_width(*logits);
   if (given.untyped_data() != logits->untyped_data())
     return ffi::Error::InvalidArgument("softmax: the logits must be aliased with the first result");
   for (const int64_t size : {targets.element_count(), maximum->element_count(),
@@ -68,10 +75,10 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::BufferR2<ffi::F32> given,
 
 // gradient[r, v] = scale[r] exponentials[r, v], less weight[r] where v is the target.
 template <class T>
-ffi::Error gradient(ffi::ThreadPool threads, const ffi::BufferR2<ffi::F32>& exponentials,
+ffi::Error gradient(ffi::ThreadPool threads, const ffi::Buffer<ffi::F32>& exponentials,
                     const ffi::BufferR1<ffi::F32>& scale, const ffi::BufferR1<ffi::S32>& targets,
                     const ffi::BufferR1<ffi::F32>& weight, T* result) {
-  const int64_t rows = exponentials.dimensions()[0], width = exponentials.dimensions()[1];
+  const auto [rows, width] = rows_and_width(exponentials);
   pool::parallel_for(threads, rows, [&](int64_t row) {
     const float* e = exponentials.typed_data() + row * width;
     T* out = result + row * width;
@@ -88,10 +95,10 @@ ffi::Error gradient(ffi::ThreadPool threads, const ffi::BufferR2<ffi::F32>& expo
   return ffi::Error::Success();
 }
 
-ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::BufferR2<ffi::F32> exponentials,
+ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> exponentials,
                             ffi::BufferR1<ffi::F32> scale, ffi::BufferR1<ffi::S32> targets,
                             ffi::BufferR1<ffi::F32> weight, ffi::Result<ffi::AnyBuffer> result) {
-  const size_t rows = exponentials.dimensions()[0];
+  const size_t rows = rows_and_width(exponentials).first;
   if (scale.element_count() != rows || targets.element_count() != rows ||
       weight.element_count() != rows || result->element_count() != exponentials.element_count())
     return ffi::Error::InvalidArgument("softmax_gradient: the shapes do not fit");
@@ -106,10 +113,10 @@ ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::BufferR2<ffi::F32> exp
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax, softmax,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::BufferR2<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::BufferR1<ffi::S32>>()
                                   .Arg<ffi::BufferR0<ffi::S32>>()
-                                  .Ret<ffi::BufferR2<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::BufferR1<ffi::F32>>()
                                   .Ret<ffi::BufferR1<ffi::F32>>()
                                   .Ret<ffi::BufferR1<ffi::F32>>());
@@ -117,7 +124,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax, softmax,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax_gradient, softmax_gradient,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::BufferR2<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::BufferR1<ffi::F32>>()
                                   .Arg<ffi::BufferR1<ffi::S32>>()
                                   .Arg<ffi::BufferR1<ffi::F32>>()

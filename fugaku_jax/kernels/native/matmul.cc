@@ -13,42 +13,46 @@ template <class A, class B, class Out>
 constexpr bool useful = (std::is_same_v<B, A> || std::is_same_v<B, float>) &&
                         (std::is_same_v<Out, A> || std::is_same_v<Out, float>);
 
+// How many matrices there are, and the sizes of each product.
+struct Sizes {
+  int64_t batch, rows, columns, depth;
+};
+
 template <class A, class B, class Out>
 ffi::Error multiply(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
-                    ffi::AnyBuffer c, bool transpose_a, bool transpose_b, bool accumulate) {
-  const auto shape_a = a.dimensions(), shape_b = b.dimensions(), shape_c = c.dimensions();
-  const int64_t batch = shape_c[0], rows = shape_c[1], columns = shape_c[2];
-  const int64_t depth = shape_a[transpose_a ? 1 : 2];
+                    ffi::AnyBuffer c, const Sizes& x, bool transpose_a, bool transpose_b,
+                    bool accumulate) {
+  if (c.element_count() == 0) return ffi::Error::Success();
   const auto element = [&](int64_t i) {
-    const Matrix<A> left{dtypes::data<A>(a) + i * rows * depth, shape_a[2], transpose_a};
-    const Matrix<B> right{dtypes::data<B>(b) + i * depth * columns, shape_b[2], transpose_b};
-    return matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + i * rows * columns, rows,
-                                      columns, depth, accumulate,
-                                      std::max<int64_t>(1, threads.num_threads() / batch));
+    const Matrix<A> left{dtypes::data<A>(a) + i * x.rows * x.depth, transpose_a ? x.rows : x.depth,
+                         transpose_a};
+    const Matrix<B> right{dtypes::data<B>(b) + i * x.depth * x.columns,
+                          transpose_b ? x.depth : x.columns, transpose_b};
+    return matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + i * x.rows * x.columns,
+                                      x.rows, x.columns, x.depth, accumulate,
+                                      std::max<int64_t>(1, threads.num_threads() / x.batch));
   };
-  if (batch == 0) return ffi::Error::Success();
   const int64_t tasks = element(0).tasks();
-  pool::parallel_for(threads, batch * tasks,
+  pool::parallel_for(threads, x.batch * tasks,
                      [&](int64_t task) { element(task / tasks).run(task % tasks); });
   return ffi::Error::Success();
 }
 
-ffi::Error check(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::AnyBuffer c, bool transpose_a,
-                 bool transpose_b) {
-  const auto x = a.dimensions(), y = b.dimensions(), z = c.dimensions();
-  if (x.size() != 3 || y.size() != 3 || z.size() != 3)
-    return ffi::Error::InvalidArgument(
-        "matmul: operands and result must be [batch, rows, columns]");
-  if (x[0] != y[0] || x[0] != z[0] || x[transpose_a ? 2 : 1] != z[1] ||
-      y[transpose_b ? 1 : 2] != z[2] || x[transpose_a ? 1 : 2] != y[transpose_b ? 2 : 1])
-    return ffi::Error::InvalidArgument("matmul: the shapes of operands and result do not fit");
-  return ffi::Error::Success();
+// Whether a buffer holds so many matrices of so many values, none of the sizes being negative.
+bool holds(ffi::AnyBuffer buffer, int64_t batch, int64_t rows, int64_t columns) {
+  return batch >= 0 && rows >= 0 && columns >= 0 &&
+         int64_t(buffer.element_count()) == batch * rows * columns;
 }
 
-// Arguments: A, B and, if `accumulate`, what C is added to (aliased with it).
+// Arguments: A and B, matrices one after the other, and perhaps what C is added to (aliased with
+// it). Only the number of values of an array counts, not its dimensions.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::RemainingArgs rest,
-               ffi::Result<ffi::AnyBuffer> c, bool transpose_a, bool transpose_b, bool accumulate) {
-  if (ffi::Error error = check(a, b, *c, transpose_a, transpose_b); error.failure()) return error;
+               ffi::Result<ffi::AnyBuffer> c, int64_t batch, int64_t rows, int64_t columns,
+               int64_t depth, bool transpose_a, bool transpose_b) {
+  if (!holds(a, batch, rows, depth) || !holds(b, batch, depth, columns) ||
+      !holds(*c, batch, rows, columns))
+    return ffi::Error::InvalidArgument("matmul: the operands and the result are not of these sizes");
+  const bool accumulate = rest.size() > 0;
   if (accumulate) {
     const auto given = rest.get<ffi::AnyBuffer>(0);
     if (!given || given->untyped_data() != c->untyped_data())
@@ -62,7 +66,8 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi:
         using B = typename decltype(b_type)::type;
         using Out = typename decltype(c_type)::type;
         if constexpr (useful<A, B, Out>)
-          return multiply<A, B, Out>(threads, a, b, *c, transpose_a, transpose_b, accumulate);
+          return multiply<A, B, Out>(threads, a, b, *c, {batch, rows, columns, depth}, transpose_a,
+                                     transpose_b, accumulate);
         else
           return ffi::Error::InvalidArgument(
               "matmul: the second operand and the result must be of the first's type or float32");
@@ -80,6 +85,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_matmul, run,
                                   .Arg<ffi::AnyBuffer>()
                                   .RemainingArgs()
                                   .Ret<ffi::AnyBuffer>()
+                                  .Attr<int64_t>("batch")
+                                  .Attr<int64_t>("rows")
+                                  .Attr<int64_t>("columns")
+                                  .Attr<int64_t>("depth")
                                   .Attr<bool>("transpose_a")
-                                  .Attr<bool>("transpose_b")
-                                  .Attr<bool>("accumulate"));
+                                  .Attr<bool>("transpose_b"));
