@@ -31,7 +31,8 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
                    ffi::Result<ffi::BufferR1<ffi::F32>> total,
                    ffi::Result<ffi::BufferR1<ffi::F32>> target_logit) {
   const auto [rows, width] = rows_and_width(*logits);
-  if (given.untyped_data() != logits->untyped_data())
+  if (given.untyped_data() != logits->untyped_data() ||
+      !std::ranges::equal(given.dimensions(), logits->dimensions()))
     return ffi::Error::InvalidArgument("softmax: the logits must be aliased with the first result");
   for (const int64_t size : {targets.element_count(), maximum->element_count(),
                              total->element_count(), target_logit->element_count()})
@@ -100,7 +101,8 @@ ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> expon
                             ffi::BufferR1<ffi::F32> weight, ffi::Result<ffi::AnyBuffer> result) {
   const size_t rows = rows_and_width(exponentials).first;
   if (scale.element_count() != rows || targets.element_count() != rows ||
-      weight.element_count() != rows || result->element_count() != exponentials.element_count())
+      weight.element_count() != rows ||
+      !std::ranges::equal(result->dimensions(), exponentials.dimensions()))
     return ffi::Error::InvalidArgument("softmax_gradient: the shapes do not fit");
   return dtypes::dispatch("softmax_gradient", result->element_type(), [&](auto type) {
     using T = typename decltype(type)::type;
@@ -110,22 +112,5 @@ ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> expon
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax, softmax,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::BufferR1<ffi::S32>>()
-                                  .Arg<ffi::BufferR0<ffi::S32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::BufferR1<ffi::F32>>()
-                                  .Ret<ffi::BufferR1<ffi::F32>>()
-                                  .Ret<ffi::BufferR1<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax_gradient, softmax_gradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::BufferR1<ffi::F32>>()
-                                  .Arg<ffi::BufferR1<ffi::S32>>()
-                                  .Arg<ffi::BufferR1<ffi::F32>>()
-                                  .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax, softmax);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax_gradient, softmax_gradient);
