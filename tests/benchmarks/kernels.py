@@ -37,8 +37,8 @@ CEILINGS = {
     "peak": ("gflops", "of_peak"),
     "stream": ("gigabytes_per_second", "of_stream"),
 }
-"""What a case can be held to, a figure of the machine: fp32 multiply-adds on registers alone, or
-bytes through memory, an array updated in place from two; and the names of the case's own figures."""
+"""What a case can be held to, a figure of the machine (fp32 multiply-adds on registers alone; bytes
+through memory, an array updated in place from two), and the names of the case's own figures."""
 PEAK_ROUNDS = 2_000_000
 STREAM_ELEMENTS = 1 << 25
 

@@ -13,6 +13,7 @@ using vector::Float;
 using vector::LANES;
 
 constexpr int64_t ROWS_OF_TASK = 4;
+constexpr float IMPOSSIBLE = -std::numeric_limits<float>::infinity();  // the logit of padding
 
 // Of logits [..., V] whose leading dimensions are all of R rows.
 std::pair<int64_t, int64_t> rows_and_width(const ffi::Buffer<ffi::F32>& logits) {
@@ -21,9 +22,9 @@ std::pair<int64_t, int64_t> rows_and_width(const ffi::Buffer<ffi::F32>& logits) 
   return {width > 0 ? logits.element_count() / width : 0, width};
 }
 
-// Replaces logits `[..., V]` by e^(logit - maximum of the row), those of columns from `columns` on by
-// 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if the
-// target is not among the columns).
+// Replaces logits `[..., V]` by e^(logit - maximum of the row), those of columns from `columns` on
+// by 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if the
+// target is not among the columns, as another device may have it).
 ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
                    ffi::BufferR1<ffi::S32> targets, ffi::BufferR0<ffi::S32> columns,
                    ffi::Result<ffi::Buffer<ffi::F32>> logits,
@@ -42,7 +43,8 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
   const auto run = [&](int64_t row) {
     float* x = logits->typed_data() + row * width;
     const int64_t target = targets.typed_data()[row];
-    target_logit->typed_data()[row] = target >= 0 && target < used ? x[target] : 0;
+    const bool here = target >= 0 && target < width;
+    target_logit->typed_data()[row] = !here ? 0 : target < used ? x[target] : IMPOSSIBLE;
     // A NaN is never larger; it comes out of the exponentials.
     constexpr float LOWEST = std::numeric_limits<float>::lowest();
     Float highest = vector::splat(LOWEST);
@@ -58,8 +60,7 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
       sum += e;
     }
     if (i < used) {
-      constexpr float NOTHING = -std::numeric_limits<float>::infinity();
-      const Float e = vector::exp(vector::load_some(x + i, used - i, NOTHING) - top);
+      const Float e = vector::exp(vector::load_some(x + i, used - i, IMPOSSIBLE) - top);
       vector::store_some(e, x + i, used - i);
       sum += e;
     }
