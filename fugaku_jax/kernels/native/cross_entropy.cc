@@ -23,8 +23,8 @@ std::pair<int64_t, int64_t> rows_and_width(const ffi::Buffer<ffi::F32>& logits) 
 }
 
 // Replaces logits `[..., V]` by e^(logit - maximum of the row), those of columns from `columns` on
-// by 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if the
-// target is not among the columns, as another device may have it).
+// by 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if
+// the target is not among the columns, as another device may have it).
 ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
                    ffi::BufferR1<ffi::S32> targets, ffi::BufferR0<ffi::S32> columns,
                    ffi::Result<ffi::Buffer<ffi::F32>> logits,
