@@ -11,6 +11,12 @@
 
 #include "xla/ffi/api/ffi.h"
 
+// XLA infers a handler's binding from its parameters; of its pool it has to be told.
+template <>
+struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
+  using Ctx = ThreadPool;
+};
+
 namespace pool {
 
 // Calls `body(i)` for every i below `items`, each once, in any order, on several threads.
