@@ -18,7 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
+
+from huge_pages import use_huge_pages
 
 CONTENDERS = (
     "jax_fp32",
@@ -31,9 +36,8 @@ CONTENDERS = (
 """Ours; `transformers.GPT2LMHeadModel` eager and under `torch.compile`; bf16 there is autocast."""
 ALLOCATORS = {
     "own": {},
-    # glibc's, told to give nothing back to the system, which would clear the same pages again in
-    # the next step. Where a contender brings an allocator of its own, this does not change that.
-    "same": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 62)},
+    # glibc's, with huge pages. Where a contender brings another, this does not change that.
+    "same": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
 }
 """Variables of a contender's process: as a user would start it, and one allocator for all."""
 RATIOS = {
@@ -247,6 +251,7 @@ def main() -> None:
     shape = Shape(**arguments["shape"])
     framework, *_, precision = name.split("_")
     if framework == "jax":
+        use_huge_pages()  # as `launch/train.py` does
         step = _jax_step(shape, precision)
     else:
         step = _torch_step(shape, precision, compiled="compile" in name)
