@@ -22,7 +22,7 @@ TARGETS, COUNT = of(3, dtype="int32"), of(dtype="int32")
 EPSILON = {"epsilon": np.float32(1e-5)}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
-PRODUCT |= dict.fromkeys(("transpose_a", "transpose_b"), False)
+PRODUCT |= dict.fromkeys(("transpose_a", "transpose_b", "accumulate", "add_bias"), False)
 # Operands, results, attributes, and which operand is updated where it lies.
 RIGHT = {
     "layer_norm": ([X, ROW, ROW], [X], EPSILON, {}),
