@@ -40,6 +40,7 @@ struct Shape {
 
   int64_t width() const { return round_up(head_dim, LANES); }  // of a row, filled up with zeros
   float scale() const { return 1 / std::sqrt(float(head_dim)); }  // of the scores
+  float unit() const { return scale() * LOG2_E; }  // of a score not yet scaled, to base 2
 
   // Numbers along head_dim, and as many as a row of them takes.
   template <class Kind>
@@ -84,14 +85,16 @@ class Room {
   float* next_;
 };
 
-// 2^x for x <= 127 within 3e-7 of it; 0 below the normal numbers.
+// 2^(x unit) for x unit <= 127 and unit > 0, within 3e-7 of it; 0 below the normal numbers.
 //
-// 2^x = 2^n 2^r with |r| <= 1/2; 2^r by a polynomial (minimax, and exactly 1 at 0), 2^n by moving
-// n, biased as an exponent is, from the last bits of `shifted` to where an exponent stands.
-[[gnu::always_inline]] inline Float exp2(Float x) {
+// 2^y = 2^n 2^r with |r| <= 1/2; 2^r by a polynomial (minimax, and exactly 1 at 0), 2^n by moving
+// n, biased as an exponent is, from the last bits of `shifted` to where an exponent stands. y
+// itself is never computed but within multiply-adds.
+[[gnu::always_inline]] inline Float exp2(Float x, float unit) {
   constexpr float MAGIC = 12582912.0f + 127;  // 1.5 2^23: adding it rounds to an integer
-  const Float shifted = x + MAGIC;
-  const Float r = x - (shifted - MAGIC);
+  const Float y = x * unit;
+  const Float shifted = y + MAGIC;
+  const Float r = y - (shifted - MAGIC);
   Float p = splat(1.326472033e-3f);
   p = p * r + 9.671512991e-3f;
   p = p * r + 5.550733954e-2f;
@@ -99,7 +102,7 @@ class Room {
   p = p * r + 6.931470037e-1f;
   p = p * r + 1.0f;
   const Float result = p * std::bit_cast<Float>(std::bit_cast<Int>(shifted) << 23);
-  return x < -126.0f ? Float{} : result;  // a NaN stays one
+  return x < -126.0f / unit ? Float{} : result;  // a NaN stays one
 }
 
 // Numbers first, first + 1, ... of the lanes.
