@@ -37,21 +37,11 @@ ffi::Error fma_peak(ffi::ThreadPool threads, ffi::Attr<int64_t, ROUNDS> rounds,
   return ffi::Error::Success();
 }
 
-// Stores past the caches where the instruction set can: a line that is written whole need not be
-// read before.
-template <class F>
-[[gnu::always_inline]] inline void store_past(F x, float* target) {
-  if constexpr (requires { isa::stream(x, target); })
-    isa::stream(x, target);
-  else
-    vector::store(x, target);
-}
-
 constexpr char IN_PLACE[] = "in_place";
 constexpr int64_t AHEAD = 512;  // elements, by which memory is asked for before its use
 
-// a = b + 3 c past the caches or, in place, a = a + b + 3 c: all of one length and fp32, and the
-// result is in a's memory.
+// a = b + 3 c past the caches (a line that is written whole need not be read before) or, in place,
+// a = a + b + 3 c: all of one length and fp32, and the result is in a's memory.
 ffi::Error stream(ffi::ThreadPool threads, ffi::BufferR1<ffi::F32> a, ffi::BufferR1<ffi::F32> b,
                   ffi::BufferR1<ffi::F32> c, ffi::Result<ffi::BufferR1<ffi::F32>> sum,
                   ffi::Attr<bool, IN_PLACE> in_place) {
@@ -70,7 +60,7 @@ ffi::Error stream(ffi::ThreadPool threads, ffi::BufferR1<ffi::F32> a, ffi::Buffe
         __builtin_prefetch(target + i + AHEAD, 1);
         vector::store(vector::load(target + i) + term, target + i);
       } else {
-        store_past(term, target + i);
+        isa::stream(term, target + i);
       }
     }
   });

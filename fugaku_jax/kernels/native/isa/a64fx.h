@@ -28,4 +28,9 @@ using HalfScalar = __fp16;
   svst1h(all, static_cast<uint16_t*>(target), svreinterpret_u32(narrow));
 }
 
+// To an aligned place, past the caches.
+[[gnu::always_inline]] inline void stream(Float x, float* target) {
+  svstnt1(svptrue_b32(), target, svfloat32_t(x));
+}
+
 }  // namespace isa

@@ -30,4 +30,9 @@ using HalfScalar = _Float16;
   std::memcpy(target, half, sizeof half);
 }
 
+// Has no way past the caches.
+[[gnu::always_inline]] inline void stream(Float x, float* target) {
+  std::memcpy(target, &x, sizeof x);
+}
+
 }  // namespace isa
