@@ -62,7 +62,8 @@ export PATH="$machine/bin:$PATH" LD_LIBRARY_PATH= JAX_PLATFORMS=cpu
 export PYTHONHOME="$machine/root/usr" PYTHONPATH="$EMULATED_PYTHONPATH:$machine/site"
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$machine/compiled}"
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
-exec qemu-aarch64 -cpu "${QEMU_CPU:-a64fx}" -L "$machine/root" -0 "$0" "$PYTHONHOME/bin/${0##*/}" "$@"
+python="$PYTHONHOME/bin/${0##*/}"
+exec qemu-aarch64 -cpu "${QEMU_CPU:-a64fx}" -L "$machine/root" -0 "$0" "$python" "$@"
 """,
     "c++": '#!/bin/sh\nexec aarch64-linux-gnu-g++ "$@"\n',
 }

@@ -134,4 +134,3 @@ def _path(name: str) -> Path | None:
     installed = metadata.distributions(name="fugaku-jax")
     paths = (Path(str(each.locate_file(file))) for each in installed)
     return next((path for path in paths if path.exists()), None)
-

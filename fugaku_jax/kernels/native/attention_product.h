@@ -30,7 +30,7 @@ template <int64_t V, bool COLUMNS>
     for (int64_t j = 0; j < V; ++j) right[j] = load(b + j * LANES);
 #pragma GCC unroll 24
     for (int64_t i = 0; i < ROWS<V>; ++i) {
-      const Float left = splat(COLUMNS ? a[k * stride + i] : a[i * stride + k]);
+      const Float left = vector::broadcast(COLUMNS ? a + k * stride + i : a + i * stride + k);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < V; ++j) sums[i][j] += left * right[j];
     }

@@ -37,6 +37,14 @@ inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 
 [[gnu::always_inline]] inline Float splat(float x) { return x - Float{}; }
 
+[[gnu::always_inline]] inline Float broadcast(const float* x) {
+#ifdef __ARM_FEATURE_SVE
+  return isa::broadcast(x);
+#else
+  return splat(*x);
+#endif
+}
+
 [[gnu::always_inline]] inline Float load(const float* source) {
   Float x;
   std::memcpy(&x, source, sizeof x);

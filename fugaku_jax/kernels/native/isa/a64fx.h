@@ -33,6 +33,14 @@ using HalfScalar = __fp16;
   narrow(Bits(svreinterpret_u32(svcvt_f16_x(svptrue_b32(), svfloat32_t(x)))), target);
 }
 
+// A number from memory in all lanes (LD1RW). The compiler would load it for itself and copy it then,
+// which takes the units that multiply and add.
+[[gnu::always_inline]] inline Float broadcast(const float* x) {
+  Float all;
+  asm("ld1rw {%0.s}, %1/z, %2" : "=w"(all) : "Upl"(svptrue_b32()), "Uty"(*x));
+  return all;
+}
+
 // 2^(n + i / 64), where bits 6 to 13 of x are n + 127 and the six below them i (FEXPA).
 [[gnu::always_inline]] inline Float table_exp2(Float x) {
   return Float(svexpa(svreinterpret_u32(svfloat32_t(x))));

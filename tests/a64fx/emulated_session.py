@@ -1,16 +1,20 @@
-"""A pytest plugin for the emulated machine: what takes long and shows nothing about the kernels.
+"""A pytest plugin for the emulated machine, where a test takes long and most of it is compiling.
 
-Hypothesis stops after a few examples, each of which is a program to compile; and the reference,
-which is XLA's code and not ours, is not tested by itself.
+What was compiled is kept beside the machine. Hypothesis stops after a few examples, each of which
+is a program to compile. The reference, which is XLA's code and not ours, is not tested by itself.
 """
 
+import os
 from typing import Any
 
+import jax
 import pytest
 from hypothesis import settings
 
 MOST_EXAMPLES = 5
 
+# Read before the tests' own conftest.py, which sets it to a folder that lives as long as a session.
+_compiled = os.environ["JAX_COMPILATION_CACHE_DIR"]
 _initialise = settings.__init__
 
 
@@ -21,6 +25,11 @@ def _initialise_with_few(self: settings, *args: Any, **given: Any) -> None:
 
 
 settings.__init__ = _initialise_with_few
+
+
+def pytest_configure() -> None:
+    """Keep what is compiled."""
+    jax.config.update("jax_compilation_cache_dir", _compiled)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
