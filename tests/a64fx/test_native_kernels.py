@@ -98,41 +98,43 @@ def jaxlib_headers():
     return Path(jaxlib.origin).parent / "include"
 
 
-# Batch, rows and columns of the products in a block of the 13B model that six processes share.
+# Rows and columns of the products in a block of the 13B model that six processes share; of the two
+# in attention, one head.
 SHAPES_13B = {
-    "qkv": (1, 2048, 2592),
-    "scores": (6, 2048, 2048),
-    "values": (6, 2048, 144),
-    "out": (1, 2048, 5184),
-    "up": (1, 2048, 3456),
-    "down": (1, 2048, 5184),
+    "qkv": (2048, 2592),
+    "scores": (2048, 2048),
+    "values": (2048, 144),
+    "out": (2048, 5184),
+    "up": (2048, 3456),
+    "down": (2048, 5184),
 }
 DEPTH = 16
 PANEL = 48  # columns of a tile; what is filled up is computed too
 PRODUCTS = f"""
 import sys
-import jax, jax.numpy as jnp
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import einsum
 assert native.loaded() == "a64fx"
 shapes = {list(SHAPES_13B.values())}
-for batch, rows, columns in shapes[: int(sys.argv[1])]:
-    x, y = jnp.ones((batch, rows, {DEPTH})), jnp.ones((batch, {DEPTH}, columns))
-    z = einsum("bmk,bkn->bmn", x, y, PartitionSpec())
-    assert float(z.min()) == float(z.max()) == {DEPTH}
+for rows, columns in shapes[: int(sys.argv[1])]:
+    x, y = (jnp.asarray(np.ones(shape, "f4")) for shape in ((rows, {DEPTH}), ({DEPTH}, columns)))
+    z = np.asarray(einsum("mk,kn->mn", x, y, PartitionSpec()))
+    assert z.min() == z.max() == {DEPTH}
 """
 
 
 def test_products_of_the_13b_model_execute_the_multiply_adds_of_their_arithmetic():
-    counts = [count_fmla(python_command(["-c", PRODUCTS, n]), timeout=600) for n in ("0", "6")]
+    none, all_ = (count_fmla(python_command(["-c", PRODUCTS, n]), timeout=900) for n in ("0", "6"))
     expected = sum(
-        batch * rows * DEPTH * -(-columns // PANEL) * PANEL // LANES
-        for batch, rows, columns in SHAPES_13B.values()
+        rows * DEPTH * -(-columns // PANEL) * PANEL // LANES
+        for rows, columns in SHAPES_13B.values()
     )
-    assert counts[1]["sve_fp32"] - counts[0]["sve_fp32"] == expected
-    assert counts[1]["sve_indexed"] == counts[0]["sve_indexed"]
-    assert counts[1]["neon"] == counts[0]["neon"]
+    assert all_["sve_fp32"] - none["sve_fp32"] == expected
+    assert all_["sve_indexed"] == none["sve_indexed"]
+    assert all_["neon"] == none["neon"]
 
 
 TILE = 24
@@ -150,7 +152,7 @@ def test_every_tile_comes_close_to_the_modelled_peak(source, least):
     tiles = [loop for loop in loops_of(source) if loop.count(*MULTIPLY_ADDS) == TILE]
     assert tiles
     for loop in tiles:
-        assert loop.count("ld1w", "ld1b", "ld1rw") < TILE, f"it spills: {loop}"
+        assert loop.count("st1w", "st1b") == 0, f"it spills: {loop}"
         assert TILE / PIPES / modelled_cycles(loop.instructions) >= least, loop
 
 
