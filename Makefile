@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: env train test a64fx check format clean
+.PHONY: env train test sanitize a64fx check format clean
 
 env: $(VENV)/.installed
 
@@ -22,6 +22,10 @@ train: env
 
 test: $(VENV)/.installed-oracles
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
+sanitize: $(VENV)/.installed-oracles
+	$(RUN) tests/kernels/sanitize.py --numprocesses auto --dist loadfile
 
 # The same code on an emulated A64FX, set up in the user's cache by the first call.
 a64fx: $(VENV)/.installed-oracles

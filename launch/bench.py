@@ -29,25 +29,21 @@ def step(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
         rounds: Processes that each contender gets, in turn.
         steps: Timed steps of each process.
     """
-    rows = load_module(BENCHMARKS / "step.py").run(rounds, steps, say=say)
-    ours = next(row for row in rows if row["contender"] == "jax_bf16")
-    ratios = ("ratio_to_torch_compile_bf16", "ratio_to_torch_fp32", "memory_ratio")
-    _show(rows, {"contenders": rows} | {name: ours[name] for name in ratios}, json)
+    _show_all(load_module(BENCHMARKS / "step.py").run(rounds, steps, say=say), json)
 
 
 def kernels(
-    rounds: int = 5, dtype: Literal["float32", "bfloat16"] = "float32", json: Json = False
+    rounds: int = 5,
+    group: Literal["products", "attention", "adamw"] | None = None,
+    json: Json = False,
 ) -> None:
-    """Compare products of the 125M and the 13B model with XLA's and PyTorch's.
+    """Compare native kernels with XLA's and PyTorch's operations, and with the machine's limits.
 
     Args:
         rounds: Timed calls of each, in turn.
-        dtype: Type of the operands.
+        group: Only these operations.
     """
-    module = load_module(BENCHMARKS / "kernels.py")
-    rows = module.run(list(module.products(dtype)), rounds, say=say)
-    names = ("gflops", "of_peak", "ratio_to_xla", "ratio_to_torch")
-    _show(rows, {"products": rows}, json, *names)
+    _show_all(load_module(BENCHMARKS / "kernels.py").compare(rounds, group, say), json)
 
 
 def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
@@ -92,22 +88,40 @@ def scaling(rounds: int = 3, json: Json = False) -> None:
     module = load_module(BENCHMARKS / "scaling.py")
     rows, collectives = module.run(rounds, say=say), module.run_collectives(say=say)
     _show(rows, {"steps": rows, "collectives": collectives}, json)
-    json or _show(collectives, {}, json, "seconds", "seconds_min", "seconds_max", "load")
+    json or _show(collectives, {}, json, "seconds", "load")
+
+
+def _show_all(figures: dict[str, Any], json: bool) -> None:
+    """Show each list of rows as a table, and what else there is below them."""
+    if json:
+        return print(json_format.dumps(figures))
+    for rows in filter(lambda value: isinstance(value, list), figures.values()):
+        _show(rows, {}, json)
+    others = {name: value for name, value in figures.items() if not isinstance(value, list)}
+    return Console().print(others)
 
 
 def _show(rows: list[dict[str, Any]], figures: dict[str, Any], json: bool, *names: str) -> None:
     if json:
         return print(json_format.dumps(figures))
-    lines = [list(names := ("contender", *(names or [n for n in rows[0] if n != "contender"])))]
-    for row in rows:
-        cells = (row.get(name, "") for name in names)
-        lines.append([f"{c:,.3g}" if isinstance(c, float) else str(c) for c in cells])
+    shown = [n for n in names or rows[0] if n != "contender" and not n.endswith(("_min", "_max"))]
+    lines = [["contender", *shown]]
+    lines += [[row["contender"], *(_cell(row, name) for name in shown)] for row in rows]
     # Names of figures are long, so a few contenders stand side by side.
     first, *others = lines if len(rows) > 8 else zip(*lines, strict=True)
     table = Table(*(Column(name, justify="right") for name in first))
     for line in others:
         table.add_row(*line)
     return Console().print(table)
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    """Write a figure, with the least and the greatest of its measurements if they are known."""
+    ends = (row[end] for end in (f"{name}_min", f"{name}_max") if end in row)
+    value, *spread = (
+        f"{x:,.3g}" if isinstance(x, float) else str(x) for x in (row.get(name, ""), *ends)
+    )
+    return f"{value} ({'–'.join(spread)})" if spread else value
 
 
 PROGRAMS = (step, kernels, tokenize, load, pipeline, scaling)

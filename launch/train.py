@@ -14,6 +14,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from huge_pages import use_huge_pages
+
+if __name__ == "__main__":  # here, so that what follows is imported only once
+    use_huge_pages()
+
 import tyro
 from command import parse, run_program
 from recipes import load_recipe

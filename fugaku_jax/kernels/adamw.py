@@ -37,34 +37,10 @@ def adamw(
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, algorithm 2.
     """
-    arrays = parameter, mean, square, gradient
-    scalars = factor, apply, count, learning_rate
-    constants = {
-        "weight_decay": weight_decay,
-        "beta1": beta1,
-        "beta2": beta2,
-        "epsilon": epsilon,
-    }
-    update = _native if native.enabled() else reference_adamw
-    return update(*arrays, *scalars, **constants)
-
-
-def reference_adamw(
-    parameter: Float[Array, "*shape"],
-    mean: Float[Array, "*shape"],
-    square: Float[Array, "*shape"],
-    gradient: Float[Array, "*shape"],
-    factor: Float[Array, ""],
-    apply: Bool[Array, ""],
-    count: Int[Array, ""],
-    learning_rate: Float[Array, ""],
-    *,
-    weight_decay: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Do so in `jnp`."""
+    if native.enabled():
+        constants = (weight_decay, beta1, beta2, epsilon)
+        arrays, scalars = (parameter, mean, square, gradient), (factor, apply, count, learning_rate)
+        return _native(arrays, scalars, constants)
     gradient = gradient * factor
     mean = jnp.where(apply, beta1 * mean + (1 - beta1) * gradient, mean)
     square = jnp.where(apply, beta2 * square + (1 - beta2) * jnp.square(gradient), square)
@@ -77,20 +53,17 @@ def reference_adamw(
     return jnp.where(apply, parameter - learning_rate * direction, parameter), mean, square
 
 
-def _native(*operands: Array, **constants: float) -> tuple[Array, Array, Array]:
-    *arrays, factor, apply, count, learning_rate = operands
+def _native(
+    arrays: tuple[Array, ...], scalars: tuple[Array, ...], constants: tuple[float, ...]
+) -> tuple[Array, Array, Array]:
+    names = ("weight_decay", "beta1", "beta2", "epsilon")
+    attributes = {name: np.float64(x) for name, x in zip(names, constants, strict=True)}
+    factor, apply, count, learning_rate = scalars
 
     def local(*operands: Array) -> tuple[Array, ...]:
         state = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[:3]]
-        return tuple(
-            native.call(
-                "adamw",
-                state,
-                *operands,
-                aliases={0: 0, 1: 1, 2: 2},
-                **{name: np.float64(value) for name, value in constants.items()},
-            )
-        )
+        aliases = {0: 0, 1: 1, 2: 2}
+        return tuple(native.call("adamw", state, *operands, aliases=aliases, **attributes))
 
     spec = jax.typeof(arrays[0]).sharding.spec
     return native.on_each_device(

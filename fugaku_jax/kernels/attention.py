@@ -16,12 +16,10 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int
 
 from fugaku_jax.kernels import native
-from fugaku_jax.kernels.dropout import Dropout
+from fugaku_jax.kernels.dropout import LEVELS, Dropout
 
 MIN_BLOCK = 64
 MAX_BLOCKS = 16
-
-_LEVELS = 1 << 16  # of the probability of dropping, as `Dropout` rounds it
 
 
 def attention(
@@ -90,7 +88,7 @@ def _native(
         numbers = jnp.append(jax.random.key_data(dropout.key), first_row)
     masks = _Masks(
         sequence_length=dropout.sequence_length if dropout else 0,
-        dropped_levels=round(dropout_rate * _LEVELS) if dropout else 0,
+        dropped_levels=round(dropout_rate * LEVELS) if dropout else 0,
     )
     return _attend(operands, segment_ids, numbers, masks)
 

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-_LEVELS = 1 << 16
+LEVELS = 1 << 16
+"""Steps of the probability of dropping, which is rounded to one of them."""
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -76,7 +77,7 @@ class Dropout:
 
         An index is an element's own along a dimension, `first` included, by four in the last.
         """
-        dropped_levels = round(rate * _LEVELS)
+        dropped_levels = round(rate * LEVELS)
         if dropped_levels == 0:
             return x
         *rest, size = x.shape
@@ -99,7 +100,7 @@ class Dropout:
             [half for word in bits for half in (word & 0xFFFF, word >> 16)], axis=-1
         ).astype(jnp.uint16)
         bits = jnp.reshape(bits, (*rest, 4 * shape[-1]), out_sharding=sharding)[..., :size]
-        scale = _LEVELS / (_LEVELS - dropped_levels)
+        scale = LEVELS / (LEVELS - dropped_levels)
         kept = x * jnp.asarray(scale, x.dtype)
         return jnp.where(bits >= dropped_levels, kept, jnp.zeros((), x.dtype))
 

@@ -94,8 +94,9 @@ def _split(
 ) -> tuple[Array, Array, Array]:
     """Cut the time axis into chunks small enough, as leading axis: [chunks, B, C, ...]."""
     batch, length = targets.shape
-    fitting = max(1, CHUNK_BYTES // (4 * _local_rows(embedding) * _local_rows(targets)))
-    chunk = max(size for size in range(1, length + 1) if length % size == 0 and size <= fitting)
+    fitting = max(1, CHUNK_BYTES // max(1, 4 * _local_rows(embedding) * _local_rows(targets)))
+    sizes = (size for size in range(1, length + 1) if length % size == 0 and size <= fitting)
+    chunk = max(sizes, default=1)
 
     def cut(x: Array) -> Array:
         # The sharding is said, since a batch of 1 would lose it in the reshape.

@@ -46,7 +46,7 @@ class Schedule:
     """
 
     kind: str
-    """Name: one of `KINDS`, or `forward_only`."""
+    """Name: one of `KINDS`."""
     stages: int
     """S, the devices that the layers are spread over."""
     micro_batches: int
@@ -117,17 +117,6 @@ def make_schedule(kind: str, stages: int, micro_batches: int, chunks: int = 1) -
     else:
         ticks = _zero_bubble(stages, micro_batches)
     return _table(kind, stages, ticks)
-
-
-def forward_only(stages: int, micro_batches: int, chunks: int = 1) -> Schedule:
-    """Make the table of an evaluation: every micro-batch forward, none backward.
-
-    Raises:
-        InputError: a number is less than 1.
-    """
-    _require_positive(stages=stages, micro_batches=micro_batches, chunks=chunks)
-    forward, _ = _rounds(stages, micro_batches, chunks)
-    return _table("forward_only", stages, {Op.FORWARD: forward})
 
 
 def activations_sent(schedule: Schedule) -> Bool[np.ndarray, "S T"]:

@@ -15,9 +15,9 @@ def check(schedule: Schedule, plan: Plan | None = None) -> None:
     """Refuse a schedule that leaves work out, does it too early or mixes up what waits.
 
     Every micro-batch goes through every virtual stage once forward and once backward (whole or in
-    halves; not at all under `forward_only`), after what its work needs has been sent. The plan is
-    then run: every read finds what it is meant to find, no write meets what is still to be read,
-    nothing is left at the end, and each stage uses as many slots as its high waters say.
+    halves), after what its work needs has been sent. The plan is then run: every read finds what
+    it is meant to find, no write meets what is still to be read, nothing is left at the end, and
+    each stage uses as many slots as its high waters say.
 
     Args:
         schedule: the table.
@@ -52,11 +52,7 @@ def _check_counts(schedule: Schedule) -> None:
     backward = counts[Op.BACKWARD] + counts[Op.BACKWARD_INPUT]
     rules = (
         ("FORWARD", counts[Op.FORWARD], np.ones_like(backward)),
-        (
-            "BACKWARD or BACKWARD_INPUT",
-            backward,
-            np.full_like(backward, schedule.kind != "forward_only"),
-        ),
+        ("BACKWARD or BACKWARD_INPUT", backward, np.ones_like(backward)),
         ("BACKWARD_WEIGHT", counts[Op.BACKWARD_WEIGHT], counts[Op.BACKWARD_INPUT]),
     )
     for name, found, wanted in rules:
@@ -156,7 +152,7 @@ def _check_plan(schedule: Schedule, plan: Plan) -> None:
     kept = _Memory("kept input", plan.kept_input_high_water, slots, slots)
     slots = plan.weight_slots
     weights = _Memory("weight", plan.weight_high_water, slots, slots)
-    last, trained = schedule.chunks * schedule.stages - 1, schedule.kind != "forward_only"
+    last = schedule.chunks * schedule.stages - 1
     virtual = schedule.virtual_stage
     for tick in range(schedule.ticks):
         messages: list[tuple[_Memory, int, _Value]] = []
@@ -169,7 +165,7 @@ def _check_plan(schedule: Schedule, plan: Plan) -> None:
             if backward and k < last:
                 gradients.read(stage, tick, (m, k))
             recompute = plan.recompute[stage]
-            if trained and not (recompute and k == 0):
+            if not (recompute and k == 0):
                 memory = kept if recompute else residuals
                 if op == Op.FORWARD:
                     memory.write(stage, tick, (m, k))

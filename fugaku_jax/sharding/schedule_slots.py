@@ -97,9 +97,10 @@ def plan_slots(schedule: Schedule, recompute: tuple[bool, ...] | None = None) ->
     weight = schedule.ticks_of(Op.BACKWARD_WEIGHT)
     released = np.maximum(backward, weight)
     virtual = np.arange(forward.shape[1])
-    trained = backward >= 0
-    received = np.broadcast_to(virtual > 0, forward.shape)
-    recomputed = np.array(recompute)[virtual % stages]
+    received, answered, recomputed = (
+        np.broadcast_to(each, forward.shape)
+        for each in (virtual > 0, virtual < virtual[-1], np.array(recompute)[virtual % stages])
+    )
     # Twice a tick is its work, and one more the messages at its end. What is rolled round from
     # the other end of the line of virtual stages is never received.
     sent_forward = 2 * np.roll(forward, 1, axis=1) + 1
@@ -111,11 +112,9 @@ def plan_slots(schedule: Schedule, recompute: tuple[bool, ...] | None = None) ->
         return _pool(stages, start, 2 * end, waits)
 
     inputs, input_high_water = pool(sent_forward, forward, received)
-    gradients, gradient_high_water = pool(
-        sent_backward, backward, trained & (virtual < virtual[-1])
-    )
-    residuals, residual_high_water = pool(2 * forward, released, trained & ~recomputed)
-    kept, kept_high_water = pool(2 * forward, released, trained & received & recomputed)
+    gradients, gradient_high_water = pool(sent_backward, backward, answered)
+    residuals, residual_high_water = pool(2 * forward, released, ~recomputed)
+    kept, kept_high_water = pool(2 * forward, released, received & recomputed)
     weights, weight_high_water = pool(2 * backward, weight, weight >= 0)
 
     def at(slots: np.ndarray, *ticks: np.ndarray) -> Int32[np.ndarray, "S T"]:

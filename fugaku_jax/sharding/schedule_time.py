@@ -96,7 +96,7 @@ def formula_bubble(kind: str, stages: int, micro_batches: int, chunks: int = 1) 
     Raises:
         InputError: the kind is unknown.
     """
-    if kind not in (*KINDS, "forward_only"):
+    if kind not in KINDS:
         raise InputError(f"schedule is {kind!r}, for which there is no formula.")
     if kind == "zero_bubble":
         work = 3 * micro_batches

@@ -7,105 +7,157 @@ As a program, this file is one of these processes: `python kernels.py JAX_OR_TOR
 """
 
 import contextlib
+import functools
+import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from attentions import Attention, attentions
+from products import Product, products
+from updates import Update
+
+Case: TypeAlias = Product | Attention | Update
+"""What is measured: its `name`, its `work` (operations or bytes) and calls of it."""
+
 CONTENDERS = ("native", "xla", "torch")
+GROUPS = ("products", "attention", "adamw")
+CEILINGS = {
+    "peak": ("gflops", "of_peak"),
+    "stream": ("gigabytes_per_second", "of_stream"),
+}
+"""What a case can be held to, a figure of the machine (fp32 multiply-adds on registers alone; bytes
+through memory, an array updated in place from two), and the names of the case's own figures."""
 PEAK_ROUNDS = 2_000_000
-WIDTHS_13B = ((5184, 2592), (864, 5184), (5184, 3456), (3456, 5184))
-"""Inputs and outputs of a block's products in the 13B model, a sixth of its heads and neurons."""
-WIDTHS_125M = ((768, 2304), (768, 768), (768, 3072), (3072, 768))
+STREAM_ELEMENTS = 1 << 25
 
 
-@dataclass(frozen=True)
-class Product:
-    """A product of matrices, `[rows, depth]` by `[depth, columns]`."""
+def compare(
+    rounds: int = 5,
+    group: str | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure the machine, and every operation beside XLA's and, where it is there, PyTorch's.
 
-    rows: int
-    depth: int
-    columns: int
-    dtype: str = "float32"
-    transpose_a: bool = False
-    transpose_b: bool = False
+    Args:
+        rounds: timed calls of each contender, in turn.
+        group: one of `GROUPS`; all of them if not given.
+        say: is told what was measured.
 
-    @property
-    def name(self) -> str:
-        """A word for it: `f32 2048x768x2304 nt`."""
-        turned = "".join("t" if t else "n" for t in (self.transpose_a, self.transpose_b))
-        return f"{self.dtype} {self.rows}x{self.depth}x{self.columns} {turned}"
+    Returns:
+        `machine`, the figures of `machine`; and for each group the rows of `run`.
 
-    @property
-    def flops(self) -> int:
-        """Its floating-point operations."""
-        return 2 * self.rows * self.depth * self.columns
+    Raises:
+        InputError: there are no native kernels, or no rounds.
+        RuntimeError: a process failed.
+    """
+    from fugaku_jax.errors import InputError
+    from fugaku_jax.kernels import native
+
+    if rounds < 1:
+        raise InputError(f"rounds is {rounds}, but there must be one at least.")
+    if native.loaded() is None:
+        raise InputError("There are no native kernels here to compare with anything.")
+    has_torch = importlib.util.find_spec("torch") is not None
+    contenders = CONTENDERS if has_torch else CONTENDERS[:2]
+    dtypes = ("float32", "bfloat16")
+    cases: dict[str, list[Case]] = {
+        "products": [case for dtype in dtypes for case in products(dtype)],
+        "attention": [case for dtype in dtypes for case in attentions(dtype)],
+        "adamw": [Update()],
+    }
+    figures: dict[str, Any] = {"machine": machine(rounds)}
+    say(f"machine: {figures['machine']}")
+    for name in (group,) if group else GROUPS:
+        figures[name] = run(cases[name], rounds, contenders, say)
+    return figures
 
 
-def products(dtype: str, positions: int = 2048) -> Iterator[Product]:
-    """Yield the products of a block: forward, and the gradients of its input and its weights."""
-    for inputs, outputs in (*WIDTHS_125M, *WIDTHS_13B):
-        yield Product(positions, inputs, outputs, dtype)
-        yield Product(positions, outputs, inputs, dtype, transpose_b=True)
-        yield Product(inputs, positions, outputs, dtype, transpose_a=True)
+def machine(rounds: int) -> dict[str, float]:
+    """Measure what the machine can do at most, in medians.
+
+    Returns:
+        `cores`, all of which work; `peak_gflops`; `stream_gigabytes_per_second`; and
+        `triad_gigabytes_per_second`, of a third array that is written past the caches.
+    """
+    units = {"peak": "gflops", "stream": "gigabytes_per_second", "triad": "gigabytes_per_second"}
+    figures: dict[str, float] = {"cores": len(os.sched_getaffinity(0))}
+    with contextlib.closing(_Worker("jax")) as worker:
+        for name, unit in units.items():
+            speeds = [worker.ask(name) for _ in range(rounds + 1)]
+            figures[f"{name}_{unit}"] = statistics.median(speeds[1:])
+    return figures
 
 
 def run(
-    cases: Sequence[Product],
+    cases: Iterable[Case],
     rounds: int = 5,
     contenders: Sequence[str] = CONTENDERS,
     say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Measure products.
+    """Measure cases.
 
     Args:
         cases: which.
         rounds: timed calls of each contender, in turn.
-        contenders: some of `CONTENDERS`, the native kernels among them.
+        contenders: some of `CONTENDERS`, the native kernels first.
         say: is told what was measured.
 
     Returns:
-        a dictionary a case: `contender`, its name; `gflops` of the native kernel's median call;
-        `of_peak`, that over the machine's fp32 multiply-adds on registers alone, measured beside;
-        `ratio_to_xla` and `ratio_to_torch`, above 1 is faster; and their `_min` over rounds.
+        a dictionary a case: `contender`, its name; of the native kernel's calls the median
+        `seconds`, `seconds_min` and `seconds_max`; its speed and that over the machine's, measured
+        beside, under the names in `CEILINGS`; and for every other contender `ratio_to_xla` and the
+        like, how many times as fast the native kernel's median is, with the least (`_min`) and the
+        greatest (`_max`) ratio of a round.
 
     Raises:
         RuntimeError: a process failed.
     """
-    workers = {name: _Worker(name) for name in ("jax", "torch")}
-    rows = []
-    try:
+    with contextlib.ExitStack() as stack:
+        names = ("jax", "torch") if "torch" in contenders else ("jax",)
+        workers = {name: stack.enter_context(contextlib.closing(_Worker(name))) for name in names}
+        rows = []
         for case in cases:
-            speeds: dict[str, list[float]] = {name: [] for name in (*contenders, "peak")}
+            speeds: dict[str, list[float]] = {name: [] for name in (*contenders, case.ceiling)}
             for _ in range(rounds + 1):
                 for name in speeds:
                     worker = workers["torch" if name == "torch" else "jax"]
-                    speeds[name].append(worker.ask({"contender": name, "case": asdict(case)}))
+                    speeds[name].append(worker.ask(name, case))
             # The first call compiles.
-            median = {name: statistics.median(each[1:]) for name, each in speeds.items()}
-            row: dict[str, Any] = {"contender": case.name, "gflops": median["native"]}
-            row["of_peak"] = median["native"] / median["peak"]
-            for other in contenders[1:]:
-                pairs = zip(speeds["native"][1:], speeds[other][1:], strict=True)
-                row[f"ratio_to_{other}"] = median["native"] / median[other]
-                row[f"ratio_to_{other}_min"] = min(a / b for a, b in pairs)
-            rows.append(row)
-            say(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in row.items()))
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return rows
+            rows.append(_row(case, {name: each[1:] for name, each in speeds.items()}))
+            figures = (f"{k} {v:.3g}" for k, v in rows[-1].items() if k != "contender")
+            say(f"{case.name}: {', '.join(figures)}")
+        return rows
+
+
+def _row(case: Case, speeds: dict[str, list[float]]) -> dict[str, Any]:
+    ours = speeds["native"]
+    median = {name: statistics.median(each) for name, each in speeds.items()}
+    speed, share = CEILINGS[case.ceiling]
+    row: dict[str, Any] = {"contender": case.name}
+    for name, value in (("", median["native"]), ("_min", max(ours)), ("_max", min(ours))):
+        row[f"seconds{name}"] = case.work / value * 1e-9
+    row |= {speed: median["native"], share: median["native"] / median[case.ceiling]}
+    for other in [name for name in speeds if name not in ("native", case.ceiling)]:
+        rounds = [a / b for a, b in zip(ours, speeds[other], strict=True)]
+        row[f"ratio_to_{other}"] = median["native"] / median[other]
+        row |= {f"ratio_to_{other}_min": min(rounds), f"ratio_to_{other}_max": max(rounds)}
+    return row
 
 
 class _Worker:
-    """A process that runs a call when asked, and says how fast it was, in GFLOP/s."""
+    """A process that runs a call when asked, and says how fast it was, in work per nanosecond."""
 
     def __init__(self, library: str) -> None:
         # Threads that wait shall not burn the cores that the other process works on.
@@ -120,10 +172,11 @@ class _Worker:
             text=True,
         )
 
-    def ask(self, question: dict[str, Any]) -> float:
+    def ask(self, contender: str, case: Case | None = None) -> float:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
+        question = contender, type(case).__name__, asdict(case) if case else {}
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(question), file=stdin, flush=True)
         answer = stdout.readline()
@@ -137,38 +190,8 @@ class _Worker:
         self.process.communicate()
 
 
-def operands(case: Product) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the operands as they lie in memory, in fp32."""
-    random = np.random.default_rng(0)
-    a, b = (case.rows, case.depth), (case.depth, case.columns)
-    shapes = a[::-1] if case.transpose_a else a, b[::-1] if case.transpose_b else b
-    x, y = (random.standard_normal(shape, np.float32) for shape in shapes)
-    return x, y
-
-
-def jax_call(contender: str, case: Product) -> Callable[[], object]:
-    """Return a call of ours or of XLA's."""
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import PartitionSpec
-
-    from fugaku_jax.kernels import native
-    from fugaku_jax.kernels.matmul import einsum
-
-    os.environ[native.VARIABLE] = "native" if contender == "native" else "reference"
-    x, y = (jnp.asarray(each, case.dtype) for each in operands(case))
-    left = "km" if case.transpose_a else "mk"
-    right = "nk" if case.transpose_b else "kn"
-
-    def product(x: jax.Array, y: jax.Array) -> jax.Array:
-        return einsum(f"{left},{right}->mn", x, y, PartitionSpec())
-
-    compiled = jax.jit(product).lower(x, y).compile()
-    return lambda: jax.block_until_ready(compiled(x, y))
-
-
-def peak_call(rounds: int) -> tuple[Callable[[], object], int]:
-    """Return multiply-adds on registers alone, on every core, and how many flops they are."""
+def peak_call() -> tuple[Callable[[], object], int]:
+    """Return multiply-adds on registers alone, on every core, and how many operations they are."""
     import jax
     import jax.numpy as jnp
 
@@ -176,41 +199,71 @@ def peak_call(rounds: int) -> tuple[Callable[[], object], int]:
 
     tasks = len(os.sched_getaffinity(0))
     types = [jax.ShapeDtypeStruct((tasks,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)]
-    call = jax.jit(lambda: native.call("fma_peak", types, rounds=np.int64(rounds)))
+    call = jax.jit(lambda: native.call("fma_peak", types, rounds=np.int64(PEAK_ROUNDS)))
     _, operations = call()
-    return lambda: jax.block_until_ready(call()), 2 * tasks * rounds * int(operations)
+    return lambda: jax.block_until_ready(call()), 2 * tasks * PEAK_ROUNDS * int(operations)
 
 
-def torch_call(case: Product) -> Callable[[], object]:
-    """Return a call of PyTorch's."""
-    import torch
+def stream_call(*, in_place: bool) -> tuple[Callable[[], object], int]:
+    """Return `a += b + 3 c` or `a = b + 3 c` over large arrays, and the bytes that it moves.
 
-    dtype = getattr(torch, case.dtype)
-    x, y = (torch.from_numpy(each).to(dtype) for each in operands(case))
-    x, y = x.T if case.transpose_a else x, y.T if case.transpose_b else y
-    return lambda: torch.mm(x, y)
+    Source: McCalpin, "Memory Bandwidth and Machine Balance", 1995 (the triad of STREAM).
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from fugaku_jax.kernels import native
+
+    a, b, c = (jnp.full(STREAM_ELEMENTS, value, jnp.float32) for value in (0, 1, 2))
+    like = [jax.ShapeDtypeStruct(a.shape, a.dtype)]
+
+    def update(*arrays: jax.Array) -> jax.Array:
+        return native.call("stream", like, *arrays, aliases={0: 0}, in_place=in_place)[0]
+
+    compiled = jax.jit(update, donate_argnums=0)
+
+    def call() -> object:
+        nonlocal a
+        a = compiled(a, b, c)
+        return jax.block_until_ready(a)
+
+    return call, (4 if in_place else 3) * a.nbytes
 
 
 def main() -> None:
     """Answer each line of standard input by the speed of a call."""
-    calls: dict[str, tuple[Callable[[], object], int]] = {}
+    ceilings = {
+        "peak": peak_call,
+        "stream": functools.partial(stream_call, in_place=True),
+        "triad": functools.partial(stream_call, in_place=False),
+    }
+    kinds = {each.__name__: each for each in (Product, Attention, Update)}
+    made: dict[str, tuple[Callable[[], object], int]] = {}
+    at_hand = None
     for line in sys.stdin:
-        question = json.loads(line)
-        contender, case = question["contender"], Product(**question["case"])
-        key = f"{contender} {case.name}"
-        if key not in calls:
-            if len(calls) > 2:
-                calls.clear()  # the operands of other cases
-            if contender == "peak":
-                calls[key] = peak_call(PEAK_ROUNDS)
-            elif contender == "torch":
-                calls[key] = torch_call(case), case.flops
+        contender, kind, fields = json.loads(line)
+        if at_hand != (kind, fields):  # the arrays of the case before
+            made = {name: each for name, each in made.items() if name in ceilings}
+            at_hand = (kind, fields)
+        if contender not in made:
+            if contender in ceilings:
+                made[contender] = ceilings[contender]()
             else:
-                calls[key] = jax_call(contender, case), case.flops
-        call, flops = calls[key]
+                case = kinds[kind](**fields)
+                made[contender] = _call(contender, case), case.work
+        call, work = made[contender]
         start = time.perf_counter()
         call()
-        print(flops / (time.perf_counter() - start) * 1e-9, flush=True)
+        print(work / (time.perf_counter() - start) * 1e-9, flush=True)
+
+
+def _call(contender: str, case: Case) -> Callable[[], object]:
+    if contender == "torch":
+        return case.torch_call()
+    from fugaku_jax.kernels import native
+
+    os.environ[native.VARIABLE] = "native" if contender == "native" else "reference"
+    return case.jax_call()
 
 
 if __name__ == "__main__":

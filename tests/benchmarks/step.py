@@ -18,7 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
+
+from huge_pages import use_huge_pages
 
 CONTENDERS = (
     "jax_fp32",
@@ -29,6 +34,18 @@ CONTENDERS = (
     "torch_compile_bf16",
 )
 """Ours; `transformers.GPT2LMHeadModel` eager and under `torch.compile`; bf16 there is autocast."""
+ALLOCATORS = {
+    "own": {},
+    # glibc's, with huge pages. Where a contender brings another, this does not change that.
+    "same": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+}
+"""Variables of a contender's process: as a user would start it, and one allocator for all."""
+RATIOS = {
+    "ratio_to_torch_compile_bf16": ("tokens_per_second", "jax_bf16", ["torch_compile_bf16"]),
+    "ratio_to_torch_fp32": ("tokens_per_second", "jax_fp32", ["torch_fp32", "torch_compile_fp32"]),
+    "memory_ratio": ("peak_memory_bytes", "jax_bf16", ["torch_compile_bf16"]),
+}
+"""What is compared of ours with PyTorch's: the fastest of those named."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +72,8 @@ def run(
     shape: Shape | None = None,
     warmup: int = 2,
     say: Callable[[str], object] = lambda _: None,
-) -> list[dict[str, Any]]:
-    """Measure the contenders.
+) -> dict[str, Any]:
+    """Measure the contenders, each with its own allocator and once more all with the same.
 
     Args:
         rounds: processes that each contender gets.
@@ -67,36 +84,40 @@ def run(
         say: is told what was measured as it goes.
 
     Returns:
-        one dictionary a contender: `contender`; `tokens_per_second` (of the median step),
-        `tokens_per_second_min` and `_max` (of the slowest and fastest step);
-        `peak_memory_bytes` (largest resident size of a process, compilation included); `loss` of
-        the last step; `timed_steps`; and, if that contender took part,
-        `ratio_to_torch_compile_bf16`, `ratio_to_torch_fp32` (of speed, above 1 is faster) and
-        `memory_ratio` (peak memory over that of `torch_compile_bf16`, below 1 is smaller).
+        `RATIOS` by name, if their contenders took part (of speed, above 1 is faster; of memory,
+        below 1 is smaller); `same_allocator`, these once more with one allocator for all, and its
+        `variables`; and `contenders`, a row for each and each of `ALLOCATORS`: `contender`;
+        `allocator`; `tokens_per_second` (of the median step), `tokens_per_second_min` and `_max`
+        (of the slowest and fastest step); `peak_memory_bytes` (largest resident size of a process,
+        compilation included); `loss` of the last step; `timed_steps`.
 
     Raises:
         RuntimeError: a contender's process failed.
     """
     shape = shape or Shape()
-    order = list(contenders)
-    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in order}
+    order = [(name, allocator) for allocator in ALLOCATORS for name in contenders]
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in order}
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(rounds):
-            for name in order:
-                result = _run_process(name, shape, steps, warmup, cache)
-                measured[name].append(result)
+            for name, allocator in order:
+                result = _run_process(name, allocator, shape, steps, warmup, cache)
+                measured[name, allocator].append(result)
                 speed = shape.tokens / statistics.median(result["seconds"])
-                say(f"{name}: {speed:.0f} tokens/s, {result['peak_memory_bytes'] / 1e9:.2f} GB")
+                memory = result["peak_memory_bytes"] / 1e9
+                say(f"{name}, {allocator} allocator: {speed:.0f} tokens/s, {memory:.2f} GB")
             order = order[1:] + order[:1]
-    return _with_ratios([_row(name, shape, measured[name]) for name in contenders])
+    rows = [_row(*key, shape, processes) for key, processes in measured.items()]
+    same = {"variables": ALLOCATORS["same"], **_ratios(rows, "same")}
+    return {"contenders": rows, **_ratios(rows, "own"), "same_allocator": same}
 
 
-def _run_process(name: str, shape: Shape, steps: int, warmup: int, cache: str) -> dict[str, Any]:
+def _run_process(
+    name: str, allocator: str, shape: Shape, steps: int, warmup: int, cache: str
+) -> dict[str, Any]:
     arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "warmup": warmup}
-    # The caches spare later rounds the compilation, which is not timed; threads that wait shall
-    # not burn the cores that others work on.
+    # The caches spare later rounds the compilation, which is not timed.
     environment = os.environ | {
-        "OMP_WAIT_POLICY": "passive",
+        **ALLOCATORS[allocator],
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
@@ -113,10 +134,13 @@ def _run_process(name: str, shape: Shape, steps: int, warmup: int, cache: str) -
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _row(name: str, shape: Shape, processes: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(
+    name: str, allocator: str, shape: Shape, processes: list[dict[str, Any]]
+) -> dict[str, Any]:
     seconds = [s for process in processes for s in process["seconds"]]
     return {
         "contender": name,
+        "allocator": allocator,
         "tokens_per_second": shape.tokens / statistics.median(seconds),
         "tokens_per_second_min": shape.tokens / max(seconds),
         "tokens_per_second_max": shape.tokens / min(seconds),
@@ -126,18 +150,14 @@ def _row(name: str, shape: Shape, processes: list[dict[str, Any]]) -> dict[str, 
     }
 
 
-def _with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    by_name = {row["contender"]: row for row in rows}
-    ratios = {
-        "ratio_to_torch_compile_bf16": ("tokens_per_second", "torch_compile_bf16"),
-        "ratio_to_torch_fp32": ("tokens_per_second", "torch_fp32"),
-        "memory_ratio": ("peak_memory_bytes", "torch_compile_bf16"),
-    }
-    for row in rows:
-        for ratio, (figure, base) in ratios.items():
-            if base in by_name:
-                row[ratio] = row[figure] / by_name[base][figure]
-    return rows
+def _ratios(rows: list[dict[str, Any]], allocator: str) -> dict[str, float]:
+    by_name = {row["contender"]: row for row in rows if row["allocator"] == allocator}
+    ratios = {}
+    for ratio, (figure, ours, theirs) in RATIOS.items():
+        if {ours, *theirs} <= by_name.keys():
+            best = max((by_name[name] for name in theirs), key=lambda r: r["tokens_per_second"])
+            ratios[ratio] = by_name[ours][figure] / best[figure]
+    return ratios
 
 
 def _random_tokens(shape: Shape) -> Any:
@@ -231,6 +251,7 @@ def main() -> None:
     shape = Shape(**arguments["shape"])
     framework, *_, precision = name.split("_")
     if framework == "jax":
+        use_huge_pages()  # as `launch/train.py` does
         step = _jax_step(shape, precision)
     else:
         step = _torch_step(shape, precision, compiled="compile" in name)

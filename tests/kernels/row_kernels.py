@@ -12,12 +12,13 @@ from jax.sharding import PartitionSpec, reshard
 
 from fugaku_jax.kernels.activation import gelu
 from fugaku_jax.kernels.adamw import adamw, sum_of_squares
+from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.kernels.norm import layer_norm
 
-SHAPE = (4, 96, 520)
+SHAPE, VOCAB = (4, 96, 520), 211
 
 
-def results(x, other, scale, bias):
+def results(x, other, scale, bias, table):
     """Return values and gradients of every operation."""
     normal, back = jax.vjp(lambda *a: layer_norm(*a, 1e-5), x, scale, bias)
     activated, slope = jax.vjp(gelu, x)
@@ -31,25 +32,27 @@ def results(x, other, scale, bias):
     new = adamw(x, other, jnp.square(other), other, **numbers, **constants)
     # Values below the normal numbers, which one thread might flush and another keep.
     small = gelu(x * 1e-38)
-    return [normal, *back(other), activated, *slope(other), *new, sum_of_squares(x), small]
+    targets, weights = jnp.int32(jnp.abs(50 * other[..., 0])), jnp.abs(x[..., 0])
+    loss, gradients = jax.value_and_grad(cross_entropy, (0, 1))(x, table, targets, weights, VOCAB)
+    rows = [normal, *back(other), activated, *slope(other), *new, sum_of_squares(x), small]
+    return [*rows, loss, *gradients]
 
 
 def main() -> None:
     """Run them all, the arrays cut among the devices, and save what comes."""
     devices = jax.device_count()
-    if devices > 1:
-        shape = (2, devices // 2)
-        explicit = (jax.sharding.AxisType.Explicit,) * 2
-        jax.set_mesh(jax.make_mesh(shape, ("rows", "positions"), axis_types=explicit))
+    explicit = (jax.sharding.AxisType.Explicit,) * 2
+    shape = (2, devices // 2) if devices > 1 else (1, 1)
+    jax.set_mesh(jax.make_mesh(shape, ("rows", "positions"), axis_types=explicit))
     random = np.random.default_rng(0)
     x, other = (jnp.asarray(random.normal(size=SHAPE), jnp.float32) for _ in range(2))
+    table = jnp.asarray(random.normal(size=(VOCAB, SHAPE[-1])) / 20, jnp.float32)
     scale, bias = (jnp.asarray(random.normal(size=SHAPE[-1]), jnp.float32) for _ in range(2))
-    if devices > 1:
-        cut = PartitionSpec("rows", "positions", None)
-        x, other = reshard(x, cut), reshard(other, cut)
-    compiled = jax.jit(results).lower(x, other, scale, bias).compile()
+    cut = PartitionSpec("rows", "positions", None)
+    x, other = reshard(x, cut), reshard(other, cut)
+    compiled = jax.jit(results).lower(x, other, scale, bias, table).compile()
     assert devices == 1 or "all-gather" not in compiled.as_text()
-    np.savez(sys.argv[1], *(np.asarray(y) for y in compiled(x, other, scale, bias)))
+    np.savez(sys.argv[1], *(np.asarray(y) for y in compiled(x, other, scale, bias, table)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.planning.draw_schedule import draw_schedule
-from fugaku_jax.sharding.schedule import forward_only, make_schedule
+from fugaku_jax.sharding.schedule import make_schedule
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -68,7 +68,9 @@ def test_numbers_that_do_not_fit_are_left_out_and_a_large_picture_stays_small(tm
 
 def test_the_same_schedule_gives_the_same_bytes(tmp_path):
     paths = [tmp_path / "a.svg", tmp_path / "new" / "b.svg"]
-    first, second = (draw_schedule(forward_only(2, 3), path).read_bytes() for path in paths)
+    first, second = (
+        draw_schedule(make_schedule("gpipe", 2, 3), path).read_bytes() for path in paths
+    )
     assert first == second
 
 

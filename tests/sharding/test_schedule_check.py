@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline_oracle import can_be_run, schedules
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.sharding.schedule import Op, forward_only, make_schedule
+from fugaku_jax.sharding.schedule import Op, make_schedule
 from fugaku_jax.sharding.schedule_check import check
 from fugaku_jax.sharding.schedule_slots import plan_slots
 
@@ -36,7 +36,6 @@ def refused(schedule, plan=None):
 def test_every_schedule_is_accepted(schedule, data):
     recompute = tuple(data.draw(st.booleans()) for _ in range(schedule.stages))
     check(schedule, plan_slots(schedule, recompute))
-    check(forward_only(schedule.stages, schedule.micro_batches, schedule.chunks))
 
 
 @settings(max_examples=150, deadline=None)
@@ -126,9 +125,3 @@ def test_a_slot_that_is_written_where_nothing_arrives_is_refused():
 def test_a_refusal_says_what_is_wrong_where(change, message):
     with pytest.raises(InputError, match=message):
         check(changed(make_schedule("1f1b", 2, 2), **change))
-
-
-def test_an_evaluation_with_a_backward_is_refused():
-    schedule = replace(make_schedule("1f1b", 2, 2), kind="forward_only")
-    with pytest.raises(InputError, match=r"BACKWARD or BACKWARD_INPUT .* 1 times.* 0 times"):
-        check(schedule)

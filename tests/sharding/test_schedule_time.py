@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline_oracle import can_be_run, makespan_of_programs, schedules
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.sharding.schedule import Op, Schedule, forward_only, make_schedule
+from fugaku_jax.sharding.schedule import Op, Schedule, make_schedule
 from fugaku_jax.sharding.schedule_check import check
 from fugaku_jax.sharding.schedule_time import COSTS, bubble, formula_bubble, simulate
 
@@ -124,15 +124,6 @@ def test_stages_wait_where_ticks_are_arranged_badly():
     check(schedule)
     assert simulate(schedule).makespan == 13
     assert simulate(schedule, rendezvous=False).makespan == 12
-
-
-@pytest.mark.parametrize("stages", [1, 3, 4])
-def test_an_evaluation_is_idle_as_long_as_the_formula_says(stages):
-    for micro_batches, chunks in itertools.product((1, 4, 7), (1, 2)):
-        formula = formula_bubble("forward_only", stages, micro_batches, chunks)
-        schedule = forward_only(stages, micro_batches, chunks)
-        assert bubble(schedule) == pytest.approx(formula, abs=1e-12)
-        assert simulate(schedule).makespan == schedule.ticks
 
 
 def test_an_unknown_kind_has_no_formula():

@@ -65,6 +65,13 @@ void update_all(ffi::ThreadPool threads, const State& state, const T* gradient, 
   });
 }
 
+bool is_updated(ffi::AnyBuffer old, ffi::AnyBuffer result) {
+  return elementwise::alike(old, result) && old.untyped_data() == result.untyped_data();
+}
+
+constexpr char WEIGHT_DECAY[] = "weight_decay", BETA1[] = "beta1", BETA2[] = "beta2",
+               EPSILON[] = "epsilon";
+
 // Arguments: parameter, mean, square (fp32, updated where they lie) and gradient of one shape, and
 // the scalars that `adamw.py` describes. Results: the first three.
 ffi::Error adamw(ffi::ThreadPool threads, ffi::AnyBuffer parameter, ffi::AnyBuffer mean,
@@ -72,29 +79,29 @@ ffi::Error adamw(ffi::ThreadPool threads, ffi::AnyBuffer parameter, ffi::AnyBuff
                  ffi::BufferR0<ffi::PRED> apply, ffi::BufferR0<ffi::S32> count,
                  ffi::BufferR0<ffi::F32> learning_rate, ffi::Result<ffi::AnyBuffer> new_parameter,
                  ffi::Result<ffi::AnyBuffer> new_mean, ffi::Result<ffi::AnyBuffer> new_square,
-                 double weight_decay, double beta1, double beta2, double epsilon) {
+                 ffi::Attr<double, WEIGHT_DECAY> weight_decay, ffi::Attr<double, BETA1> beta1,
+                 ffi::Attr<double, BETA2> beta2, ffi::Attr<double, EPSILON> epsilon) {
   if (parameter.element_type() != ffi::F32 || !elementwise::alike(parameter, mean) ||
       !elementwise::alike(parameter, square) ||
       !std::ranges::equal(parameter.dimensions(), gradient.dimensions()))
     return ffi::Error::InvalidArgument(
         "adamw: parameter and moments must be fp32 and of the gradient's shape");
-  if (new_parameter->untyped_data() != parameter.untyped_data() ||
-      new_mean->untyped_data() != mean.untyped_data() ||
-      new_square->untyped_data() != square.untyped_data())
+  if (!is_updated(parameter, *new_parameter) || !is_updated(mean, *new_mean) ||
+      !is_updated(square, *new_square))
     return ffi::Error::InvalidArgument("adamw: the results must be aliased to the state");
   if (!*apply.typed_data()) return ffi::Error::Success();
   const double updates = *count.typed_data();
   const Numbers by = {
       .factor = *factor.typed_data(),
       .rate = *learning_rate.typed_data(),
-      .decay = float(weight_decay),
-      .epsilon = float(epsilon),
-      .keep_mean = float(beta1),
-      .add_mean = float(1 - beta1),
-      .keep_square = float(beta2),
-      .add_square = float(1 - beta2),
-      .correct_mean = float(1 / (1 - std::pow(beta1, updates))),
-      .correct_square = float(1 / (1 - std::pow(beta2, updates))),
+      .decay = float(*weight_decay),
+      .epsilon = float(*epsilon),
+      .keep_mean = float(*beta1),
+      .add_mean = float(1 - *beta1),
+      .keep_square = float(*beta2),
+      .add_square = float(1 - *beta2),
+      .correct_mean = float(1 / (1 - std::pow(*beta1, updates))),
+      .correct_square = float(1 / (1 - std::pow(*beta2, updates))),
   };
   const State state = {dtypes::data<float>(parameter), dtypes::data<float>(mean),
                        dtypes::data<float>(square)};
@@ -108,19 +115,11 @@ ffi::Error adamw(ffi::ThreadPool threads, ffi::AnyBuffer parameter, ffi::AnyBuff
 template <class T>
 float sum_of_block(const T* x, int64_t count) {
   Float sums[AT_ONCE] = {Float{}, Float{}, Float{}, Float{}};
-  int64_t i = 0;
-  for (; i + AT_ONCE * LANES <= count; i += AT_ONCE * LANES) {
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < AT_ONCE; ++j) {
-      const Float part = vector::load(x + i + j * LANES);
-      sums[j] += part * part;
-    }
-  }
-  for (; i < count; i += LANES) {
-    const Float part = load_some(x + i, std::min(LANES, count - i));
-    sums[0] += part * part;
-  }
-  return vector::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  elementwise::for_each_register(count, [&](int64_t i, int64_t some, int64_t j) {
+    const Float part = load_some(x + i, some);
+    sums[j] += part * part;
+  });
+  return elementwise::total(sums);
 }
 
 // Argument: x. Result: the sum of its squares, an fp32 scalar.
@@ -143,27 +142,5 @@ ffi::Error sum_of_squares(ffi::ThreadPool threads, ffi::AnyBuffer x,
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_adamw, adamw,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::BufferR0<ffi::F32>>()
-                                  .Arg<ffi::BufferR0<ffi::PRED>>()
-                                  .Arg<ffi::BufferR0<ffi::S32>>()
-                                  .Arg<ffi::BufferR0<ffi::F32>>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<double>("weight_decay")
-                                  .Attr<double>("beta1")
-                                  .Attr<double>("beta2")
-                                  .Attr<double>("epsilon"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_sum_of_squares, sum_of_squares,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::BufferR0<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_adamw, adamw);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_sum_of_squares, sum_of_squares);

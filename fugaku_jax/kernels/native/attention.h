@@ -5,6 +5,9 @@
 // a register holds one key's scores for LANES queries, maximum and sum of the softmax need no sum
 // over lanes, and the scores are in the right order to be the left operand of every product that
 // follows. Only in one place is anything transposed: q and d_out, once for all keys.
+//
+// Operands lie as a kind of numbers (tile.h): floats, or pairs of bf16 that follow each other in
+// the sum. So a pair holds two places of head_dim, two keys or two queries of a block.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +16,7 @@
 #include "elementary.h"
 #include "scratch.h"
 #include "threefry.h"
-#include "transpose.h"
-#include "vector.h"
+#include "tile.h"
 
 namespace attention {
 
@@ -39,7 +41,13 @@ struct Shape {
   int64_t batch, length, heads, groups, head_dim;  // `groups` is the number of heads of k and v
 
   int64_t width() const { return round_up(head_dim, LANES); }  // of a row, filled up with zeros
-  float scale() const { return 1 / std::sqrt(float(head_dim)); }
+  float scale() const { return 1 / std::sqrt(float(head_dim)); }  // of the scores
+
+  // Numbers along head_dim, and as many as a row of them takes.
+  template <class Kind>
+  int64_t steps() const { return divide_up(head_dim, Kind::DEPTH); }
+  template <class Kind>
+  int64_t row_size() const { return round_up(steps<Kind>(), LANES); }
 };
 
 // One head of one batch row, where it lies: positions × head_dim.
@@ -67,7 +75,12 @@ struct Heads {
 class Room {
  public:
   explicit Room(float* memory) : next_(memory) {}
-  float* take(int64_t count) { return std::exchange(next_, next_ + round_up(count, LANES)); }
+
+  template <class T = float>
+  T* take(int64_t count) {
+    static_assert(sizeof(T) == sizeof(float));
+    return reinterpret_cast<T*>(std::exchange(next_, next_ + round_up(count, LANES)));
+  }
 
  private:
   float* next_;
@@ -132,28 +145,19 @@ struct Masks {
 
   float scale() const { return float(LEVELS) / float(LEVELS - dropped); }
 
-  // Replaces the weights [key][query] of a block that are dropped by `instead(weight)`.
-  template <class Instead>
-  void apply(int64_t row, int64_t head, int64_t first_query, int64_t first_key, int64_t keys,
-             float* weights, const Instead& instead) const {
-    if (dropped == 0) return;
+  // Which of a head's weights are kept, of keys key .. key + 4 and LANES queries from `query` on.
+  // `key` is a multiple of 4.
+  [[gnu::always_inline]] void draw(int64_t row, int64_t head, int64_t query, int64_t key,
+                                   Int (&kept)[4]) const {
     const uint32_t first = (first_row + uint32_t(row)) * uint32_t(sequence_length);
     const uint32_t fours = uint32_t(divide_up(sequence_length, 4));
-    for (int64_t four = 0; four < keys; four += 4) {
-      const uint32_t low = (first_head + uint32_t(head)) * fours + uint32_t(first_key + four) / 4;
-      for (int64_t query = 0; query < QUERIES; query += LANES) {
-        const Bits high = std::bit_cast<Bits>(count_from(first_query + query)) + first;
-        const threefry::Words words = threefry::draw(key, {high, Bits{} + low});
-        const Bits levels[4] = {words.first & 0xffff, words.first >> 16, words.second & 0xffff,
-                                words.second >> 16};
+    const uint32_t low = (first_head + uint32_t(head)) * fours + uint32_t(key) / 4;
+    const Bits high = std::bit_cast<Bits>(count_from(query)) + first;
+    const threefry::Words words = threefry::draw(this->key, {high, Bits{} + low});
+    const Bits levels[4] = {words.first & 0xffff, words.first >> 16, words.second & 0xffff,
+                            words.second >> 16};
 #pragma GCC unroll 4
-        for (int64_t i = 0; i < 4; ++i) {
-          float* place = weights + (four + i) * QUERIES + query;
-          const Float x = load(place);
-          store(std::bit_cast<Int>(levels[i]) >= int32_t(dropped) ? x : instead(x), place);
-        }
-      }
-    }
+    for (int64_t i = 0; i < 4; ++i) kept[i] = std::bit_cast<Int>(levels[i]) >= int32_t(dropped);
   }
 };
 

@@ -13,6 +13,7 @@ using vector::Float;
 using vector::LANES;
 
 constexpr int64_t ROWS_OF_TASK = 4;
+constexpr float IMPOSSIBLE = -std::numeric_limits<float>::infinity();  // the logit of padding
 
 // Of logits [..., V] whose leading dimensions are all of R rows.
 std::pair<int64_t, int64_t> rows_and_width(const ffi::Buffer<ffi::F32>& logits) {
@@ -21,9 +22,9 @@ std::pair<int64_t, int64_t> rows_and_width(const ffi::Buffer<ffi::F32>& logits) 
   return {width > 0 ? logits.element_count() / width : 0, width};
 }
 
-// Replaces logits `[..., V]` by e^(logit - maximum of the row), those of columns from `columns` on by
-// 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if the
-// target is not among the columns).
+// Replaces logits `[..., V]` by e^(logit - maximum of the row), those of columns from `columns` on
+// by 0. Gives for each row its maximum, the sum of the exponentials, and the target's logit (0 if
+// the target is not among the columns, as another device may have it).
 ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
                    ffi::BufferR1<ffi::S32> targets, ffi::BufferR0<ffi::S32> columns,
                    ffi::Result<ffi::Buffer<ffi::F32>> logits,
@@ -31,7 +32,8 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
                    ffi::Result<ffi::BufferR1<ffi::F32>> total,
                    ffi::Result<ffi::BufferR1<ffi::F32>> target_logit) {
   const auto [rows, width] = rows_and_width(*logits);
-  if (given.untyped_data() != logits->untyped_data())
+  if (given.untyped_data() != logits->untyped_data() ||
+      !std::ranges::equal(given.dimensions(), logits->dimensions()))
     return ffi::Error::InvalidArgument("softmax: the logits must be aliased with the first result");
   for (const int64_t size : {targets.element_count(), maximum->element_count(),
                              total->element_count(), target_logit->element_count()})
@@ -41,7 +43,8 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
   const auto run = [&](int64_t row) {
     float* x = logits->typed_data() + row * width;
     const int64_t target = targets.typed_data()[row];
-    target_logit->typed_data()[row] = target >= 0 && target < used ? x[target] : 0;
+    const bool here = target >= 0 && target < width;
+    target_logit->typed_data()[row] = !here ? 0 : target < used ? x[target] : IMPOSSIBLE;
     // A NaN is never larger; it comes out of the exponentials.
     constexpr float LOWEST = std::numeric_limits<float>::lowest();
     Float highest = vector::splat(LOWEST);
@@ -57,8 +60,7 @@ ffi::Error softmax(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> given,
       sum += e;
     }
     if (i < used) {
-      constexpr float NOTHING = -std::numeric_limits<float>::infinity();
-      const Float e = vector::exp(vector::load_some(x + i, used - i, NOTHING) - top);
+      const Float e = vector::exp(vector::load_some(x + i, used - i, IMPOSSIBLE) - top);
       vector::store_some(e, x + i, used - i);
       sum += e;
     }
@@ -100,7 +102,8 @@ ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> expon
                             ffi::BufferR1<ffi::F32> weight, ffi::Result<ffi::AnyBuffer> result) {
   const size_t rows = rows_and_width(exponentials).first;
   if (scale.element_count() != rows || targets.element_count() != rows ||
-      weight.element_count() != rows || result->element_count() != exponentials.element_count())
+      weight.element_count() != rows ||
+      !std::ranges::equal(result->dimensions(), exponentials.dimensions()))
     return ffi::Error::InvalidArgument("softmax_gradient: the shapes do not fit");
   return dtypes::dispatch("softmax_gradient", result->element_type(), [&](auto type) {
     using T = typename decltype(type)::type;
@@ -110,22 +113,5 @@ ffi::Error softmax_gradient(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> expon
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax, softmax,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::BufferR1<ffi::S32>>()
-                                  .Arg<ffi::BufferR0<ffi::S32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::BufferR1<ffi::F32>>()
-                                  .Ret<ffi::BufferR1<ffi::F32>>()
-                                  .Ret<ffi::BufferR1<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax_gradient, softmax_gradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::BufferR1<ffi::F32>>()
-                                  .Arg<ffi::BufferR1<ffi::S32>>()
-                                  .Arg<ffi::BufferR1<ffi::F32>>()
-                                  .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax, softmax);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_softmax_gradient, softmax_gradient);

@@ -19,6 +19,22 @@ inline bool alike(xla::ffi::AnyBuffer a, xla::ffi::AnyBuffer b) {
          std::ranges::equal(a.dimensions(), b.dimensions());
 }
 
+// Calls `body(i, count, j)` for the registers of `length` elements; j < AT_ONCE takes turns.
+template <class Body>
+[[gnu::always_inline]] inline void for_each_register(int64_t length, const Body& body) {
+  int64_t i = 0;
+  for (; i + AT_ONCE * LANES <= length; i += AT_ONCE * LANES) {
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < AT_ONCE; ++j) body(i + j * LANES, LANES, j);
+  }
+  for (; i < length; i += LANES) body(i, std::min(LANES, length - i), 0);
+}
+
+// What was added up register by register, in turns.
+[[gnu::always_inline]] inline float total(const Float (&sums)[AT_ONCE]) {
+  return vector::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 // Calls `body(start, count)` for each block of an array, on several threads.
 template <class Body>
 void for_each_block(xla::ffi::ThreadPool threads, int64_t count, const Body& body) {

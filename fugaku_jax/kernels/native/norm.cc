@@ -12,30 +12,16 @@
 namespace {
 
 namespace ffi = xla::ffi;
+using elementwise::AT_ONCE;
+using elementwise::for_each_register;
+using elementwise::total;
 using vector::Float;
-using vector::LANES;
 using vector::load_some;
 using vector::store_some;
 
-constexpr int64_t AT_ONCE = 4;        // sums that do not wait for each other
 constexpr int64_t ROWS_OF_TASK = 16;  // at least
 constexpr int64_t MOST_TASKS = 64;    // of a backward pass: each has its own sums over rows
 constexpr int64_t COLUMNS_OF_TASK = 1024;
-
-// Calls `body(column, count, j)` for a row's registers; j < AT_ONCE takes turns.
-template <class Body>
-[[gnu::always_inline]] inline void for_each_register(int64_t width, const Body& body) {
-  int64_t i = 0;
-  for (; i + AT_ONCE * LANES <= width; i += AT_ONCE * LANES) {
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < AT_ONCE; ++j) body(i + j * LANES, LANES, j);
-  }
-  for (; i < width; i += LANES) body(i, std::min(LANES, width - i), 0);
-}
-
-[[gnu::always_inline]] inline float total(const Float (&sums)[AT_ONCE]) {
-  return vector::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
 
 struct Statistics {
   float mean, inverse;  // 1 / sqrt(variance + epsilon)
@@ -92,30 +78,31 @@ void differentiate(const T* x, const float* scale, const T* dy, float epsilon, i
   });
 }
 
-int64_t width_of(ffi::AnyBuffer x) {
-  return x.dimensions().size() == 0 ? 0 : x.dimensions().back();
-}
+constexpr char EPSILON[] = "epsilon";
+using Epsilon = ffi::Attr<float, EPSILON>;
 
-bool fits(ffi::AnyBuffer vector, int64_t width) {
-  return vector.element_type() == ffi::F32 && vector.element_count() == size_t(width);
+// Whether x has rows, and each of the vectors is fp32 and as long as a row.
+bool fit(ffi::AnyBuffer x, std::initializer_list<ffi::AnyBuffer> vectors) {
+  return x.dimensions().size() > 0 && std::ranges::all_of(vectors, [&](ffi::AnyBuffer vector) {
+           return vector.element_type() == ffi::F32 &&
+                  vector.element_count() == size_t(x.dimensions().back());
+         });
 }
 
 // Arguments: x `[..., D]`; scale and bias `[D]` in fp32. Result: like x.
 ffi::Error forward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer scale,
-                   ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> y, float epsilon) {
-  const int64_t width = width_of(x);
-  if (!elementwise::alike(x, *y) || !fits(scale, width) || !fits(bias, width))
+                   ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> y, Epsilon epsilon) {
+  if (!elementwise::alike(x, *y) || !fit(x, {scale, bias}))
     return ffi::Error::InvalidArgument(
         "layer_norm: x and y must be alike, scale and bias fp32 and as long as a row");
-  if (x.element_count() == 0) return ffi::Error::Success();
-  const int64_t rows = x.element_count() / width;
+  const int64_t width = x.dimensions().back(), rows = width ? x.element_count() / width : 0;
   return dtypes::dispatch("layer_norm", x.element_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     pool::parallel_for(threads, (rows + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
       const int64_t end = std::min(rows, (task + 1) * ROWS_OF_TASK);
       for (int64_t row = task * ROWS_OF_TASK; row < end; ++row)
         normalise(dtypes::data<T>(x) + row * width, dtypes::data<float>(scale),
-                  dtypes::data<float>(bias), epsilon, width, dtypes::data<T>(*y) + row * width);
+                  dtypes::data<float>(bias), *epsilon, width, dtypes::data<T>(*y) + row * width);
     });
     return ffi::Error::Success();
   });
@@ -141,14 +128,13 @@ void add_up(ffi::ThreadPool threads, const float* partial, int64_t tasks, int64_
 ffi::Error backward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer scale,
                     ffi::AnyBuffer dy, ffi::Result<ffi::AnyBuffer> dx,
                     ffi::Result<ffi::AnyBuffer> d_scale, ffi::Result<ffi::AnyBuffer> d_bias,
-                    float epsilon) {
-  const int64_t width = width_of(x);
-  if (!elementwise::alike(x, dy) || !elementwise::alike(x, *dx) || !fits(scale, width) ||
-      !fits(*d_scale, width) || !fits(*d_bias, width))
+                    Epsilon epsilon) {
+  if (!elementwise::alike(x, dy) || !elementwise::alike(x, *dx) ||
+      !fit(x, {scale, *d_scale, *d_bias}))
     return ffi::Error::InvalidArgument(
         "layer_norm_backward: x and its gradients must be alike, scale and the gradients of scale "
         "and bias fp32 and as long as a row");
-  const int64_t rows = width ? x.element_count() / width : 0;
+  const int64_t width = x.dimensions().back(), rows = width ? x.element_count() / width : 0;
   const int64_t height = std::max(ROWS_OF_TASK, (rows + MOST_TASKS - 1) / MOST_TASKS);
   const int64_t tasks = (rows + height - 1) / height;
   struct SumsOverRows;
@@ -160,7 +146,7 @@ ffi::Error backward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer sc
       std::fill_n(sums, 2 * width, 0.0f);
       for (int64_t row = task * height; row < std::min(rows, (task + 1) * height); ++row)
         differentiate(dtypes::data<T>(x) + row * width, dtypes::data<float>(scale),
-                      dtypes::data<T>(dy) + row * width, epsilon, width,
+                      dtypes::data<T>(dy) + row * width, *epsilon, width,
                       dtypes::data<T>(*dx) + row * width, sums, sums + width);
     });
     add_up(threads, partial, tasks, width, dtypes::data<float>(*d_scale),
@@ -171,22 +157,5 @@ ffi::Error backward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer sc
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_layer_norm, forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<float>("epsilon"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_layer_norm_backward, backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<float>("epsilon"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_layer_norm, forward);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_layer_norm_backward, backward);

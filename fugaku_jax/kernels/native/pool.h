@@ -11,6 +11,12 @@
 
 #include "xla/ffi/api/ffi.h"
 
+// XLA infers a handler's binding from its parameters; of its pool it has to be told.
+template <>
+struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
+  using Ctx = ThreadPool;
+};
+
 namespace pool {
 
 // While it lives, this thread's numbers below the normal ones count as 0 on A64FX, where each costs

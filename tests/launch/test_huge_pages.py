@@ -1,0 +1,59 @@
+"""A program starts anew with huge pages, once, and only where the kernel gives them on request."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+PROGRAM = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import huge_pages
+huge_pages.KERNEL = huge_pages.Path(sys.argv[2])
+print("start", os.getpid(), flush=True)
+huge_pages.use_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES", "nothing"), *sys.argv[3:])
+"""
+OTHER = "glibc.malloc.arena_max=4"
+
+
+def run(tmp_path, kernel, given):
+    """Run the program; return what it prints."""
+    program, offers = tmp_path / "program.py", tmp_path / "enabled"
+    program.write_text(PROGRAM)
+    if kernel:
+        offers.write_text(kernel)
+    environ = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, program, LAUNCH, offers, "an argument", "東京"],
+        env=environ | ({"GLIBC_TUNABLES": given} if given else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("given", ["", OTHER])
+def test_a_program_starts_once_more_as_the_same_process_with_its_arguments(tmp_path, given):
+    first, second, end = run(tmp_path, "always [madvise] never\n", given)
+    assert first == second
+    assert end == f"{given}:glibc.malloc.hugetlb=1 an argument 東京".lstrip(":")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "given"),
+    [
+        ("[always] madvise never\n", OTHER),
+        ("always madvise [never]\n", OTHER),
+        (None, OTHER),
+        ("always [madvise] never\n", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_it_goes_on_as_it_is_where_that_is_of_no_use_or_the_user_has_said_so(
+    tmp_path, kernel, given
+):
+    assert run(tmp_path, kernel, given)[1:] == [f"{given} an argument 東京"]
