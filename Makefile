@@ -30,7 +30,8 @@ sanitize: $(VENV)/.installed-oracles
 # The same code on an emulated A64FX, set up in the user's cache by the first call.
 a64fx: $(VENV)/.installed-oracles
 	$(RUN) tests/a64fx/setup.py
-	$(RUN) -m pytest tests/a64fx -m a64fx
+	$(RUN) tests/a64fx/libraries.py
+	$(RUN) -m pytest tests/a64fx -m a64fx --numprocesses auto
 
 check: env
 	$(RUN) -m ruff check .

@@ -5,11 +5,13 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from libraries import INSTALLED
 from setup import PROJECT, PYTHON, folder
 
 QEMU = "qemu-aarch64"
 COMPILER = "aarch64-linux-gnu-g++"
 CROSS_LIBRARIES = Path("/usr/aarch64-linux-gnu")
+PYTHONPATH = f"{PROJECT}:{Path(__file__).parent}:{INSTALLED}"
 A64FX_FLAGS = ("-std=c++20", "-O3", "-mcpu=a64fx", "-msve-vector-bits=512")
 
 
@@ -33,26 +35,13 @@ def machine() -> Path:
     return place
 
 
-def python_command(args: Iterable[str | Path], *, cpu: str = "a64fx") -> list[str]:
+def python_command(args: Iterable[str | Path]) -> list[str]:
     """Return the command that runs the emulated machine's Python with `args`.
 
-    It imports this package from the source tree, and its dependencies from the aarch64 wheels.
+    Run by `run`, it imports this package from the source tree, and its dependencies from the
+    aarch64 wheels.
     """
-    place = machine()
-    root = place / "root"
-    # Set for the emulated program only: the programs that start it may be in Python as well.
-    inside = {
-        "PYTHONHOME": root / "usr",
-        "PYTHONPATH": f"{PROJECT}:{place / 'site'}",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": place / "compiled",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "LD_LIBRARY_PATH": "",
-    }
-    command = [QEMU, "-cpu", cpu, "-L", str(root)]
-    for name, value in inside.items():
-        command += ["-E", f"{name}={value}"]
-    return [*command, str(root / "usr" / "bin" / f"python{PYTHON}"), *map(str, args)]
+    return [str(machine() / "bin" / f"python{PYTHON}"), *map(str, args)]
 
 
 def program_command(
@@ -65,7 +54,6 @@ def program_command(
 def run_python(
     args: Iterable[str | Path],
     *,
-    cpu: str = "a64fx",
     env: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> str:
@@ -73,15 +61,15 @@ def run_python(
 
     Args:
         args: Its arguments: a file and the file's arguments, or `-c` and text.
-        cpu: The processor, by its name in QEMU.
-        env: Variables beside PATH and HOME; of our own environment it sees no other.
+        env: Variables beside PATH and HOME; of our own environment it sees no other. QEMU_CPU is
+            the processor, by its name in QEMU.
         timeout: Seconds until it is ended.
 
     Raises:
         EmulationError: it failed.
         subprocess.TimeoutExpired: it took too long.
     """
-    return run(python_command(args, cpu=cpu), env=env, timeout=timeout)
+    return run(python_command(args), env=env, timeout=timeout)
 
 
 def run_program(
@@ -89,11 +77,13 @@ def run_program(
     args: Iterable[str | Path] = (),
     *,
     cpu: str = "a64fx",
-    env: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> str:
-    """Run a program that `compile` made and return what it printed; else as `run_python`."""
-    return run(program_command(path, args, cpu=cpu), env=env, timeout=timeout)
+    """Run a program that `compile` made and return what it printed; `cpu` is QEMU's name for one.
+
+    Else as `run_python`.
+    """
+    return run(program_command(path, args, cpu=cpu), timeout=timeout)
 
 
 def compile(
@@ -113,7 +103,7 @@ def run(command: list[str], *, env: Mapping[str, str] | None = None, timeout: fl
     done = subprocess.run(
         command,
         cwd=PROJECT,
-        env=clean_environment() | dict(env or {}),
+        env=clean_environment() | {"EMULATED_PYTHONPATH": PYTHONPATH} | dict(env or {}),
         timeout=timeout,
         capture_output=True,
         text=True,

@@ -4,10 +4,11 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from emulator import QEMU, run
+from emulator import run
 
 PLUGIN = Path(__file__).parent / "count.c"
 
@@ -33,54 +34,71 @@ def count_fmla(
     Raises:
         EmulationError: the program failed.
     """
-    assert command[0] == QEMU, "the emulator counts, so the command must begin with it"
     with tempfile.TemporaryDirectory() as folder:
         plugin, out = f"{folder}/count.so", Path(folder) / "counts.json"
         run(["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", str(PLUGIN), "-o", plugin])
-        run([QEMU, "-plugin", f"{plugin},out={out}", *command[1:]], env=env, timeout=timeout)
+        run(command, env={"QEMU_PLUGIN": f"{plugin},out={out}", **(env or {})}, timeout=timeout)
         return json.loads(out.read_text())
 
 
-def marked_loops(assembly: str) -> dict[str, str]:
-    """Cut the marked parts out of a compiler's assembly.
+class Loop(NamedTuple):
+    """A loop without a loop in it, as a binary has it."""
 
-    In the source, `asm volatile("# LLVM-MCA-BEGIN name")` is the first statement of a loop's body
-    and `asm volatile("# LLVM-MCA-END")` the last. The compiler may move arithmetic over a marker,
-    so a test of a part must also count what is in it.
+    function: str
+    instructions: list[str]
 
-    Returns:
-        Each part's instructions, one a line, by its name.
+    def count(self, *names: str) -> int:
+        """Return how many of its instructions are these, on SVE registers."""
+        words = (each.split() for each in self.instructions)
+        return sum(word[0] in names and word[1].startswith(("z", "{z")) for word in words)
 
-    Raises:
-        ValueError: two parts have one name, which happens if the compiler copied a loop.
+
+def inner_loops(binary: str | Path) -> Iterator[Loop]:
+    """Yield the innermost loops of a program, library or object file for AArch64.
+
+    A branch back, within a function, ends a loop. Loops that call something are left out.
     """
-    loops: dict[str, str] = {}
-    marked = re.compile(r"# LLVM-MCA-BEGIN (\S+)\n(.*?)# LLVM-MCA-END\b", re.DOTALL)
-    for name, body in marked.findall(assembly):
-        if name in loops:
-            raise ValueError(f"The assembly has two parts that are marked {name}.")
-        lines = (line.strip() for line in body.splitlines())
-        # Comments, directives and labels are no instructions.
-        kept = [each for each in lines if each and not re.match(r"[#./]|\S+:", each)]
-        loops[name] = "\n".join(kept)
-    return loops
+    command = ["aarch64-linux-gnu-objdump", "-d", "-C", "--no-show-raw-insn", str(binary)]
+    for part in run(command).split("\n\n"):
+        name = re.match(r"\s*[0-9a-f]+ <(.*)>:\n", part)
+        if name:
+            code = re.findall(r"^ *([0-9a-f]+):\t(.*?)\s*(?://.*)?$", part, re.MULTILINE)
+            for body in _innermost({int(address, 16): text for address, text in code}):
+                yield Loop(name[1], body)
 
 
-def modelled_cycles(assembly: str, iterations: int = 1000) -> float:
+def _innermost(code: dict[int, str]) -> Iterator[list[str]]:
+    backwards = re.compile(r"(?:b\.\w+|cbn?z\s+\w+,|tbn?z\s+\w+, #\d+,)\s*([0-9a-f]+) <")
+    jumps = ((at, backwards.match(text)) for at, text in code.items())
+    loops = [(int(to[1], 16), at) for at, to in jumps if to and int(to[1], 16) in code]
+    loops = [(start, end) for start, end in loops if start <= end]
+    for start, end in loops:
+        if any(start <= a and b <= end for a, b in loops if (a, b) != (start, end)):
+            continue
+        body = [text for at, text in code.items() if start <= at < end]
+        if not any(text.startswith(("bl\t", "blr\t")) for text in body):
+            yield body
+
+
+def modelled_cycles(instructions: Iterable[str], iterations: int = 1000) -> float:
     """Return the cycles of one turn of a loop, as LLVM's model of A64FX has it.
 
     The model knows units, latencies and ports, but no caches and no branches, and decodes six
     instructions a cycle where the chip decodes four: fit to compare loops, not to tell a speed.
 
     Args:
-        assembly: The loop's instructions, one a line.
+        instructions: The loop's. The model of LLVM 14 lacks FMSB; it is given FMLS, which the same
+            unit computes in the same time.
         iterations: Turns that are modelled; the first few cost more.
 
     Raises:
         ValueError: llvm-mca does not understand an instruction.
     """
+    branches = re.compile(r"(b|b\.\w+|cbn?z|tbn?z)\s")
+    known = (re.sub(r"^fmsb\b", "fmls", each) for each in instructions if not branches.match(each))
     command = ["llvm-mca", "-mtriple=aarch64", "-mcpu=a64fx", f"-iterations={iterations}"]
-    done = subprocess.run(command, input=assembly, capture_output=True, text=True, check=False)
+    text = "\n".join(known)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     cycles = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     if done.returncode or not cycles:
         raise ValueError(f"llvm-mca: {done.stderr.strip()}")

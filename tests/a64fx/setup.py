@@ -24,6 +24,7 @@ PROJECT = HERE.parents[1]
 
 PROGRAMS = {  # the program, and the Debian package that brings it
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+    "cmake": "cmake",
     "qemu-aarch64": "qemu-user",
     "mmdebstrap": "mmdebstrap",
     "llvm-mca": "llvm",
@@ -35,6 +36,7 @@ ROOT_PACKAGES = (
     *("ca-certificates", "libffi8", "libgomp1", "libssl3", "libstdc++6", "zlib1g"),
     *(f"libpython{PYTHON}-stdlib", f"python{PYTHON}", f"python{PYTHON}-minimal"),
 )
+TEST_PACKAGES = ("beartype", "hypothesis", "pytest")
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 # LLVM learns from this file which CPU it compiles for; the values are those of Fugaku's nodes.
@@ -49,6 +51,22 @@ CPU part\t: 0x001
 CPU revision\t: 0
 
 """
+
+
+# The machine's programs. Whatever the emulated Python starts as `sys.executable` is emulated too.
+SCRIPTS = {
+    f"python{PYTHON}": """\
+#!/bin/sh
+machine=${0%/bin/*}
+export PATH="$machine/bin:$PATH" LD_LIBRARY_PATH= JAX_PLATFORMS=cpu
+export PYTHONHOME="$machine/root/usr" PYTHONPATH="$EMULATED_PYTHONPATH:$machine/site"
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$machine/compiled}"
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
+python="$PYTHONHOME/bin/${0##*/}"
+exec qemu-aarch64 -cpu "${QEMU_CPU:-a64fx}" -L "$machine/root" -0 "$0" "$python" "$@"
+""",
+    "c++": '#!/bin/sh\nexec aarch64-linux-gnu-g++ "$@"\n',
+}
 
 
 class CannotSetUp(Exception):
@@ -68,14 +86,15 @@ def main() -> int:
 def folder() -> Path:
     """Return where the emulated machine of this version of everything is, or would be."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    defines = json.dumps([SUITE, ROOT_PACKAGES, PLATFORMS, CPUINFO, _pins()])
+    defines = json.dumps([SUITE, ROOT_PACKAGES, PLATFORMS, CPUINFO, SCRIPTS, _pins()])
     return cache / "fugaku_jax" / "a64fx" / hashlib.sha256(defines.encode()).hexdigest()[:16]
 
 
 def set_up() -> Path:
     """Make the emulated machine unless it is there, and return its folder.
 
-    `root` is the arm64 system, `site` the aarch64 packages, `compiled` holds what JAX compiles.
+    `root` is the arm64 system, `site` the aarch64 packages, `bin` the programs to start, and
+    `compiled` holds what JAX compiles.
 
     Raises:
         CannotSetUp: a program is missing, or a download failed.
@@ -88,10 +107,13 @@ def set_up() -> Path:
     # Renamed when complete: what was interrupted is never taken for finished.
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=done.parent) as unfinished:
         made = Path(unfinished) / "machine"
-        for name in ("root", "site", "compiled"):
+        for name in ("root", "site", "bin", "compiled"):
             (made / name).mkdir(parents=True)
         _install_root(made)
         _install_wheels(made)
+        for name, text in SCRIPTS.items():
+            (made / "bin" / name).write_text(text)
+            (made / "bin" / name).chmod(0o755)
         try:
             made.rename(done)
         except OSError:  # another set-up was faster
@@ -143,13 +165,13 @@ def _install_wheels(made: Path) -> None:
 
 
 def _pins() -> list[str]:
-    """Return this package's runtime dependencies, theirs too, as installed: `name==version`.
+    """Return what this package and its tests need, and what that needs: `name==version`.
 
     A requirement that is not installed is one of another platform or Python.
     """
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     pins: dict[tuple[str, frozenset[str]], str] = {}
-    waiting = list(project["dependencies"])
+    waiting = [*project["dependencies"], *TEST_PACKAGES]
     while waiting:
         parts = re.match(r"([\w.-]+)\s*(?:\[([^]]*)])?", waiting.pop())
         assert parts

@@ -2,7 +2,7 @@
 
 import pytest
 from emulator import A64FX_FLAGS, compile, program_command
-from instructions import count_fmla, marked_loops, modelled_cycles
+from instructions import count_fmla, inner_loops, modelled_cycles
 
 pytestmark = pytest.mark.a64fx
 
@@ -34,13 +34,11 @@ extern "C" void tile(const float* a, const Vector* b, Vector* c, long depth) {
 #pragma GCC unroll 8
     for (int column = 0; column < COLUMNS; column++) sums[row][column] = Vector{};
   for (long k = 0; k < depth; k++) {
-    asm volatile("# LLVM-MCA-BEGIN tile");
 #pragma GCC unroll 8
     for (int row = 0; row < ROWS; row++)
 #pragma GCC unroll 8
       for (int column = 0; column < COLUMNS; column++)
         sums[row][column] += a[k * ROWS + row] * b[k * COLUMNS + column];
-    asm volatile("# LLVM-MCA-END");
   }
 #pragma GCC unroll 8
   for (int row = 0; row < ROWS; row++)
@@ -60,11 +58,18 @@ PIPES = 2
 """Fused multiply-adds that an A64FX can start in a cycle."""
 
 
-def compiled_tile(folder, rows, columns, *flags):
+def compiled_tile(folder, rows, columns):
     source = folder / "tile.cc"
     source.write_text(TILE + MAIN)
     sizes = [f"-DROWS={rows}", f"-DCOLUMNS={columns}", "-DDEPTH=321"]
-    return compile([source], folder / "tile", [*A64FX_FLAGS, *sizes, *flags])
+    return compile([source], folder / "tile", [*A64FX_FLAGS, *sizes])
+
+
+def inner_loop(program):
+    """The loop of a compiled tile."""
+    loops = [loop for loop in inner_loops(program) if loop.function == "tile"]
+    assert len(loops) == 1
+    return loops[0]
 
 
 def test_every_kind_of_multiply_add_is_counted_and_nothing_else(tmp_path):
@@ -87,24 +92,34 @@ def test_a_compiled_product_executes_one_multiply_add_a_vector_of_products(tmp_p
 
 
 def test_eight_rows_by_three_vectors_reach_the_modelled_peak(tmp_path):
-    loop = marked_loops(compiled_tile(tmp_path, 8, 3, "-S").read_text())["tile"]
+    loop = inner_loop(compiled_tile(tmp_path, 8, 3))
     assert loop.count("fmla") == 24
-    assert modelled_cycles(loop) == pytest.approx(24 / PIPES, rel=0.01)
+    assert modelled_cycles(loop.instructions) == pytest.approx(24 / PIPES, rel=0.01)
 
 
 def test_four_sums_wait_for_each_other_in_the_model(tmp_path):
-    loop = marked_loops(compiled_tile(tmp_path, 4, 1, "-S").read_text())["tile"]
+    loop = inner_loop(compiled_tile(tmp_path, 4, 1))
     assert loop.count("fmla") == 4
-    share_of_peak = 4 / PIPES / modelled_cycles(loop)
+    share_of_peak = 4 / PIPES / modelled_cycles(loop.instructions)
     assert share_of_peak == pytest.approx(0.22, abs=0.01)  # 4 sums / (2 pipes x 9 cycles)
 
 
-def test_a_loop_that_the_compiler_copied_is_refused():
-    part = "# LLVM-MCA-BEGIN twice\n\tfadd z0.s, z0.s, z1.s\n# LLVM-MCA-END\n"
-    with pytest.raises(ValueError, match="two parts that are marked twice"):
-        marked_loops(part + part)
+def test_of_loops_within_each_other_the_innermost_is_found_and_none_that_calls(tmp_path):
+    (tmp_path / "loops.cc").write_text("""
+        extern "C" void call();
+        extern "C" void loops(long n) {
+          for (long i = 0; i < n; i++) {
+            for (long j = 0; j < i; j++) asm volatile("add z0.s, z1.s, z2.s" ::: "v0");
+            asm volatile("sub z0.s, z1.s, z2.s" ::: "v0");
+          }
+          for (long i = 0; i < n; i++) call();
+        }
+    """)
+    binary = compile([tmp_path / "loops.cc"], tmp_path / "loops.o", [*A64FX_FLAGS, "-c"])
+    loops = list(inner_loops(binary))
+    assert [(each.count("add"), each.count("sub")) for each in loops] == [(1, 0)]
 
 
 def test_an_instruction_that_is_none_is_an_error():
     with pytest.raises(ValueError, match="llvm-mca"):
-        modelled_cycles("nonsense z0, z1")
+        modelled_cycles(["nonsense z0, z1"])

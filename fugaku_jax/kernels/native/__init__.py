@@ -10,7 +10,6 @@ them, and `reference` runs what is written in `jnp` beside each of them.
 import ctypes
 import functools
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -22,22 +21,22 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, PyTree
 
+from fugaku_jax import processor
 from fugaku_jax.errors import InputError
 
 VARIABLE = "FUGAKU_JAX_KERNELS"
 ISA_VARIABLE = "FUGAKU_JAX_ISA"
 CHOICES = ("auto", "native", "reference")
 
-# What a library needs of /proc/cpuinfo; the best comes first.
+_AVX2 = {"avx2", "bmi2", "fma", "f16c"}
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"}
-_NEEDS = {
-    "x86_64": {
-        "avx512_bf16": _AVX512 | {"avx512_bf16"},
-        "avx512": _AVX512,
-        "avx2": {"avx2", "bmi2", "fma", "f16c"},
-        "generic": set(),
-    },
-    "aarch64": {"a64fx": {"sve", "0x46", "0x001"}, "generic": set()},
+# Whether the processor can run a library; the best comes first.
+_LIBRARIES: dict[str, Callable[[], bool]] = {
+    "a64fx": processor.is_a64fx,
+    "avx512_bf16": lambda: processor.features() >= _AVX512 | {"avx512_bf16"},
+    "avx512": lambda: processor.features() >= _AVX512,
+    "avx2": lambda: processor.features() >= _AVX2,
+    "generic": lambda: True,
 }
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 """What kernels read; they compute in fp32."""
@@ -111,11 +110,10 @@ def on_each_device(
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    needs = _NEEDS.get(platform.machine(), {"generic": set()})
     wanted = os.environ.get(ISA_VARIABLE)
-    for name in [wanted] if wanted else needs:
+    for name in [wanted] if wanted else _LIBRARIES:
         path = _path(name)
-        if path is not None and needs.get(name, set()) <= _features():
+        if path is not None and _LIBRARIES.get(name, lambda: True)():
             return ctypes.CDLL(str(path))
     print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
     return None
@@ -136,10 +134,3 @@ def _path(name: str) -> Path | None:
     installed = metadata.distributions(name="fugaku-jax")
     paths = (Path(str(each.locate_file(file))) for each in installed)
     return next((path for path in paths if path.exists()), None)
-
-
-@functools.cache
-def _features() -> set[str]:
-    """Return the words by which Linux describes the processor."""
-    info = Path("/proc/cpuinfo")
-    return set(info.read_text().split()) if info.exists() else set()

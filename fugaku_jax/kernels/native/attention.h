@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "elementary.h"
 #include "scratch.h"
 #include "threefry.h"
 #include "tile.h"
@@ -20,9 +21,11 @@
 namespace attention {
 
 using vector::Bits;
+using vector::exp2;
 using vector::Float;
 using vector::Int;
 using vector::LANES;
+using vector::LOG2_E;
 using vector::load;
 using vector::splat;
 using vector::store;
@@ -30,7 +33,6 @@ using vector::store;
 constexpr int64_t QUERIES = 48;  // whole tiles and whole registers on every instruction set
 constexpr int64_t KEYS = 96;
 constexpr int64_t UNIT = 24;  // keys are filled up to a multiple of it: any tile's rows divide it
-constexpr float LOG2_E = 1.44269504f;
 
 inline int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit; }
 inline int64_t round_up(int64_t x, int64_t unit) { return divide_up(x, unit) * unit; }
@@ -84,26 +86,6 @@ class Room {
  private:
   float* next_;
 };
-
-// 2^(x unit) for x unit <= 127 and unit > 0, within 3e-7 of it; 0 below the normal numbers.
-//
-// 2^y = 2^n 2^r with |r| <= 1/2; 2^r by a polynomial (minimax, and exactly 1 at 0), 2^n by moving
-// n, biased as an exponent is, from the last bits of `shifted` to where an exponent stands. y
-// itself is never computed but within multiply-adds.
-[[gnu::always_inline]] inline Float exp2(Float x, float unit) {
-  constexpr float MAGIC = 12582912.0f + 127;  // 1.5 2^23: adding it rounds to an integer
-  const Float y = x * unit;
-  const Float shifted = y + MAGIC;
-  const Float r = y - (shifted - MAGIC);
-  Float p = splat(1.326472033e-3f);
-  p = p * r + 9.671512991e-3f;
-  p = p * r + 5.550733954e-2f;
-  p = p * r + 2.402224243e-1f;
-  p = p * r + 6.931470037e-1f;
-  p = p * r + 1.0f;
-  const Float result = p * std::bit_cast<Float>(std::bit_cast<Int>(shifted) << 23);
-  return x < -126.0f / unit ? Float{} : result;  // a NaN stays one
-}
 
 // Numbers first, first + 1, ... of the lanes.
 [[gnu::always_inline]] inline Int count_from(int64_t first) {

@@ -19,6 +19,24 @@ struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
 
 namespace pool {
 
+// While it lives, this thread's numbers below the normal ones count as 0 on A64FX, where each costs
+// about 90 cycles. (Elsewhere XLA's own setting stays.)
+//
+// FPCR.FZ is for fp32 and fp64, and leaves conversions from and to fp16 alone. FZ16, which is for
+// arithmetic in fp16, stays off: half of fp16's gradients may be below its normal numbers, 6e-5.
+class FlushDenormals {
+#ifdef __ARM_FEATURE_SVE
+ public:
+  FlushDenormals() { __builtin_aarch64_set_fpcr64(before_ | FZ); }
+  ~FlushDenormals() { __builtin_aarch64_set_fpcr64(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+
+ private:
+  static constexpr uint64_t FZ = 1 << 24;
+  const uint64_t before_ = __builtin_aarch64_get_fpcr64();
+#endif
+};
+
 // Calls `body(i)` for every i below `items`, each once, in any order, on several threads.
 //
 // The caller works too, and waits only for threads that have begun to help. So it ends even if
@@ -32,10 +50,12 @@ void parallel_for(xla::ffi::ThreadPool threads, int64_t items, const Body& body)
     std::atomic<bool> closed{false};
   };
   const auto work = [items](Job& job, const Body& body) {
+    [[maybe_unused]] const FlushDenormals flush;
     for (int64_t i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < items;) body(i);
   };
   const int64_t helpers = std::min(items, threads.num_threads()) - 1;
   if (helpers <= 0) {
+    [[maybe_unused]] const FlushDenormals flush;
     for (int64_t i = 0; i < items; ++i) body(i);
     return;
   }

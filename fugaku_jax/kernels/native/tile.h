@@ -18,7 +18,7 @@ struct Singles {
   using Register = Float;
   static constexpr int64_t DEPTH = 1;  // so many products are one step of the sum
 
-  [[gnu::always_inline]] static Register splat(Number x) { return vector::splat(x); }
+  [[gnu::always_inline]] static Register splat(const Number* x) { return vector::broadcast(x); }
   [[gnu::always_inline]] static Float add(Float sum, Register left, Register right) {
     return sum + left * right;
   }
@@ -29,7 +29,7 @@ struct Pairs {
   using Register = Bits;
   static constexpr int64_t DEPTH = 2;
 
-  [[gnu::always_inline]] static Register splat(Number x) { return Bits{} + x; }
+  [[gnu::always_inline]] static Register splat(const Number* x) { return Bits{} + *x; }
   [[gnu::always_inline]] static Float add(Float sum, Register left, Register right) {
     return vector::add_pairs(sum, left, right);
   }
@@ -60,7 +60,7 @@ template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = type
     for (int64_t j = 0; j < V; ++j) std::memcpy(&right[j], b + j * LANES, sizeof right[j]);
 #pragma GCC unroll 32
     for (int64_t i = 0; i < ROWS; ++i) {
-      const Register left = Kind::splat(COLUMNS ? a[s * stride + i] : a[i * stride + s]);
+      const Register left = Kind::splat(COLUMNS ? a + s * stride + i : a + i * stride + s);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < V; ++j) sums[i][j] = Kind::add(sums[i][j], left, right[j]);
     }

@@ -19,7 +19,7 @@ namespace ffi = xla::ffi;
 
 using isa::Float;
 using Int = int32_t __attribute__((vector_size(isa::BYTES)));
-using Bits = uint32_t __attribute__((vector_size(isa::BYTES)));
+using Bits = isa::Bits;
 
 constexpr int64_t LANES = isa::BYTES / sizeof(float);
 
@@ -37,6 +37,14 @@ inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 
 [[gnu::always_inline]] inline Float splat(float x) { return x - Float{}; }
 
+[[gnu::always_inline]] inline Float broadcast(const float* x) {
+#ifdef __ARM_FEATURE_SVE
+  return isa::broadcast(x);
+#else
+  return splat(*x);
+#endif
+}
+
 [[gnu::always_inline]] inline Float load(const float* source) {
   Float x;
   std::memcpy(&x, source, sizeof x);
@@ -46,10 +54,7 @@ inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 [[gnu::always_inline]] inline Float load(const Half* source) { return isa::from_half(source); }
 
 [[gnu::always_inline]] inline Float load(const Bfloat16* source) {
-  using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
-  Narrow narrow;
-  std::memcpy(&narrow, source, sizeof narrow);
-  return std::bit_cast<Float>(__builtin_convertvector(narrow, Bits) << 16);
+  return std::bit_cast<Float>(isa::widen(source) << 16);
 }
 
 [[gnu::always_inline]] inline void store(Float x, float* target) {
@@ -67,9 +72,7 @@ inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 }
 
 [[gnu::always_inline]] inline void store(Float x, Bfloat16* target) {
-  using Narrow = uint16_t __attribute__((vector_size(isa::BYTES / 2)));
-  const Narrow halves = __builtin_convertvector(narrow(x), Narrow);
-  std::memcpy(target, &halves, sizeof halves);
+  isa::narrow(narrow(x), target);
 }
 
 // Whether two products of bf16 are one instruction. (Tests define it to run what uses this.)

@@ -13,19 +13,37 @@ constexpr int TILE_VECTORS = 3;
 constexpr int64_t CACHE_BYTES = 512 * 1024;  // of a core group's 8 MiB of L2, which 12 cores share
 
 using Float = float __attribute__((vector_size(BYTES)));
+using Bits = uint32_t __attribute__((vector_size(BYTES)));
 using HalfScalar = __fp16;
 
-// The compiler would convert lane by lane.
+// Between 16 bits in memory and 32 in a register; the compiler would take lane by lane.
+[[gnu::always_inline]] inline Bits widen(const void* source) {
+  return Bits(svld1uh_u32(svptrue_b32(), static_cast<const uint16_t*>(source)));
+}
+
+[[gnu::always_inline]] inline void narrow(Bits x, void* target) {
+  svst1h(svptrue_b32(), static_cast<uint16_t*>(target), svuint32_t(x));
+}
+
 [[gnu::always_inline]] inline Float from_half(const void* source) {
-  const svbool_t all = svptrue_b32();
-  const svuint32_t wide = svld1uh_u32(all, static_cast<const uint16_t*>(source));
-  return Float(svcvt_f32_x(all, svreinterpret_f16(wide)));
+  return Float(svcvt_f32_x(svptrue_b32(), svreinterpret_f16(svuint32_t(widen(source)))));
 }
 
 [[gnu::always_inline]] inline void to_half(Float x, void* target) {
-  const svbool_t all = svptrue_b32();
-  const svfloat16_t narrow = svcvt_f16_x(all, svfloat32_t(x));
-  svst1h(all, static_cast<uint16_t*>(target), svreinterpret_u32(narrow));
+  narrow(Bits(svreinterpret_u32(svcvt_f16_x(svptrue_b32(), svfloat32_t(x)))), target);
+}
+
+// A number from memory in all lanes (LD1RW). The compiler would load it for itself and copy it then,
+// which takes the units that multiply and add.
+[[gnu::always_inline]] inline Float broadcast(const float* x) {
+  Float all;
+  asm("ld1rw {%0.s}, %1/z, %2" : "=w"(all) : "Upl"(svptrue_b32()), "Uty"(*x));
+  return all;
+}
+
+// 2^(n + i / 64), where bits 6 to 13 of x are n + 127 and the six below them i (FEXPA).
+[[gnu::always_inline]] inline Float table_exp2(Float x) {
+  return Float(svexpa(svreinterpret_u32(svfloat32_t(x))));
 }
 
 // To an aligned place, past the caches.

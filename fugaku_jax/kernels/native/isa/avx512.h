@@ -13,7 +13,17 @@ constexpr int TILE_VECTORS = 3;
 constexpr int64_t CACHE_BYTES = 512 * 1024;  // half of a core's L2
 
 using Float = float __attribute__((vector_size(BYTES)));
+using Bits = uint32_t __attribute__((vector_size(BYTES)));
 using HalfScalar = _Float16;
+
+// Between 16 bits in memory and 32 in a register.
+[[gnu::always_inline]] inline Bits widen(const void* source) {
+  return Bits(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(source))));
+}
+
+[[gnu::always_inline]] inline void narrow(Bits x, void* target) {
+  _mm256_storeu_si256(static_cast<__m256i*>(target), _mm512_cvtepi32_epi16(__m512i(x)));
+}
 
 [[gnu::always_inline]] inline Float from_half(const void* source) {
   return Float(_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(source))));

@@ -12,11 +12,25 @@ constexpr int TILE_VECTORS = 2;
 constexpr int64_t CACHE_BYTES = 256 * 1024;
 
 using Float = float __attribute__((vector_size(BYTES)));
+using Bits = uint32_t __attribute__((vector_size(BYTES)));
 #ifdef __aarch64__
 using HalfScalar = __fp16;  // GCC 12 has no _Float16 there in C++
 #else
 using HalfScalar = _Float16;
 #endif
+
+// Between 16 bits in memory and 32 in a register.
+[[gnu::always_inline]] inline Bits widen(const void* source) {
+  uint16_t narrow[4];
+  std::memcpy(narrow, source, sizeof narrow);
+  return Bits{narrow[0], narrow[1], narrow[2], narrow[3]};
+}
+
+[[gnu::always_inline]] inline void narrow(Bits x, void* target) {
+  using Narrow = uint16_t __attribute__((vector_size(BYTES / 2)));
+  const Narrow narrow = __builtin_convertvector(x, Narrow);
+  std::memcpy(target, &narrow, sizeof narrow);
+}
 
 [[gnu::always_inline]] inline Float from_half(const void* source) {
   HalfScalar half[4];

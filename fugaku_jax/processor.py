@@ -1,0 +1,52 @@
+"""What the processor can run, as Linux says, and what XLA has to be told about it."""
+
+import ctypes
+import functools
+import os
+import platform
+from pathlib import Path
+
+FLAGS_VARIABLE = "XLA_FLAGS"
+A64FX_FLAGS = {
+    "--xla_cpu_max_isa": "SVE",
+    "--xla_backend_extra_options": "-aarch64-sve-vector-bits-min=512",
+}
+"""By themselves, XLA's fused loops have vectors of 128 bits (NEON)."""
+
+_PR_SVE_GET_VL = 51  # <linux/prctl.h>
+_PR_SVE_VL_LEN_MASK = 0xFFFF
+
+
+@functools.cache
+def features() -> frozenset[str]:
+    """Return the words by which Linux describes the processor."""
+    info = Path("/proc/cpuinfo")
+    return frozenset(info.read_text().split()) if info.exists() else frozenset()
+
+
+def vector_bytes() -> int:
+    """Return the length in bytes of this thread's SVE registers; 0 without SVE."""
+    if platform.machine() != "aarch64" or "sve" not in features():
+        return 0
+    length = ctypes.CDLL(None, use_errno=True).prctl(_PR_SVE_GET_VL, 0, 0, 0, 0)
+    return max(length, 0) & _PR_SVE_VL_LEN_MASK
+
+
+def is_a64fx() -> bool:
+    """Return whether this is Fujitsu's A64FX, with its SVE registers as long as they can be.
+
+    A program may be started with shorter ones, and what is compiled for 512 bits is wrong there.
+    """
+    return {"0x46", "0x001"} <= features() and vector_bytes() == 64
+
+
+def widen_fused_loops() -> None:
+    """Let XLA compile for the whole vectors of an A64FX; before JAX starts its CPU backend.
+
+    What the user has set in XLA_FLAGS stays as it is; if that is the name of a file, all of it.
+    """
+    given = os.environ.get(FLAGS_VARIABLE, "").strip()
+    if not is_a64fx() or (given and not given.startswith("-")):
+        return
+    added = [f"{flag}={value}" for flag, value in A64FX_FLAGS.items() if flag not in given]
+    os.environ[FLAGS_VARIABLE] = " ".join([given, *added]).strip()

@@ -1,0 +1,176 @@
+"""The native kernels on the emulated A64FX: right, in SVE, no more work than the arithmetic's."""
+
+import importlib.util
+import signal
+from pathlib import Path
+
+import pytest
+from emulator import (
+    A64FX_FLAGS,
+    PROJECT,
+    EmulationError,
+    compile,
+    python_command,
+    run_program,
+    run_python,
+)
+from instructions import count_fmla, inner_loops, modelled_cycles
+from libraries import FOLDER
+
+pytestmark = pytest.mark.a64fx
+
+LEFT_OUT = {
+    "test_attention.py": "XLA's blockwise attention beside the native one, which has its own tests",
+    "test_dropout.py": "XLA's masks; the native ones are among the tests of attention",
+    "test_loss_curve.py": "hundreds of steps",
+    "test_pairs.py": "an instruction of x86",
+    "test_sanitizers.py": "for `make sanitize`",
+}
+KERNEL_TESTS = sorted(
+    path.name
+    for path in (PROJECT / "tests" / "kernels").glob("test_*.py")
+    if path.name not in LEFT_OUT
+)
+PIPES = 2
+"""Fused multiply-adds that an A64FX can start in a cycle."""
+LANES = 16
+
+
+@pytest.mark.parametrize("name", KERNEL_TESTS)
+def test_kernels_pass_their_own_tests(name):
+    """With the libraries `a64fx` and `generic`, which are chosen and loaded as on a real one."""
+    options = ("-p", "emulated_session", "-p", "no:cacheprovider", "-rs")
+    said = run_python(["-m", "pytest", *options, f"tests/kernels/{name}"], timeout=1800)
+    assert " passed in " in said
+    assert "skipped" not in said
+
+
+LOADED = "from fugaku_jax.kernels import native; print(native.loaded())"
+
+
+def test_the_library_for_512_bits_is_taken_only_where_registers_are_that_long():
+    assert run_python(["-c", LOADED]).split() == ["a64fx"]
+    shorter = "import ctypes; assert ctypes.CDLL(None).prctl(50, 32) == 32"  # PR_SVE_SET_VL
+    assert run_python(["-c", f"{shorter}; {LOADED}"]).split() == ["generic"]
+    # /proc/cpuinfo still tells of an A64FX, but the kernel knows no SVE.
+    assert run_python(["-c", LOADED], env={"QEMU_CPU": "cortex-a76"}).split() == ["generic"]
+
+
+GELU = """
+from fugaku_jax import processor
+processor.is_a64fx = lambda: True
+import numpy as np
+from fugaku_jax.kernels import native
+from fugaku_jax.kernels.activation import gelu
+assert native.loaded() == "a64fx"
+tiny = [np.float32(1e-39), np.float16(1e-6)]  # both below the normal numbers of their types
+print(*(bool(gelu(np.array([x]))[0] == 0) for x in tiny))
+"""
+
+
+def test_a_processor_without_sve_refuses_the_kernels_and_nothing_else():
+    other = {"QEMU_CPU": "cortex-a76"}
+    said = run_python(["-c", GELU], env={"FUGAKU_JAX_KERNELS": "native"})
+    assert said.split() == ["True", "False"]
+    run_python(["-c", GELU], env=other | {"FUGAKU_JAX_KERNELS": "reference"})
+    with pytest.raises(EmulationError, match="Illegal instruction") as caught:
+        run_python(["-c", GELU], env=other | {"FUGAKU_JAX_KERNELS": "native"})
+    assert caught.value.returncode == -signal.SIGILL
+
+
+DENORMALS = """
+#include <cstdio>
+#include <optional>
+
+#include "pool.h"
+
+int main() {
+  volatile float tiny = 1e-39f, one = 1.0f;
+  volatile __fp16 narrow = 1e-6f;
+  std::optional<pool::FlushDenormals> flush;
+  for (int turn = 0; turn < 3; ++turn) {
+    std::printf("%d%d ", tiny * one != 0, float(narrow) != 0);
+    turn == 0 ? void(flush.emplace()) : flush.reset();
+  }
+}
+"""
+
+
+def test_a_task_flushes_denormals_of_fp32_not_of_fp16_and_leaves_no_trace(tmp_path):
+    (tmp_path / "flush.cc").write_text(DENORMALS)
+    includes = [f"-I{PROJECT / 'fugaku_jax' / 'kernels' / 'native'}", f"-isystem{jaxlib_headers()}"]
+    flags = [*A64FX_FLAGS, *includes]
+    program = compile([tmp_path / "flush.cc"], tmp_path / "flush", flags)
+    assert run_program(program).split() == ["11", "01", "11"]
+
+
+def jaxlib_headers():
+    jaxlib = importlib.util.find_spec("jaxlib")
+    return Path(jaxlib.origin).parent / "include"
+
+
+# Rows and columns of the products in a block of the 13B model that six processes share; of the two
+# in attention, one head.
+SHAPES_13B = {
+    "qkv": (2048, 2592),
+    "scores": (2048, 2048),
+    "values": (2048, 144),
+    "out": (2048, 5184),
+    "up": (2048, 3456),
+    "down": (2048, 5184),
+}
+DEPTH = 16
+PANEL = 48  # columns of a tile; what is filled up is computed too
+PRODUCTS = f"""
+import sys
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from fugaku_jax.kernels import native
+from fugaku_jax.kernels.matmul import einsum
+assert native.loaded() == "a64fx"
+shapes = {list(SHAPES_13B.values())}
+for rows, columns in shapes[: int(sys.argv[1])]:
+    x, y = (jnp.asarray(np.ones(shape, "f4")) for shape in ((rows, {DEPTH}), ({DEPTH}, columns)))
+    z = np.asarray(einsum("mk,kn->mn", x, y, PartitionSpec()))
+    assert z.min() == z.max() == {DEPTH}
+"""
+
+
+def test_products_of_the_13b_model_execute_the_multiply_adds_of_their_arithmetic():
+    none, all_ = (count_fmla(python_command(["-c", PRODUCTS, n]), timeout=900) for n in ("0", "6"))
+    expected = sum(
+        rows * DEPTH * -(-columns // PANEL) * PANEL // LANES
+        for rows, columns in SHAPES_13B.values()
+    )
+    assert all_["sve_fp32"] - none["sve_fp32"] == expected
+    assert all_["sve_indexed"] == none["sve_indexed"]
+    assert all_["neon"] == none["neon"]
+
+
+TILE = 24
+MULTIPLY_ADDS = ("fmla", "fmad", "fmls", "fmsb")
+
+
+def loops_of(source):
+    """The inner loops of a source, as the library was linked from it."""
+    (found,) = FOLDER.glob(f"CMakeFiles/a64fx.dir/**/{source}.o")
+    return list(inner_loops(found))
+
+
+@pytest.mark.parametrize(("source", "least"), [("matmul.cc", 0.95), ("attention.cc", 0.9)])
+def test_every_tile_comes_close_to_the_modelled_peak(source, least):
+    tiles = [loop for loop in loops_of(source) if loop.count(*MULTIPLY_ADDS) == TILE]
+    assert tiles
+    for loop in tiles:
+        assert loop.count("st1w", "st1b") == 0, f"it spills: {loop}"
+        assert TILE / PIPES / modelled_cycles(loop.instructions) >= least, loop
+
+
+# With all that these loops do beside it: attention's weights, the loss's softmax.
+@pytest.mark.parametrize(("source", "most"), [("attention.cc", 1.0), ("cross_entropy.cc", 1.5)])
+def test_an_exponential_of_a_softmax_takes_few_modelled_cycles(source, most):
+    loops = [loop for loop in loops_of(source) if loop.count("fexpa")]
+    assert loops
+    for loop in loops:
+        assert modelled_cycles(loop.instructions) / (loop.count("fexpa") * LANES) <= most, loop
