@@ -25,6 +25,7 @@ def einsum(
     result: PartitionSpec,
     dtype: DTypeLike | None = None,
     into: Float[Array, "..."] | None = None,
+    bias: Float[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
     """Contract two arrays; a label that devices share is summed over them, in fp32.
 
@@ -36,6 +37,8 @@ def einsum(
         dtype: the type of the result; that of `x` if not given.
         into: what the product is added to, in place if nobody else wants it; its type and its
             partition are those of the result.
+        bias: is added to the product, in fp32; its labels are the last of the result, those of
+            `y` alone, and so are their partitions.
 
     Raises:
         ValueError: the operands do not have the dimensions of the equation.
@@ -57,32 +60,42 @@ def einsum(
         if (axes := tuple(axis for axis in axis_names(entry) if axis in summed))
     }
 
-    def local(x: Array, y: Array, *into: Array) -> Array:
+    def local(x: Array, y: Array, into: Array | None, bias: Array | None) -> Array:
         if not summed:
-            return _local(equation, x, y, dtype, *into)
+            return _local(equation, x, y, dtype, into, bias)
         z = _local(equation, x, y, jnp.dtype(jnp.float32))
         # Summed in fp32: MPI and gloo do not all know narrower types.
         for dimension, axes in scattered.items():
             z = jax.lax.psum_scatter(z, axes, scatter_dimension=dimension, tiled=True)
         whole = tuple(axis for axis in summed if axis not in sum(scattered.values(), ()))
-        z = (jax.lax.psum(z, whole) if whole else z).astype(dtype)
-        return z + into[0] if into else z
+        z = jax.lax.psum(z, whole) if whole else z
+        z = (z if bias is None else z + bias).astype(dtype)
+        return z if into is None else z + into
 
-    return native.on_each_device(local, result, x, y, *([] if into is None else [into]))
+    return native.on_each_device(local, result, x, y, into, bias)
 
 
-def reference_einsum(equation: str, x: Array, y: Array, dtype: DTypeLike) -> Array:
+def reference_einsum(
+    equation: str, x: Array, y: Array, dtype: DTypeLike, bias: Array | None = None
+) -> Array:
     """Contract two arrays in the type of `x`; the twin of the native product."""
     z = jnp.einsum(equation, x, y.astype(x.dtype), preferred_element_type=jnp.float32)
-    return z.astype(dtype)
+    return (z if bias is None else z + bias).astype(dtype)
 
 
-def _local(equation: str, x: Array, y: Array, dtype: jnp.dtype, into: Array | None = None) -> Array:
+def _local(
+    equation: str,
+    x: Array,
+    y: Array,
+    dtype: jnp.dtype,
+    into: Array | None = None,
+    bias: Array | None = None,
+) -> Array:
     inputs, output = equation.split("->")
     plan = _plan(*inputs.split(","), output)
     known = x.dtype in native.DTYPES and dtype in (x.dtype, jnp.float32)
     if plan is None or not known or not native.enabled():
-        z = reference_einsum(equation, x, y, dtype)
+        z = reference_einsum(equation, x, y, dtype, bias)
         return z if into is None else into + z
     (batch, rows, depth, columns), transpose_x, transpose_y = plan
     sizes = dict(zip(equation.replace(",", "").split("->")[0], (*x.shape, *y.shape), strict=True))
@@ -95,7 +108,7 @@ def _local(equation: str, x: Array, y: Array, dtype: jnp.dtype, into: Array | No
         [jax.ShapeDtypeStruct([sizes[label] for label in output], dtype)],
         x,
         y,
-        *([] if into is None else [into]),
+        *(each for each in (into, bias) if each is not None),
         aliases={} if into is None else {2: 0},
         batch=count,
         rows=m,
@@ -103,6 +116,8 @@ def _local(equation: str, x: Array, y: Array, dtype: jnp.dtype, into: Array | No
         depth=k,
         transpose_a=transpose_x,
         transpose_b=transpose_y,
+        accumulate=into is not None,
+        add_bias=bias is not None,
     )
     return z
 

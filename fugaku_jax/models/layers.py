@@ -90,5 +90,5 @@ class Linear(nnx.Module):
         # The product needs the devices for other than positions.
         gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim])
         result = spec("batch", "sequence", *self.output_axes)
-        y = product(x, self.kernel[...], self.equation, gathered, result)
-        return checkpoint_name(y, PRODUCT) + self.bias[...].astype(x.dtype)
+        y = product(x, self.kernel[...], self.bias[...], self.equation, gathered, result)
+        return checkpoint_name(y, PRODUCT)

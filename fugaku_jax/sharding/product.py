@@ -16,28 +16,35 @@ from jaxtyping import Array, Float
 from fugaku_jax.kernels.matmul import einsum
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def product(
     x: Float[Array, "B T ..."],
     kernel: Float[Array, "..."],
+    bias: Float[Array, "..."],
     equation: str,
     gathered: PartitionSpec,
     result: PartitionSpec,
 ) -> Float[Array, "B T ..."]:
-    """Multiply in the type of `x`; the kernel, in fp32, is converted and kept as it is.
+    """Multiply in the type of `x` and add a bias; the kernel, in fp32, is kept as it is.
 
     Args:
         equation: an einsum of `x` and the kernel, positions second in `x` and the result.
         gathered: the partition of `x` that the product needs, all positions together.
         result: the partition of the result.
     """
-    return _forward(x, kernel, equation, gathered, result)[0]
+    return _forward(x, kernel, bias, equation, gathered, result)[0]
 
 
 def _forward(
-    x: Array, kernel: Array, equation: str, gathered: PartitionSpec, result: PartitionSpec
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    equation: str,
+    gathered: PartitionSpec,
+    result: PartitionSpec,
 ) -> tuple[Array, tuple[Array, Array]]:
-    return einsum(equation, reshard(x, gathered), kernel, result), (x, kernel)
+    y = einsum(equation, reshard(x, gathered), kernel, result, bias=bias)
+    return y, (x, kernel)
 
 
 def _backward(
@@ -46,8 +53,9 @@ def _backward(
     result: PartitionSpec,
     kept: tuple[Array, Array],
     dy: Array,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     x, kernel = kept
+    d_bias = dy.sum((0, 1), jnp.float32)
     inputs, output = equation.split("->")
     left, right = inputs.split(",")
     dy = reshard(dy, PartitionSpec(gathered[0], gathered[1], *result[2:]))
@@ -59,7 +67,7 @@ def _backward(
         jax.typeof(kernel).sharding.spec,
         jnp.float32,
     )
-    return dx, d_kernel
+    return dx, d_kernel, d_bias
 
 
 product.defvjp(_forward, _backward)

@@ -20,7 +20,18 @@ from libraries import FOLDER
 
 pytestmark = pytest.mark.a64fx
 
-KERNEL_TESTS = sorted(path.name for path in (PROJECT / "tests" / "kernels").glob("test_*.py"))
+LEFT_OUT = {
+    "test_attention.py": "XLA's blockwise attention beside the native one, which has its own tests",
+    "test_dropout.py": "XLA's masks; the native ones are among the tests of attention",
+    "test_loss_curve.py": "hundreds of steps",
+    "test_pairs.py": "an instruction of x86",
+    "test_sanitizers.py": "for `make sanitize`",
+}
+KERNEL_TESTS = sorted(
+    path.name
+    for path in (PROJECT / "tests" / "kernels").glob("test_*.py")
+    if path.name not in LEFT_OUT
+)
 PIPES = 2
 """Fused multiply-adds that an A64FX can start in a cycle."""
 LANES = 16
@@ -99,49 +110,48 @@ def jaxlib_headers():
     return Path(jaxlib.origin).parent / "include"
 
 
-# Batch, rows and columns of the products in a block of the 13B model that six processes share.
+# Rows and columns of the products in a block of the 13B model that six processes share; of the two
+# in attention, one head.
 SHAPES_13B = {
-    "qkv": (1, 2048, 2592),
-    "scores": (6, 2048, 2048),
-    "values": (6, 2048, 144),
-    "out": (1, 2048, 5184),
-    "up": (1, 2048, 3456),
-    "down": (1, 2048, 5184),
+    "qkv": (2048, 2592),
+    "scores": (2048, 2048),
+    "values": (2048, 144),
+    "out": (2048, 5184),
+    "up": (2048, 3456),
+    "down": (2048, 5184),
 }
 DEPTH = 16
 PRODUCTS = f"""
 import sys
-import jax, jax.numpy as jnp
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import einsum
 assert native.loaded() == "a64fx"
 shapes = {list(SHAPES_13B.values())}
-for batch, rows, columns in shapes[: int(sys.argv[2])]:
-    x = jnp.ones((batch, rows, {DEPTH}), sys.argv[1])
-    y = jnp.ones((batch, {DEPTH}, columns), sys.argv[1])
-    z = einsum("bmk,bkn->bmn", x, y, PartitionSpec())
-    assert float(z.min()) == float(z.max()) == {DEPTH}
+for rows, columns in shapes[: int(sys.argv[3])]:
+    shapes_of_operands = (rows // int(sys.argv[2]), {DEPTH}), ({DEPTH}, columns)
+    x, y = (jnp.asarray(np.ones(shape, sys.argv[1])) for shape in shapes_of_operands)
+    z = np.asarray(einsum("mk,kn->mn", x, y, PartitionSpec()))
+    assert z.min() == z.max() == {DEPTH}
 """
 
 
-# Columns of a tile, 3 registers: what is filled up is computed too.
+# A tile's 3 registers of columns are computed even if they are not full. QEMU takes long for fp16.
 @pytest.mark.parametrize(
-    ("dtype", "kind", "panel"), [("float32", "sve_fp32", 48), ("float16", "sve_fp16", 96)]
+    ("dtype", "kind", "panel", "fewer"), [("f4", "sve_fp32", 48, 1), ("f2", "sve_fp16", 96, 16)]
 )
 def test_products_of_the_13b_model_execute_the_multiply_adds_of_their_arithmetic(
-    dtype, kind, panel
+    dtype, kind, panel, fewer
 ):
-    none, all_six = (
-        count_fmla(python_command(["-c", PRODUCTS, dtype, n]), timeout=600) for n in ("0", "6")
-    )
+    commands = (python_command(["-c", PRODUCTS, dtype, fewer, count]) for count in (0, 6))
+    none, all_ = (count_fmla(command, timeout=900) for command in commands)
     expected = sum(
-        batch * rows * DEPTH * -(-columns // panel) * 3
-        for batch, rows, columns in SHAPES_13B.values()
+        rows // fewer * DEPTH * -(-columns // panel) * 3 for rows, columns in SHAPES_13B.values()
     )
-    assert {each: all_six[each] - none[each] for each in none} == dict.fromkeys(none, 0) | {
-        kind: expected
-    }
+    more = {each: all_[each] - none[each] for each in none}
+    assert more == dict.fromkeys(none, 0) | {kind: expected}
 
 
 TILE = 24
@@ -166,7 +176,7 @@ def is_of_fp16(tile):
 def test_every_tile_comes_close_to_the_modelled_peak(source, least):
     assert tiles_of(source)
     for loop in tiles_of(source):
-        assert loop.count("ld1w", "ld1b", "ld1h", "ld1rw", "ld1rh") < TILE, f"it spills: {loop}"
+        assert loop.count("st1w", "st1b") == 0, f"it spills: {loop}"
         assert TILE / PIPES / modelled_cycles(loop.instructions) >= least, loop
 
 

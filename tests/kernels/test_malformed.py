@@ -21,7 +21,8 @@ X, ROW, COLUMN, NUMBER = of(3, 5), of(5), of(3), of()
 TARGETS, COUNT = of(3, dtype="int32"), of(dtype="int32")
 EPSILON = {"epsilon": np.float32(1e-5)}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
-PRODUCT = dict.fromkeys(("transpose_a", "transpose_b", "accumulate"), False)
+PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
+PRODUCT |= dict.fromkeys(("transpose_a", "transpose_b", "accumulate", "add_bias"), False)
 # Operands, results, attributes, and which operand is updated where it lies.
 RIGHT = {
     "layer_norm": ([X, ROW, ROW], [X], EPSILON, {}),
@@ -87,9 +88,9 @@ WRONG = [
     ("sum_of_squares", {}, {0: ROW}),
     ("matmul", {0: of(1, 2, 4)}, {}),
     ("matmul", {1: of(2, 3, 4)}, {}),
-    ("matmul", {0: of(2, 3)}, {}),
-    ("matmul", {}, {0: of(2, 4)}),
+    ("matmul", {}, {0: of(1, 2, 3)}),
     ("matmul", {}, {0: of(1, 2, 4, dtype="float16")}),
+    ("matmul", {2: of(1, 2, 4)}, {}),  # to add to, but it is not the result
 ]
 
 
@@ -123,10 +124,9 @@ def test_what_is_to_be_updated_where_it_lies_must_be(function):
         jax.block_until_ready(call(function, {}, {}, aliases={}))
 
 
-def test_what_a_product_is_added_to_must_be_its_result():
-    for more in ({}, {2: of(1, 2, 4)}):
-        with pytest.raises(jax.errors.JaxRuntimeError, match="must be aliased"):
-            jax.block_until_ready(call("matmul", more, {}, accumulate=True))
+def test_a_product_has_no_negative_sizes():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not of these sizes"):
+        jax.block_until_ready(call("matmul", {}, {}, rows=-2, columns=-4, depth=-3))
 
 
 def test_a_missing_operand_is_refused():

@@ -156,6 +156,17 @@ def test_operands_of_other_dimensions_are_refused():
         einsum("mk,kn->mn", jnp.ones(3), jnp.ones((3, 3)), EVERYWHERE)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("depth", [0, 5, 1100])
+def test_a_bias_is_added_before_the_result_is_rounded(dtype, depth):
+    x, y, bias = draw(0, (9, depth), dtype), draw(1, (depth, 3, 17), dtype), draw(2, (3, 17), "f4")
+    got = einsum("mk,kcn->mcn", x, y, EVERYWHERE, bias=bias)
+    product = np.einsum("mk,kcn->mcn", *(np.asarray(a, np.float64) for a in (x, y)))
+    want = product + np.asarray(bias, np.float64)
+    bound = 1e-6 * np.sqrt(depth + 1) * 4 + float(jnp.finfo(dtype).eps) * np.abs(want)
+    assert np.all(np.abs(np.asarray(got, np.float64) - want) <= bound)
+
+
 @pytest.mark.parametrize(
     ("operands", "result", "dtype", "message"),
     [
@@ -163,12 +174,16 @@ def test_operands_of_other_dimensions_are_refused():
         (((2, 3), (3, 5)), (2, 4), "float32", "are not of these sizes"),
         (((2, 3), (3, 5)), (2, 5), "int32", "must be float32, float16 or bfloat16"),
         (((2, 3), (3, 5), (2, 5)), (2, 5), "float32", "must be aliased with the result"),
+        (((2, 3), (3, 5), (2,)), (2, 5), "float32", "the bias must be an fp32 number for each"),
+        (((2, 3), (3, 5), (5,)), (2, 5), "float32", "are not of these sizes"),
     ],
 )
 def test_a_wrong_call_is_an_error_and_no_crash(operands, result, dtype, message):
     arrays = [jnp.ones(shape, dtype) for shape in operands]
     sizes = {"batch": 1, "rows": 2, "columns": 5, "depth": 3}
-    flags = {"transpose_a": False, "transpose_b": False}
+    flags = {"transpose_a": False, "transpose_b": False, "accumulate": False, "add_bias": False}
+    if "aliased" in message or "bias" in message:
+        flags["accumulate" if "aliased" in message else "add_bias"] = True
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         native.call("matmul", [jax.ShapeDtypeStruct(result, dtype)], *arrays, **sizes, **flags)[
             0

@@ -88,7 +88,7 @@ def call(
 
 
 def on_each_device(
-    function: Callable[..., PyTree[Array]], results: PyTree[PartitionSpec], *operands: Array
+    function: Callable[..., PyTree[Array]], results: PyTree[PartitionSpec], *operands: Array | None
 ) -> PyTree[Array]:
     """Run a function on each device's part of the operands, cut as their types say.
 
@@ -101,7 +101,7 @@ def on_each_device(
     axes = set(mesh.axis_names) - set(mesh.manual_axes)
     if not axes:
         return function(*operands)
-    specs = tuple(jax.typeof(x).sharding.spec for x in operands)
+    specs = tuple(None if x is None else jax.typeof(x).sharding.spec for x in operands)
     mapped = jax.shard_map(
         function, in_specs=specs, out_specs=results, axis_names=axes, check_vma=False
     )
@@ -113,7 +113,7 @@ def _library() -> ctypes.CDLL | None:
     wanted = os.environ.get(ISA_VARIABLE)
     for name in [wanted] if wanted else _LIBRARIES:
         path = _path(name)
-        if path is not None and name in _LIBRARIES and _LIBRARIES[name]():
+        if path is not None and _LIBRARIES.get(name, lambda: True)():
             return ctypes.CDLL(str(path))
     print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
     return None

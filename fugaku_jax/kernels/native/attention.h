@@ -42,6 +42,7 @@ struct Shape {
 
   int64_t width() const { return round_up(head_dim, LANES); }  // of a row, filled up with zeros
   float scale() const { return 1 / std::sqrt(float(head_dim)); }  // of the scores
+  float unit() const { return scale() * LOG2_E; }  // of a score not yet scaled, to base 2
 
   // Numbers along head_dim, and as many as a row of them takes.
   template <class Kind>

@@ -142,15 +142,9 @@ class Backward {
 
   void pack(int64_t row, int64_t head, const Queries& x) const {
     const int64_t length = x.panels * QUERIES, count = shape.length - x.first;
-    const Head<const T> queries = q.head(row, head), upstream = d_out.head(row, head);
-    const Head<const T> results = out.head(row, head);
-    pack_across<Kind>(queries, x.first, count, length, shape, x.across);
-    pack_across<Kind>(upstream, x.first, count, length, shape, x.d_across);
-    for (int64_t p = 0; p < x.panels; ++p) {
-      const int64_t query = p * QUERIES, to = query * shape.steps<Kind>();
-      pack_columns<Kind>(queries, x.first + query, count - query, shape, x.columns + to);
-      pack_columns<Kind>(upstream, x.first + query, count - query, shape, x.d_columns + to);
-    }
+    const Head<const T> results = out.head(row, head), upstream = d_out.head(row, head);
+    pack_queries(q.head(row, head), x, x.across, x.columns);
+    pack_queries(upstream, x, x.d_across, x.d_columns);
     for (int64_t i = 0; i < count; ++i) {
       Float sum{};
       for (int64_t k = 0; k < shape.head_dim; k += LANES) {
@@ -166,6 +160,19 @@ class Backward {
     std::fill(std::copy_n(sums, count, x.log_sum), x.log_sum + length, 0.0f);
   }
 
+  // Packs q or d_out in both ways.
+  void pack_queries(Head<const T> from, const Queries& x, Number* across, Number* columns) const {
+    const int64_t count = shape.length - x.first, length = x.panels * QUERIES;
+    pack_across<Kind>(from, x.first, count, length, shape, across);
+    for (int64_t query = 0; query < length; query += QUERIES) {
+      Number* target = columns + query * shape.steps<Kind>();
+      if constexpr (pairs)
+        pack_columns<Kind>(from, x.first + query, count - query, shape, target);
+      else  // which are converted by now
+        pack_columns<Kind>(Head<const float>{across, shape.width()}, query, QUERIES, shape, target);
+    }
+  }
+
   // Adds what a panel of queries and a block of keys have to do with each other.
   void pull_back(int64_t row, int64_t head, const Queries& x, int64_t p, const Keys& y,
                  const Block& block) const {
@@ -175,7 +182,7 @@ class Backward {
                       y.first, y.count);
     if (sight.nothing()) return;
     float* weights = block.weights;
-    const float to_exponent = shape.scale() * LOG2_E;
+    const float unit = shape.unit(), scale = masks.scale();
     each_tile<Kind>(y.keys, x.columns + panel * shape.steps<Kind>(), shape, y.count,
                     [&](int64_t key, int64_t query, const Float(&tile)[ROWS<V>][V]) {
                       const bool all = sight.all(key + ROWS<V>);
@@ -185,14 +192,13 @@ class Backward {
                         const Float log_sum = load(x.log_sum + panel + lane);
 #pragma GCC unroll 8
                         for (int64_t i = 0; i < ROWS<V>; ++i) {
-                          const Float weight = exp2((tile[i][j] - log_sum) * to_exponent);
+                          const Float weight = exp2(tile[i][j] - log_sum, unit);
                           store(all ? weight : sight.seen(weight, key + i, lane, 0),
                                 weights + (key + i) * QUERIES + lane);
                         }
                       }
                     });
     if (masks.dropped > 0) mark_dropped(row, head, first, y, weights);
-    const float scale = masks.scale();
     Number* weight_rows = reinterpret_cast<Number*>(weights);  // which they replace
     each_tile<Kind>(
         y.values, x.d_columns + panel * shape.steps<Kind>(), shape, y.count,

@@ -20,7 +20,7 @@ class Forward {
   Shape shape;
   Heads<const T> q, k, v;
   Heads<T> out;
-  float* log_sum;  // [batch, heads, length]: logarithm of the softmax's divisor, as a score
+  float* log_sum;  // [batch, heads, length]: the score whose power is the softmax's divisor
   const int32_t* segments;  // [batch, length], or null
   Masks masks;
 
@@ -102,17 +102,17 @@ class Forward {
           }
         });
     float shrink[QUERIES];
-    const float scale = shape.scale() * LOG2_E;
+    const float unit = shape.unit();
     Number* weights = reinterpret_cast<Number*>(scores);  // which they replace, and may be shorter
     for (int64_t query = 0; query < QUERIES; query += LANES) {
       const Float largest = load(most + query);
-      const Float factor = exp2((load(panel.largest + query) - largest) * scale);
+      const Float factor = exp2(load(panel.largest + query) - largest, unit);
       Float sum = load(panel.sum + query) * factor;
       for (int64_t key = 0; key < some; key += 4) {
         Float x[4];
 #pragma GCC unroll 4
         for (int64_t i = 0; i < 4; ++i)
-          x[i] = exp2((load(scores + (key + i) * QUERIES + query) - largest) * scale);
+          x[i] = exp2(load(scores + (key + i) * QUERIES + query) - largest, unit);
         sum += (x[0] + x[1]) + (x[2] + x[3]);
         if (masks.dropped > 0) {
           Int kept[4];
@@ -139,9 +139,8 @@ class Forward {
     unpack_rows(panel.result, panel.first, count, shape, out.head(row, head),
                 [&](int64_t i) { return masks.scale() / panel.sum[i]; });
     float* target = log_sum + (row * shape.heads + head) * shape.length + panel.first;
-    const float unit = 1 / (shape.scale() * LOG2_E);
     for (int64_t i = 0; i < count; ++i)
-      target[i] = panel.largest[i] + std::log2(panel.sum[i]) * unit;
+      target[i] = panel.largest[i] + std::log2(panel.sum[i]) / shape.unit();
   }
 
   static constexpr float NOTHING = -std::numeric_limits<float>::infinity();

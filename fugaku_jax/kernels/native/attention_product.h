@@ -74,8 +74,8 @@ void add_chunk(const Number* a, const Number* b, float* target, int64_t rows, in
     if (begin >= end) continue;
     Float total[ROWS<V>][V];
     const int64_t step = begin / Kind::DEPTH, steps = (end - begin) / Kind::DEPTH;
-    tile::multiply<Kind, COLUMNS>(COLUMNS ? a + step * QUERIES + i : a + i * QUERIES + step, QUERIES,
-                                  b + step * width, width, steps, total);
+    const Number* left = COLUMNS ? a + step * QUERIES + i : a + i * QUERIES + step;
+    tile::multiply<Kind, COLUMNS>(left, QUERIES, b + step * width, width, steps, total);
 #pragma GCC unroll 24
     for (int64_t r = 0; r < ROWS<V>; ++r) {
       float* row = target + (i + r) * width;

@@ -29,9 +29,9 @@ constexpr float SHIFT = 196608.0f + 127;  // 1.5 2^17: adding it rounds to a mul
   return power + power * (r * ((r * 0.16666667f + 0.5f) * r + 1.0f));
 }
 
-[[gnu::always_inline]] inline Float unlimited_exp2(Float x) {
-  const Float shifted = x + SHIFT;
-  const Float r = x - (shifted - SHIFT);
+[[gnu::always_inline]] inline Float unlimited_exp2(Float x, float unit) {
+  const Float shifted = x * unit + SHIFT;
+  const Float r = x * unit - (shifted - SHIFT);
   const Float power = isa::table_exp2(shifted);
   return power + power * (r * (r * 0.24022651f + 0.69314718f));
 }
@@ -56,9 +56,9 @@ constexpr float SHIFT = 12582912.0f;  // 1.5 2^23: adding it rounds to an intege
   return std::bit_cast<Float>(std::bit_cast<Bits>(p) + (std::bit_cast<Bits>(shifted) << 23));
 }
 
-[[gnu::always_inline]] inline Float unlimited_exp2(Float x) {
-  const Float shifted = x + (SHIFT + 127);  // its last bits are n, biased as an exponent is
-  const Float r = x - (shifted - (SHIFT + 127));
+[[gnu::always_inline]] inline Float unlimited_exp2(Float x, float unit) {
+  const Float shifted = x * unit + (SHIFT + 127);  // its last bits are n, biased as an exponent is
+  const Float r = x * unit - (shifted - (SHIFT + 127));
   Float p = splat(1.326472033e-3f);  // exactly 1 at 0
   p = p * r + 9.671512991e-3f;
   p = p * r + 5.550733954e-2f;
@@ -79,9 +79,10 @@ constexpr float SHIFT = 12582912.0f;  // 1.5 2^23: adding it rounds to an intege
   return x < LOWEST ? Float{} : limited;
 }
 
-// 2^x for x <= 127 within 3e-7 of it; 0 below the normal numbers, and a NaN stays one.
-[[gnu::always_inline]] inline Float exp2(Float x) {
-  return x < -126.0f ? Float{} : unlimited_exp2(x);
+// 2^(x unit) for x unit <= 127 and unit > 0, within 3e-7 of it; 0 below the normal numbers, and a
+// NaN stays one. The product is computed only within multiply-adds.
+[[gnu::always_inline]] inline Float exp2(Float x, float unit) {
+  return x < -126.0f / unit ? Float{} : unlimited_exp2(x, unit);
 }
 
 // 1 / x within 2 units in the last place, for normal x > 0; 0 where x is above 2^125.

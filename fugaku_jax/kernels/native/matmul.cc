@@ -21,7 +21,7 @@ struct Sizes {
 template <class A, class B, class Out>
 ffi::Error multiply(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
                     ffi::AnyBuffer c, const Sizes& x, bool transpose_a, bool transpose_b,
-                    bool accumulate) {
+                    bool accumulate, const float* bias) {
   if (c.element_count() == 0) return ffi::Error::Success();
   const auto element = [&](int64_t i) {
     const Matrix<A> left{dtypes::data<A>(a) + i * x.rows * x.depth, transpose_a ? x.rows : x.depth,
@@ -29,7 +29,7 @@ ffi::Error multiply(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
     const Matrix<B> right{dtypes::data<B>(b) + i * x.depth * x.columns,
                           transpose_b ? x.depth : x.columns, transpose_b};
     return matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + i * x.rows * x.columns,
-                                      x.rows, x.columns, x.depth, accumulate,
+                                      x.rows, x.columns, x.depth, accumulate, bias,
                                       std::max<int64_t>(1, threads.num_threads() / x.batch));
   };
   const int64_t tasks = element(0).tasks();
@@ -44,20 +44,27 @@ bool holds(ffi::AnyBuffer buffer, int64_t batch, int64_t rows, int64_t columns) 
          int64_t(buffer.element_count()) == batch * rows * columns;
 }
 
-// Arguments: A and B, matrices one after the other, and perhaps what C is added to (aliased with
-// it). Only the number of values of an array counts, not its dimensions.
+// Arguments: A and B, matrices one after the other; if `accumulate`, what C is added to (aliased
+// with it); if `add_bias`, a row of fp32 that is added to every row. Only the number of values of an
+// array counts, not its dimensions.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::RemainingArgs rest,
                ffi::Result<ffi::AnyBuffer> c, int64_t batch, int64_t rows, int64_t columns,
-               int64_t depth, bool transpose_a, bool transpose_b) {
+               int64_t depth, bool transpose_a, bool transpose_b, bool accumulate, bool add_bias) {
   if (!holds(a, batch, rows, depth) || !holds(b, batch, depth, columns) ||
-      !holds(*c, batch, rows, columns))
+      !holds(*c, batch, rows, columns) || rest.size() != size_t(accumulate) + add_bias)
     return ffi::Error::InvalidArgument("matmul: the operands and the result are not of these sizes");
-  const bool accumulate = rest.size() > 0;
   if (accumulate) {
     const auto given = rest.get<ffi::AnyBuffer>(0);
     if (!given || given->untyped_data() != c->untyped_data())
       return ffi::Error::InvalidArgument(
           "matmul: what is added to must be aliased with the result");
+  }
+  const float* bias = nullptr;
+  if (add_bias) {
+    const auto given = rest.get<ffi::Buffer<ffi::F32>>(accumulate);
+    if (!given || given->element_count() != size_t(columns))
+      return ffi::Error::InvalidArgument("matmul: the bias must be an fp32 number for each column");
+    bias = given->typed_data();
   }
   return dtypes::dispatch("matmul", a.element_type(), [&](auto a_type) {
     return dtypes::dispatch("matmul", b.element_type(), [&](auto b_type) {
@@ -67,7 +74,7 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi:
         using Out = typename decltype(c_type)::type;
         if constexpr (useful<A, B, Out>)
           return multiply<A, B, Out>(threads, a, b, *c, {batch, rows, columns, depth}, transpose_a,
-                                     transpose_b, accumulate);
+                                     transpose_b, accumulate, bias);
         else
           return ffi::Error::InvalidArgument(
               "matmul: the second operand and the result must be of the first's type or float32");
@@ -90,4 +97,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_matmul, run,
                                   .Attr<int64_t>("columns")
                                   .Attr<int64_t>("depth")
                                   .Attr<bool>("transpose_a")
-                                  .Attr<bool>("transpose_b"));
+                                  .Attr<bool>("transpose_b")
+                                  .Attr<bool>("accumulate")
+                                  .Attr<bool>("add_bias"));

@@ -36,8 +36,9 @@ class Product {
 
  public:
   Product(Matrix<A> a, Matrix<B> b, Out* c, int64_t rows, int64_t columns, int64_t depth,
-          bool accumulate, int64_t threads)
-      : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), accumulate_(accumulate) {
+          bool accumulate, const float* bias, int64_t threads)
+      : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), accumulate_(accumulate),
+        bias_(bias) {
     const int64_t steps = divide_up(depth, Kind::DEPTH);
     const int64_t block_steps = divide_up(steps, std::max<int64_t>(1, divide_up(steps, MAX_STEPS)));
     block_depth_ = block_steps * Kind::DEPTH;
@@ -147,6 +148,7 @@ class Product {
             continue;
           }
         }
+        if (bias_ && last) x += vector::load_some(bias_ + column, some);
         vector::store_some(x, c, some);
       }
   }
@@ -155,7 +157,8 @@ class Product {
   Matrix<B> b_;
   Out* c_;
   int64_t rows_, columns_, depth_;
-  bool accumulate_;  // C is added to
+  bool accumulate_;    // C is added to
+  const float* bias_;  // of each column, or null
   int64_t block_depth_, block_rows_, block_columns_, row_blocks_, column_blocks_;
 };
 

@@ -40,7 +40,10 @@ template <class Kind, class T>
     return load_some(row, std::min(LANES, count));
   } else if constexpr (std::is_same_v<T, Narrow>) {
     Bits pairs{};
-    std::memcpy(&pairs, row, std::min(2 * LANES, count) * sizeof(T));
+    if (count >= 2 * LANES)
+      std::memcpy(&pairs, row, sizeof pairs);  // of a size that the compiler knows
+    else
+      std::memcpy(&pairs, row, count * sizeof(T));
     return pairs;
   } else {
     Narrow narrow[2 * LANES]{};
@@ -63,8 +66,14 @@ template <class Kind, class T>
     vector::store(load_some(first, count), numbers.data());
     return numbers;
   } else {
-    const Bits low = vector::narrow(load_some(first, count));
-    return rows > 1 ? low | vector::narrow(load_some(first + stride, count)) << 16 : low;
+    Bits low = std::bit_cast<Bits>(load_some(first, count)), high{};
+    if (rows > 1) high = std::bit_cast<Bits>(load_some(first + stride, count));
+    if constexpr (std::is_same_v<T, Bfloat16>) {  // is in the upper half already
+      return low >> 16 | high;
+    } else {
+      low = vector::narrow(std::bit_cast<Float>(low));
+      return low | vector::narrow(std::bit_cast<Float>(high)) << 16;
+    }
   }
 }
 

@@ -1,0 +1,48 @@
+"""Products and attention in pairs of bf16, as a processor with AVX512-BF16 computes them.
+
+Most processors that run these tests have no such instruction. So the generic library is compiled
+once more with a software version of it (`add_pairs` in vector.h), and the tests of products and of
+attention run with that library.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[1] / "fugaku_jax" / "kernels" / "native"
+FLAGS = (
+    *("-std=c++20", "-O2", "-fPIC", "-shared", "-w", "-ffp-contract=fast"),
+    *("-fno-math-errno", "-fno-trapping-math", "-DFUGAKU_JAX_PAIRS", '-DISA="isa/generic.h"'),
+)
+
+
+def test_products_and_attention_hold_in_pairs(tmp_path):
+    library = tmp_path / "fugaku_jax" / "kernels" / "native" / "generic.so"
+    library.parent.mkdir(parents=True)
+    sources = [NATIVE / name for name in ("matmul.cc", "attention.cc")]
+    subprocess.run(
+        ["c++", *FLAGS, "-isystem", jax.ffi.include_dir(), "-o", library, *sources], check=True
+    )
+    # What comes first in PYTHONPATH is found before the environment's own.
+    installed = tmp_path / "fugaku_jax-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fugaku-jax\nVersion: 0\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    program = "from fugaku_jax.kernels import native; print(native._path('generic'))"
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == str(library)
+    tests = [HERE / name for name in ("test_matmul.py", "test_native_attention.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "generic", "-p", "no:cacheprovider", *tests],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
