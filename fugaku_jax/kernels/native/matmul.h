@@ -92,13 +92,15 @@ class Product {
             Float sums[ROWS][VECTORS];
             const Number* panel = packed_b + p * PANEL * steps;
             if (a_.transposed)
-              tile::multiply_wide<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps, sums);
+              tile::multiply_wide<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps,
+                                              sums);
             else if (lies_ready(height))
               tile::multiply_wide<Kind, false>(
                   reinterpret_cast<const Number*>(a_.at(row + group + i, k)),
                   a_.stride / Kind::DEPTH, panel, PANEL, steps, sums);
             else
-              tile::multiply_wide<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps, sums);
+              tile::multiply_wide<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps,
+                                               sums);
             finish(sums, place, k == 0, k + depth == depth_);
           }
       }

@@ -77,7 +77,8 @@ using KindOf =
 template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = typename Kind::Number,
           class Sum = typename Kind::Sum>
 [[gnu::always_inline]] inline void multiply(const Number* a, int64_t stride, const Number* b,
-                                            int64_t b_stride, int64_t steps, Sum (&total)[ROWS][V]) {
+                                            int64_t b_stride, int64_t steps,
+                                            Sum (&total)[ROWS][V]) {
   using Register = typename Kind::Register;
   Sum sums[ROWS][V];
   // Unrolled, as everything that touches the sums must be for them to stay in registers.
@@ -102,8 +103,8 @@ template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = type
     for (int64_t j = 0; j < V; ++j) total[i][j] = sums[i][j];
 }
 
-// As `multiply`, of any kind: the sums are of fp32, in the order of b's columns. Those of halves are
-// cut into equal blocks, each added in fp16; columns of even and of odd numbers wait apart.
+// As `multiply`, but the sums of every kind are of fp32, in the order of b's columns. Those of
+// halves are cut into equal blocks, each added in fp16; even and odd columns wait apart.
 template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = typename Kind::Number>
 [[gnu::always_inline]] inline void multiply_wide(const Number* a, int64_t stride, const Number* b,
                                                  int64_t b_stride, int64_t steps,
