@@ -1,7 +1,8 @@
 /* A QEMU plugin that counts the fused multiply-adds an AArch64 program executes, by their opcodes.
  *
- * At its end the program prints one JSON object to the file given as `out=FILE`. A block of
- * instructions counts when it is entered, atomically, so threads may share it.
+ * At its end the program prints one JSON object to the file given as `out=FILE`: the counts, and as
+ * `blocks` each block of instructions that has any of them, as how often it was executed and its
+ * code. A block counts when it is entered, atomically, so threads may share it.
  *
  * The prototypes are those of QEMU's plugin interface, version 1 (qemu-plugin.h, which Debian does
  * not package); the opcodes are from the Arm Architecture Reference Manual.
@@ -47,7 +48,12 @@ static const struct {
     /* FMLA, FMLS of Advanced SIMD, on single and double precision vectors. */
     {"neon", 0xbf20fc00, 0x0e20cc00},
 };
-static uint64_t totals[KINDS];
+static struct block {
+  uint64_t executed, counts[KINDS];
+  size_t length;
+  struct block *next;
+  uint32_t code[];
+} *blocks; /* as QEMU translated them, the last first */
 static char *out;
 
 static int kind_of(uint32_t instruction) {
@@ -59,34 +65,50 @@ static int kind_of(uint32_t instruction) {
 
 static void executed(unsigned int vcpu, void *data) {
   (void)vcpu;
-  const uint64_t *counts = data;
-  for (int kind = 0; kind < KINDS; kind++)
-    if (counts[kind]) __atomic_fetch_add(&totals[kind], counts[kind], __ATOMIC_RELAXED);
+  __atomic_fetch_add(&((struct block *)data)->executed, 1, __ATOMIC_RELAXED);
 }
 
-static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *translation) {
   (void)id;
-  uint64_t counts[KINDS] = {0};
+  size_t length = qemu_plugin_tb_n_insns(translation);
+  struct block *block = calloc(1, sizeof *block + length * sizeof *block->code);
   int found = 0;
-  for (size_t i = 0; i < qemu_plugin_tb_n_insns(block); i++) {
-    uint32_t instruction;
-    memcpy(&instruction, qemu_plugin_insn_data(qemu_plugin_tb_get_insn(block, i)), 4);
-    int kind = kind_of(instruction);
-    if (kind >= 0) counts[kind]++, found = 1;
+  for (size_t i = 0; i < length; i++) {
+    memcpy(&block->code[i], qemu_plugin_insn_data(qemu_plugin_tb_get_insn(translation, i)), 4);
+    int kind = kind_of(block->code[i]);
+    if (kind >= 0) block->counts[kind]++, found = 1;
   }
-  if (!found) return;
-  uint64_t *kept = malloc(sizeof counts); /* as long as QEMU may run the block: to the end */
-  memcpy(kept, counts, sizeof counts);
-  qemu_plugin_register_vcpu_tb_exec_cb(block, executed, QEMU_PLUGIN_CB_NO_REGS, kept);
+  if (!found) {
+    free(block);
+    return;
+  }
+  block->length = length;
+  block->next = __atomic_load_n(&blocks, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(&blocks, &block->next, block, 0, __ATOMIC_RELEASE,
+                                      __ATOMIC_RELAXED)) {
+  }
+  qemu_plugin_register_vcpu_tb_exec_cb(translation, executed, QEMU_PLUGIN_CB_NO_REGS, block);
 }
 
 static void print(qemu_plugin_id_t id, void *data) {
   (void)id, (void)data;
   FILE *file = fopen(out, "w");
   if (!file) return;
-  for (int kind = 0; kind < KINDS; kind++)
-    fprintf(file, "%s\"%s\": %" PRIu64, kind ? ", " : "{", kinds[kind].name, totals[kind]);
-  fputs("}\n", file);
+  fputc('{', file);
+  for (int kind = 0; kind < KINDS; kind++) {
+    uint64_t total = 0;
+    for (struct block *block = blocks; block; block = block->next)
+      total += block->executed * block->counts[kind];
+    fprintf(file, "\"%s\": %" PRIu64 ", ", kinds[kind].name, total);
+  }
+  fputs("\"blocks\": [", file);
+  for (struct block *block = blocks; block; block = block->next) {
+    fprintf(file, "[%" PRIu64 ", [", block->executed);
+    for (size_t i = 0; i < block->length; i++)
+      fprintf(file, "%s%" PRIu32, i ? ", " : "", block->code[i]);
+    fputs(block->next ? "]], " : "]]", file);
+  }
+  fputs("]}\n", file);
   fclose(file);
 }
 

@@ -2,15 +2,17 @@
 
 import json
 import re
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emulator import run
 
 PLUGIN = Path(__file__).parent / "count.c"
+DISASSEMBLE = ("aarch64-linux-gnu-objdump", "--no-show-raw-insn")
 
 
 def count_fmla(
@@ -34,6 +36,33 @@ def count_fmla(
     Raises:
         EmulationError: the program failed.
     """
+    counts = _executed(command, env, timeout)
+    del counts["blocks"]
+    return counts
+
+
+def busiest_loop(
+    command: list[str], *, env: Mapping[str, str] | None = None, timeout: float = 300
+) -> tuple[int, list[str]]:
+    """Run an emulated program and return its loop that multiplies and adds most often.
+
+    Arguments and errors are those of `count_fmla`. QEMU cuts a long loop into blocks, which have
+    run equally often.
+
+    Returns:
+        How often it was run, and its instructions.
+    """
+    blocks = _executed(command, env, timeout)["blocks"]
+    turns = max(executed for executed, _ in blocks)
+    words = [word for executed, code in reversed(blocks) if executed == turns for word in code]
+    with tempfile.TemporaryDirectory() as folder:
+        (binary := Path(folder) / "code").write_bytes(struct.pack(f"<{len(words)}I", *words))
+        shown = run([*DISASSEMBLE, "-D", "-b", "binary", "-m", "aarch64", str(binary)])
+    return turns, [text for _, text in _instructions(shown)]
+
+
+def _executed(command: list[str], env: Mapping[str, str] | None, timeout: float) -> dict[str, Any]:
+    """Return what the plugin has counted."""
     with tempfile.TemporaryDirectory() as folder:
         plugin, out = f"{folder}/count.so", Path(folder) / "counts.json"
         run(["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", str(PLUGIN), "-o", plugin])
@@ -41,11 +70,18 @@ def count_fmla(
         return json.loads(out.read_text())
 
 
+def _instructions(disassembly: str) -> list[tuple[int, str]]:
+    found = re.findall(r"^ *([0-9a-f]+):\t(.*?)\s*(?://.*)?$", disassembly, re.MULTILINE)
+    return [(int(address, 16), text) for address, text in found]
+
+
 class Loop(NamedTuple):
     """A loop without a loop in it, as a binary has it."""
 
     function: str
     instructions: list[str]
+    around: list[str]
+    """What the next loop around it does before and after it; nothing if there is none."""
 
     def count(self, *names: str) -> int:
         """Return how many of its instructions are these, on SVE registers."""
@@ -58,16 +94,14 @@ def inner_loops(binary: str | Path) -> Iterator[Loop]:
 
     A branch back, within a function, ends a loop. Loops that call something are left out.
     """
-    command = ["aarch64-linux-gnu-objdump", "-d", "-C", "--no-show-raw-insn", str(binary)]
-    for part in run(command).split("\n\n"):
+    for part in run([*DISASSEMBLE, "-d", "-C", str(binary)]).split("\n\n"):
         name = re.match(r"\s*[0-9a-f]+ <(.*)>:\n", part)
         if name:
-            code = re.findall(r"^ *([0-9a-f]+):\t(.*?)\s*(?://.*)?$", part, re.MULTILINE)
-            for body in _innermost({int(address, 16): text for address, text in code}):
-                yield Loop(name[1], body)
+            for body, around in _innermost(dict(_instructions(part))):
+                yield Loop(name[1], body, around)
 
 
-def _innermost(code: dict[int, str]) -> Iterator[list[str]]:
+def _innermost(code: dict[int, str]) -> Iterator[tuple[list[str], list[str]]]:
     backwards = re.compile(r"(?:b\.\w+|cbn?z\s+\w+,|tbn?z\s+\w+, #\d+,)\s*([0-9a-f]+) <")
     jumps = ((at, backwards.match(text)) for at, text in code.items())
     loops = [(int(to[1], 16), at) for at, to in jumps if to and int(to[1], 16) in code]
@@ -76,8 +110,11 @@ def _innermost(code: dict[int, str]) -> Iterator[list[str]]:
         if any(start <= a and b <= end for a, b in loops if (a, b) != (start, end)):
             continue
         body = [text for at, text in code.items() if start <= at < end]
-        if not any(text.startswith(("bl\t", "blr\t")) for text in body):
-            yield body
+        if any(text.startswith(("bl\t", "blr\t")) for text in body):
+            continue
+        outer = [(a, b) for a, b in loops if a <= start and end < b]
+        first, last = min(outer, key=lambda each: each[1] - each[0], default=(start, end))
+        yield body, [code[at] for at in code if first <= at < start or end < at < last]
 
 
 def modelled_cycles(instructions: Iterable[str], iterations: int = 1000) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 from emulator import A64FX_FLAGS, compile, program_command
-from instructions import count_fmla, inner_loops, modelled_cycles
+from instructions import busiest_loop, count_fmla, inner_loops, modelled_cycles
 
 pytestmark = pytest.mark.a64fx
 
@@ -91,6 +91,12 @@ def test_a_compiled_product_executes_one_multiply_add_a_vector_of_products(tmp_p
     assert counts["sve_indexed"] == 0
 
 
+def test_the_busiest_loop_is_the_one_that_multiplies_and_adds_most(tmp_path):
+    turns, loop = busiest_loop(program_command(compiled_tile(tmp_path, 8, 3)))
+    assert turns == pytest.approx(321, abs=1)  # the first may be entered elsewhere
+    assert sum(text.startswith("fmla") for text in loop) == 24
+
+
 def test_eight_rows_by_three_vectors_reach_the_modelled_peak(tmp_path):
     loop = inner_loop(compiled_tile(tmp_path, 8, 3))
     assert loop.count("fmla") == 24
@@ -118,6 +124,7 @@ def test_of_loops_within_each_other_the_innermost_is_found_and_none_that_calls(t
     binary = compile([tmp_path / "loops.cc"], tmp_path / "loops.o", [*A64FX_FLAGS, "-c"])
     loops = list(inner_loops(binary))
     assert [(each.count("add"), each.count("sub")) for each in loops] == [(1, 0)]
+    assert [text.split()[0] for text in loops[0].around if "z0" in text] == ["sub"]
 
 
 def test_an_instruction_that_is_none_is_an_error():

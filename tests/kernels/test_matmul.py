@@ -17,6 +17,8 @@ from fugaku_jax.kernels.matmul import _plan, einsum
 
 DTYPES = ("float32", "bfloat16", "float16")
 EVERYWHERE = PartitionSpec()
+BLOCK = 48
+"""As many products at most are added in fp16, where a processor multiplies fp16 as such."""
 EQUATIONS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "km,nk->mn", "bmk,bnk->bmn", "mck,nck->mn")
 
 
@@ -29,6 +31,23 @@ def draw(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def in_fp16(dtype: str) -> bool:
+    """Whether operands of this type are multiplied in fp16, which 300 x 300 is beyond."""
+    x = jnp.full((1, 1), 300, dtype)
+    return bool(jnp.isinf(einsum("mk,nk->mn", x, x, EVERYWHERE, "float32"))[0, 0])
+
+
+def error_of_sums(dtype: str, depth: int) -> float:
+    """Bound what rounding adds to a sum of products of normal numbers.
+
+    Each step in fp16 errs by 2^-11 of a sum that wanders as far as sqrt(BLOCK), and the errors of
+    all steps wander too: about 2^-11 sqrt(depth BLOCK / 6). In fp32 the sum is never cut.
+    """
+    if in_fp16(dtype):
+        return 4 * 2**-11 * np.sqrt((depth + 1) * BLOCK)
+    return 4e-6 * np.sqrt(depth + 1)
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(EQUATIONS),
@@ -39,6 +58,8 @@ def draw(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
 )
 @example("mk,kn->mn", (1, 1, 600, 49, 2100), "float32", False, False)
 @example("km,nk->mn", (1, 1, 9, 200, 1030), "bfloat16", True, True)
+@example("mk,nk->mn", (1, 1, 17, 113, 997), "float16", False, True)
+@example("km,kn->mn", (1, 1, 9, 200, 1030), "float16", True, False)
 def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_result):
     size = dict(zip("bcmnk", sizes, strict=True))
     left, right = equation.split("->")[0].split(",")
@@ -54,11 +75,12 @@ def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_resul
         assert got.shape == want.shape
         error = np.abs(np.asarray(got, np.float64) - want)
         # Rounding of the sums, then that of the result.
-        bound = 1e-6 * np.sqrt(depth + 1) * 4 + float(jnp.finfo(result).eps) * np.abs(want)
+        bound = error_of_sums(dtype, depth) + float(jnp.finfo(result).eps) * np.abs(want)
         return np.all(error <= bound)
 
-    # Where the processor multiplies bf16, a wider operand is rounded to that first.
-    assert is_product_with(y) or (dtype == "bfloat16" and is_product_with(y.astype(dtype)))
+    # Where the processor multiplies bf16 or fp16, a wider operand is rounded to that first.
+    narrowed = dtype == "bfloat16" or in_fp16(dtype)
+    assert is_product_with(y) or (narrowed and is_product_with(y.astype(dtype)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -70,17 +92,42 @@ def test_a_product_is_added_to_what_is_there(dtype, depth):
     want = np.float64(into) + np.float64(x) @ np.float64(y)
     eps = float(jnp.finfo(dtype).eps)
     assert got.dtype == dtype
-    np.testing.assert_allclose(np.float64(got), want, rtol=eps, atol=4e-6 * np.sqrt(depth + 1))
+    np.testing.assert_allclose(np.float64(got), want, rtol=eps, atol=error_of_sums(dtype, depth))
 
 
+def test_the_worst_error_of_fp16_is_that_of_a_block():
+    """Of n steps, each errs by 2^-11 of a sum that is no more than that of all |x y|."""
+    x, y = (abs(draw(seed, (40, 3000), "float16")) for seed in (0, 1))
+    got = np.float64(einsum("mk,nk->mn", x, y, EVERYWHERE, "float32"))
+    want = np.float64(x) @ np.float64(y).T
+    assert np.max(np.abs(got - want) / want) <= (BLOCK * 2**-11 if in_fp16("float16") else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_of_whole_numbers_are_exact_however_long(dtype):
+    """Added in fp16 alone they would stop at 2048; those of a block are below."""
+    x, y = (jnp.round(draw(seed, (20, 5003), dtype).clip(-3, 3)) + 1 for seed in (0, 1))
+    got = einsum("mk,nk->mn", x, y, EVERYWHERE, "float32")
+    assert np.max(got) > 4096
+    np.testing.assert_array_equal(got, np.float64(x) @ np.float64(y).T)
+
+
+def test_a_sum_of_fp16_may_be_beyond_65504_if_none_of_its_blocks_is():
+    x = jnp.full((9, 1000), 32, "float16")
+    got = einsum("mk,nk->mn", x, x, EVERYWHERE, "float32")
+    np.testing.assert_array_equal(got, 1_024_000)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_goes_through_as_in_the_twin(value, monkeypatch):
+def test_what_is_no_number_goes_through_as_in_the_twin(value, dtype, monkeypatch):
     x, y = np.ones((9, 20), np.float32), np.ones((20, 50), np.float32)
     x[3, 4], y[5, 6] = value, -value
     results = []
     for choice in ("native", "reference"):
         monkeypatch.setenv(native.VARIABLE, choice)
-        results.append(np.asarray(einsum("mk,kn->mn", jnp.asarray(x), jnp.asarray(y), EVERYWHERE)))
+        operands = (jnp.asarray(each, dtype) for each in (x, y))
+        results.append(np.float32(einsum("mk,kn->mn", *operands, EVERYWHERE)))
     np.testing.assert_array_equal(*results)
 
 
@@ -116,7 +163,7 @@ def test_a_bias_is_added_before_the_result_is_rounded(dtype, depth):
     got = einsum("mk,kcn->mcn", x, y, EVERYWHERE, bias=bias)
     product = np.einsum("mk,kcn->mcn", *(np.asarray(a, np.float64) for a in (x, y)))
     want = product + np.asarray(bias, np.float64)
-    bound = 1e-6 * np.sqrt(depth + 1) * 4 + float(jnp.finfo(dtype).eps) * np.abs(want)
+    bound = error_of_sums(dtype, depth) + float(jnp.finfo(dtype).eps) * np.abs(want)
     assert np.all(np.abs(np.asarray(got, np.float64) - want) <= bound)
 
 

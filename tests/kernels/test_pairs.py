@@ -1,8 +1,8 @@
-"""Products and attention in pairs of bf16, as a processor with AVX512-BF16 computes them.
+"""Products in the narrow arithmetic that few processors have, and attention in pairs of bf16.
 
-Most processors that run these tests have no such instruction. So the generic library is compiled
-once more with a software version of it (`add_pairs` in vector.h), and the tests of products and of
-attention run with that library.
+AVX512-BF16 multiplies bf16 in pairs, A64FX multiplies fp16 as such. The generic library is compiled
+once more with a software version of both (in vector.h), and the tests of products and of attention
+run with that library.
 """
 
 import os
@@ -12,15 +12,18 @@ from pathlib import Path
 
 import jax
 
+from fugaku_jax.kernels import native
+
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "fugaku_jax" / "kernels" / "native"
 FLAGS = (
     *("-std=c++20", "-O2", "-fPIC", "-shared", "-w", "-ffp-contract=fast"),
-    *("-fno-math-errno", "-fno-trapping-math", "-DFUGAKU_JAX_PAIRS", '-DISA="isa/generic.h"'),
+    *("-fno-math-errno", "-fno-trapping-math", "-DFUGAKU_JAX_PAIRS"),
+    *("-DFUGAKU_JAX_HALVES", '-DISA="isa/generic.h"'),
 )
 
 
-def test_products_and_attention_hold_in_pairs(tmp_path):
+def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path):
     library = tmp_path / "fugaku_jax" / "kernels" / "native" / "generic.so"
     library.parent.mkdir(parents=True)
     sources = [NATIVE / name for name in ("matmul.cc", "attention.cc")]
@@ -31,15 +34,16 @@ def test_products_and_attention_hold_in_pairs(tmp_path):
     installed = tmp_path / "fugaku_jax-0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fugaku-jax\nVersion: 0\n")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), native.ISA_VARIABLE: "generic"}
     program = "from fugaku_jax.kernels import native; print(native._path('generic'))"
     found = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == str(library)
     tests = [HERE / name for name in ("test_matmul.py", "test_native_attention.py")]
+    options = ("-q", "-k", "test_matmul or generic", "-p", "no:cacheprovider")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "generic", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-m", "pytest", *options, *tests],
         env=environment,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ namespace attention {
 
 template <class T>
 class Backward {
-  using Kind = tile::KindOf<T>;
+  using Kind = tile::WideKindOf<T>;
   using Number = typename Kind::Number;
 
  public:

@@ -11,7 +11,7 @@ namespace attention {
 
 template <class T>
 class Forward {
-  using Kind = tile::KindOf<T>;
+  using Kind = tile::WideKindOf<T>;
   using Number = typename Kind::Number;
 
  public:

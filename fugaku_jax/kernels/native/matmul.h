@@ -21,8 +21,6 @@ using vector::LANES;
 inline int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit; }
 
 constexpr int64_t ROWS = isa::TILE_ROWS;
-constexpr int64_t VECTORS = isa::TILE_VECTORS;
-constexpr int64_t PANEL = VECTORS * LANES;
 constexpr int64_t MAX_STEPS = 448;           // of the sum, for a tile's rows of A to stay in L1
 constexpr int64_t ROWS_OF_GROUP = 8 * ROWS;  // of A, packed together: whole lines of the cache
 constexpr int64_t MOST_ROWS = 32 * ROWS_OF_GROUP;  // of a task
@@ -33,6 +31,8 @@ template <class A, class B, class Out>
 class Product {
   using Kind = tile::KindOf<A>;
   using Number = typename Kind::Number;
+  static constexpr int64_t PANEL = isa::TILE_VECTORS * tile::NUMBERS<Kind>;  // columns of a tile
+  static constexpr int64_t VECTORS = PANEL / LANES;                          // of its sums
 
  public:
   Product(Matrix<A> a, Matrix<B> b, Out* c, int64_t rows, int64_t columns, int64_t depth,
@@ -92,13 +92,15 @@ class Product {
             Float sums[ROWS][VECTORS];
             const Number* panel = packed_b + p * PANEL * steps;
             if (a_.transposed)
-              tile::multiply<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps, sums);
+              tile::multiply_wide<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps,
+                                              sums);
             else if (lies_ready(height))
-              tile::multiply<Kind, false>(
+              tile::multiply_wide<Kind, false>(
                   reinterpret_cast<const Number*>(a_.at(row + group + i, k)),
                   a_.stride / Kind::DEPTH, panel, PANEL, steps, sums);
             else
-              tile::multiply<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps, sums);
+              tile::multiply_wide<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps,
+                                               sums);
             finish(sums, place, k == 0, k + depth == depth_);
           }
       }

@@ -2,17 +2,20 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 
 #include "tile.h"
 #include "transpose.h"
 
 namespace packing {
 
+using tile::Halves;
 using tile::Pairs;
 using tile::Singles;
 using vector::Bfloat16;
 using vector::Bits;
 using vector::Float;
+using vector::Half;
 using vector::LANES;
 using vector::load_some;
 
@@ -28,12 +31,14 @@ struct Matrix {
   }
 };
 
-// LANES numbers of a kind from a row, along which the sum runs; `count` values are there.
+// A register of numbers of a kind from a row, along which the sum runs; `count` values are there.
+// Halves come as pairs, as if a step of their sum had two.
 template <class Kind, class T>
-[[gnu::always_inline]] inline typename Kind::Register along(const T* row, int64_t count) {
+[[gnu::always_inline]] inline auto along(const T* row, int64_t count) {
+  using Narrow = std::conditional_t<std::is_same_v<Kind, Halves>, Half, Bfloat16>;
   if constexpr (std::is_same_v<Kind, Singles>) {
     return load_some(row, std::min(LANES, count));
-  } else if constexpr (std::is_same_v<T, Bfloat16>) {
+  } else if constexpr (std::is_same_v<T, Narrow>) {
     Bits pairs{};
     if (count >= 2 * LANES)
       std::memcpy(&pairs, row, sizeof pairs);  // of a size that the compiler knows
@@ -41,7 +46,7 @@ template <class Kind, class T>
       std::memcpy(&pairs, row, count * sizeof(T));
     return pairs;
   } else {
-    Bfloat16 narrow[2 * LANES]{};
+    Narrow narrow[2 * LANES]{};
     vector::store(load_some(row, std::min(LANES, count)), narrow);
     if (count > LANES)
       vector::store(load_some(row + LANES, std::min(LANES, count - LANES)), narrow + LANES);
@@ -52,10 +57,14 @@ template <class Kind, class T>
 // LANES numbers of a kind from rows `stride` apart, which follow each other in the sum: `count`
 // values of each row, and as many rows as there are, up to what a number holds.
 template <class Kind, class T>
-[[gnu::always_inline]] inline typename Kind::Register across(const T* first, int64_t stride,
-                                                             int64_t rows, int64_t count) {
+[[gnu::always_inline]] inline auto across(const T* first, [[maybe_unused]] int64_t stride,
+                                          [[maybe_unused]] int64_t rows, int64_t count) {
   if constexpr (std::is_same_v<Kind, Singles>) {
     return load_some(first, count);
+  } else if constexpr (std::is_same_v<Kind, Halves>) {
+    std::array<Half, LANES> numbers;
+    vector::store(load_some(first, count), numbers.data());
+    return numbers;
   } else {
     Bits low = std::bit_cast<Bits>(load_some(first, count)), high{};
     if (rows > 1) high = std::bit_cast<Bits>(load_some(first + stride, count));
@@ -73,7 +82,6 @@ template <class Kind, class T>
 template <class Kind, int64_t PANEL, class T>
 void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, int64_t width,
                 typename Kind::Number* target) {
-  using Register = typename Kind::Register;
   constexpr int64_t DEPTH = Kind::DEPTH;
   const int64_t steps = (depth + DEPTH - 1) / DEPTH;
   for (int64_t lane = 0; lane < PANEL; lane += LANES) {
@@ -82,8 +90,9 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
       for (int64_t s = 0; s < steps; ++s)
         std::fill_n(target + s * PANEL + lane, LANES, typename Kind::Number{});
     } else if (x.transposed) {
-      for (int64_t s = 0; s < steps; s += LANES) {
-        const int64_t some = std::min(LANES, steps - s);
+      using Register = decltype(along<Kind>(x.data, 0));
+      for (int64_t s = 0; s < steps; s += tile::NUMBERS<Kind>) {
+        const int64_t some = std::min(tile::NUMBERS<Kind>, steps - s);
         Register square[LANES];
 #pragma GCC unroll 16
         for (int64_t i = 0; i < LANES; ++i)
@@ -92,13 +101,20 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
                                : Register{};
         vector::transpose(square);
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < LANES; ++i)
-          if (i < some) std::memcpy(target + (s + i) * PANEL + lane, &square[i], sizeof(Register));
+        for (int64_t i = 0; i < LANES; ++i) {
+          typename Kind::Number* place = target + s * PANEL + lane;
+          if constexpr (std::is_same_v<Kind, Halves>) {
+            if (2 * i < some) isa::narrow(square[i], place + 2 * i * PANEL);
+            if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place + (2 * i + 1) * PANEL);
+          } else if (i < some) {
+            std::memcpy(place + i * PANEL, &square[i], sizeof square[i]);
+          }
+        }
       }
     } else {
       const T* source = x.at(row, column + lane);
       for (int64_t s = 0; s < steps; ++s, source += DEPTH * x.stride) {
-        const Register packed = across<Kind>(source, x.stride, depth - s * DEPTH, here);
+        const auto packed = across<Kind>(source, x.stride, depth - s * DEPTH, here);
         std::memcpy(target + s * PANEL + lane, &packed, sizeof packed);
       }
     }
@@ -119,14 +135,14 @@ void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column,
   if (left > 0) std::fill_n(last, ROWS * steps, Number{});
   if (!x.transposed) {
     for (int64_t i = 0; i < height; ++i, target += steps)
-      for (int64_t s = 0; s < steps; s += LANES) {
+      for (int64_t s = 0; s < steps; s += tile::NUMBERS<Kind>) {
         const auto packed = along<Kind>(x.at(row + i, column + s * DEPTH), depth - s * DEPTH);
-        std::memcpy(target + s, &packed, std::min(LANES, steps - s) * sizeof(Number));
+        std::memcpy(target + s, &packed, std::min(tile::NUMBERS<Kind>, steps - s) * sizeof(Number));
       }
     return;
   }
   static_assert(ROWS <= LANES);
-  constexpr int64_t TILES = LANES / ROWS;  // that a register reaches over
+  constexpr int64_t TILES = LANES / ROWS;  // that a row's numbers reach over
   constexpr int64_t AHEAD = 8;  // rows of X, each perhaps on a page of its own
   for (int64_t s = 0; s < steps; ++s) {
     const T* source = x.at(row, column + s * DEPTH);

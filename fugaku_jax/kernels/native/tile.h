@@ -1,10 +1,14 @@
 // The product at the heart of all others: a tile of sums that stays in registers.
 //
 // A kind of numbers says how the operands are packed: `Singles` are floats; `Pairs` are two bf16
-// that follow each other in the sum, which AVX512-BF16 multiplies and adds at once. A step of the
-// sum is one packed number of each operand.
+// that follow each other in the sum, which AVX512-BF16 multiplies and adds at once; `Halves` are
+// fp16, twice as many in a register, which A64FX multiplies and adds as they are. A step of the sum
+// is one packed number of each operand.
 #pragma once
 
+#include <algorithm>
+
+#include "transpose.h"
 #include "vector.h"
 
 namespace tile {
@@ -16,6 +20,7 @@ using vector::LANES;
 struct Singles {
   using Number = float;
   using Register = Float;
+  using Sum = Float;
   static constexpr int64_t DEPTH = 1;  // so many products are one step of the sum
 
   [[gnu::always_inline]] static Register splat(const Number* x) { return vector::broadcast(x); }
@@ -27,6 +32,7 @@ struct Singles {
 struct Pairs {
   using Number = uint32_t;  // the first in the lower half
   using Register = Bits;
+  using Sum = Float;
   static constexpr int64_t DEPTH = 2;
 
   [[gnu::always_inline]] static Register splat(const Number* x) { return Bits{} + *x; }
@@ -35,29 +41,55 @@ struct Pairs {
   }
 };
 
+struct Halves {
+  using Number = isa::HalfScalar;
+  using Register = vector::Halves;
+  using Sum = vector::Halves;
+  static constexpr int64_t DEPTH = 1;
+  // Products that are added in fp16 before their sum goes to one in fp32: fewer are more exact,
+  // more are faster.
+  static constexpr int64_t BLOCK = 48;
+
+  [[gnu::always_inline]] static Register splat(const Number* x) { return vector::broadcast(x); }
+  [[gnu::always_inline]] static Sum add(Sum sum, Register left, Register right) {
+    return sum + left * right;
+  }
+};
+
+// Numbers of a kind in a register.
+template <class Kind>
+constexpr int64_t NUMBERS = isa::BYTES / sizeof(typename Kind::Number);
+
+// The kind in which numbers of type T are multiplied where sums of every kind are of fp32.
+template <class T>
+using WideKindOf =
+    std::conditional_t<vector::PAIRS && std::is_same_v<T, vector::Bfloat16>, Pairs, Singles>;
+
 // The kind in which numbers of type T are multiplied.
 template <class T>
-using KindOf = std::conditional_t<vector::PAIRS && std::is_same_v<T, vector::Bfloat16>, Pairs, Singles>;
+using KindOf =
+    std::conditional_t<vector::HALVES && std::is_same_v<T, vector::Half>, Halves, WideKindOf<T>>;
 
 // total[i][j] = the sum over `steps` s of a(i, s) b(s, j), j counting registers.
 //
 // a(i, s) is a[i * stride + s], or with COLUMNS a[s * stride + i]; the steps of b lie `b_stride`
 // apart.
-template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = typename Kind::Number>
+template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = typename Kind::Number,
+          class Sum = typename Kind::Sum>
 [[gnu::always_inline]] inline void multiply(const Number* a, int64_t stride, const Number* b,
                                             int64_t b_stride, int64_t steps,
-                                            Float (&total)[ROWS][V]) {
+                                            Sum (&total)[ROWS][V]) {
   using Register = typename Kind::Register;
-  Float sums[ROWS][V];
+  Sum sums[ROWS][V];
   // Unrolled, as everything that touches the sums must be for them to stay in registers.
 #pragma GCC unroll 32
   for (int64_t i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < V; ++j) sums[i][j] = Float{};
+    for (int64_t j = 0; j < V; ++j) sums[i][j] = Sum{};
   for (int64_t s = 0; s < steps; ++s, b += b_stride) {
     Register right[V];
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < V; ++j) std::memcpy(&right[j], b + j * LANES, sizeof right[j]);
+    for (int64_t j = 0; j < V; ++j) std::memcpy(&right[j], b + j * NUMBERS<Kind>, sizeof right[j]);
 #pragma GCC unroll 32
     for (int64_t i = 0; i < ROWS; ++i) {
       const Register left = Kind::splat(COLUMNS ? a + s * stride + i : a + i * stride + s);
@@ -69,6 +101,41 @@ template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = type
   for (int64_t i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
     for (int64_t j = 0; j < V; ++j) total[i][j] = sums[i][j];
+}
+
+// As `multiply`, but the sums of every kind are of fp32, in the order of b's columns. Those of
+// halves are cut into equal blocks, each added in fp16; even and odd columns wait apart.
+template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = typename Kind::Number>
+[[gnu::always_inline]] inline void multiply_wide(const Number* a, int64_t stride, const Number* b,
+                                                 int64_t b_stride, int64_t steps,
+                                                 Float (&total)[ROWS][V]) {
+  if constexpr (!std::is_same_v<Kind, Halves>) {
+    multiply<Kind, COLUMNS>(a, stride, b, b_stride, steps, total);
+  } else {
+    for (auto& row : total) std::fill_n(row, V, Float{});
+    // They do not fit registers beside the sums of a block. Hidden from the compiler, which would
+    // move those to and fro else, they stay in memory.
+    Float* wide = total[0];
+    asm("" : "+r"(wide) : : "memory");
+    const int64_t blocks = (steps + Kind::BLOCK - 1) / Kind::BLOCK;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t begin = block * steps / blocks, end = (block + 1) * steps / blocks;
+      vector::Halves sums[ROWS][V / 2];
+      multiply<Kind, COLUMNS>(a + begin * (COLUMNS ? stride : 1), stride, b + begin * b_stride,
+                              b_stride, end - begin, sums);
+#pragma GCC unroll 32
+      for (int64_t i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < V / 2; ++j) vector::add_halves(sums[i][j], wide + i * V + 2 * j);
+    }
+    constexpr auto lanes = std::make_index_sequence<LANES>{};
+    for (auto& row : total)
+      for (int64_t j = 0; j < V; j += 2) {
+        const Float even = row[j], odd = row[j + 1];
+        row[j] = vector::interleave<false>(even, odd, lanes);
+        row[j + 1] = vector::interleave<true>(even, odd, lanes);
+      }
+  }
 }
 
 }  // namespace tile

@@ -45,6 +45,36 @@ inline float to_float(Half x) { return std::bit_cast<isa::HalfScalar>(x.bits); }
 #endif
 }
 
+// As many fp16 as a register holds.
+using Halves = isa::HalfScalar __attribute__((vector_size(isa::BYTES)));
+
+// Whether fp16 is multiplied and added as such, a register at once. (Tests define it to run what
+// uses this.)
+#if defined(__ARM_FEATURE_SVE) || defined(FUGAKU_JAX_HALVES)
+constexpr bool HALVES = true;
+#else
+constexpr bool HALVES = false;
+#endif
+
+[[gnu::always_inline]] inline Halves broadcast(const isa::HalfScalar* x) {
+#ifdef __ARM_FEATURE_SVE
+  return isa::broadcast(x);
+#else
+  Halves all;
+  for (size_t i = 0; i < sizeof all / sizeof *x; ++i) all[i] = *x;
+  return all;
+#endif
+}
+
+// Adds the numbers of even lanes to sums[0], those of odd ones to sums[1].
+[[gnu::always_inline]] inline void add_halves(Halves x, Float* sums) {
+#ifdef __ARM_FEATURE_SVE
+  isa::add_halves(x, sums);
+#else
+  for (int64_t i = 0; i < 2 * LANES; ++i) sums[i % 2][i / 2] += x[i];
+#endif
+}
+
 [[gnu::always_inline]] inline Float load(const float* source) {
   Float x;
   std::memcpy(&x, source, sizeof x);

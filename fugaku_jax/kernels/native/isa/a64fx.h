@@ -15,6 +15,7 @@ constexpr int64_t CACHE_BYTES = 512 * 1024;  // of a core group's 8 MiB of L2, w
 using Float = float __attribute__((vector_size(BYTES)));
 using Bits = uint32_t __attribute__((vector_size(BYTES)));
 using HalfScalar = __fp16;
+using Halves = HalfScalar __attribute__((vector_size(BYTES)));
 
 // Between 16 bits in memory and 32 in a register; the compiler would take lane by lane.
 [[gnu::always_inline]] inline Bits widen(const void* source) {
@@ -39,6 +40,21 @@ using HalfScalar = __fp16;
   Float all;
   asm("ld1rw {%0.s}, %1/z, %2" : "=w"(all) : "Upl"(svptrue_b32()), "Uty"(*x));
   return all;
+}
+
+[[gnu::always_inline]] inline Halves broadcast(const HalfScalar* x) {
+  Halves all;
+  asm("ld1rh {%0.h}, %1/z, %2" : "=w"(all) : "Upl"(svptrue_b16()), "Uty"(*x));
+  return all;
+}
+
+// Adds the halves of even lanes to the first of two registers in memory, those of odd ones to the
+// second. One call ends before the next begins: the compiler would have too much in registers else.
+[[gnu::always_inline]] inline void add_halves(Halves x, Float* sums) {
+  asm volatile("" : "+w"(x) : : "memory");
+  const svuint32_t odd = svlsr_x(svptrue_b32(), svreinterpret_u32(svfloat16_t(x)), 16);
+  sums[0] += Float(svcvt_f32_x(svptrue_b32(), svfloat16_t(x)));
+  sums[1] += Float(svcvt_f32_x(svptrue_b32(), svreinterpret_f16(odd)));
 }
 
 // 2^(n + i / 64), where bits 6 to 13 of x are n + 127 and the six below them i (FEXPA).
