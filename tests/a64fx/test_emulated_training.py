@@ -19,6 +19,7 @@ from fugaku_jax.data.inputs import InputSet
 pytestmark = pytest.mark.a64fx
 
 STEPS = 3
+NATIVE = {"FUGAKU_JAX_KERNELS": "native"}  # or it is an error
 OPTIONS = (
     *("--training.steps", str(STEPS), "--training.batch-size", "2"),
     *("--model.sequence-length", "32"),
@@ -78,7 +79,7 @@ def assert_equal_within_fp32_rounding(got, expected):
 
 
 def test_train_tiny_has_the_losses_of_this_machine(store, expected, tmp_path):
-    run_python(train(store, tmp_path), timeout=1200)
+    run_python(train(store, tmp_path), env=NATIVE, timeout=1200)
     assert_equal_within_fp32_rounding(figures(tmp_path), expected)
 
 
@@ -86,6 +87,6 @@ def test_two_processes_over_gloo_have_the_losses_of_one(store, expected, tmp_pat
     # The launcher runs here: it only starts processes, and sets what they need to find each other.
     local = [sys.executable, "launch/cluster/local.py", "-n", "2", "--"]
     patience = {"FUGAKU_JAX_TIMEOUT": "1000"}  # seconds; the first time they compile for minutes
-    run([*local, *python_command(train(store, tmp_path))], env=patience, timeout=1200)
+    run([*local, *python_command(train(store, tmp_path))], env=NATIVE | patience, timeout=1200)
     assert_equal_within_fp32_rounding(figures(tmp_path), expected)
     assert "on 2 cpu devices" in (tmp_path / "log.txt").read_text()
