@@ -37,29 +37,32 @@ def main() -> None:
     mesh = jax.make_mesh((3,), ("b",), axis_types=(AxisType.Explicit,))
     jax.set_mesh(mesh)
     random = np.random.default_rng(0)
-    x, kernel, cotangent = (
-        random.normal(size=size).astype(np.float32) for size in ((2, 6, 9), (9, 12), (2, 6, 12))
-    )
-    saved = {"x": x, "kernel": kernel, "cotangent": cotangent}
+    sizes = ((2, 6, 9), (9, 12), (2, 6, 12), (12,))
+    x, kernel, cotangent, bias = (random.normal(size=size).astype(np.float32) for size in sizes)
+    saved = {"x": x, "kernel": kernel, "cotangent": cotangent, "bias": bias}
     for name, (x_spec, kernel_spec, gathered, result) in CASES.items():
         for dtype in (jnp.float32, jnp.bfloat16):
             placed = (
                 jax.device_put(jnp.asarray(x, dtype), x_spec),
                 jax.device_put(kernel, kernel_spec),
+                jax.device_put(bias, P(result[2])),
                 jax.device_put(jnp.asarray(cotangent, dtype), result),
             )
 
             @jax.jit
-            def both(x, kernel, dy, gathered=gathered, result=result):
+            def both(x, kernel, bias, dy, gathered=gathered, result=result):
                 y, pullback = jax.vjp(
-                    lambda x, k: product(x, k, EQUATION, gathered, result), x, kernel
+                    lambda *operands: product(*operands, EQUATION, gathered, result),
+                    *(x, kernel, bias),
                 )
                 return y, *pullback(dy)
 
             found = both(*placed)
-            for key, value in zip(("y", "dx", "dk"), found, strict=True):
+            for key, value in zip(("y", "dx", "dk", "db"), found, strict=True):
                 saved[f"{name}/{jnp.dtype(dtype).name}/{key}"] = np.asarray(value, np.float32)
-            text = both.lower(*placed).compile().as_text()
+            # Without the bias's gradient, which is a sum over all positions.
+            products = jax.jit(lambda *operands, both=both: both(*operands)[:3])
+            text = products.lower(*placed).compile().as_text()
             for kind, count in Counter(re.findall(COLLECTIVES, text)).items():
                 saved[f"{name}/{jnp.dtype(dtype).name}/count {kind}"] = count
     np.savez(sys.argv[1], **saved)

@@ -32,11 +32,13 @@ def results(tmp_path_factory):
 # Sums of twelve numbers near 1, rounded to 24 bits or to 8.
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.15)])
 def test_value_and_gradients_are_those_of_the_einsum(results, case, dtype, tolerance):
-    x, kernel, dy = (results[name].astype(np.float64) for name in ("x", "kernel", "cotangent"))
+    names = ("x", "kernel", "bias", "cotangent")
+    x, kernel, bias, dy = (results[name].astype(np.float64) for name in names)
     expected = {
-        "y": np.einsum("btd,df->btf", x, kernel),
+        "y": np.einsum("btd,df->btf", x, kernel) + bias,
         "dx": np.einsum("btf,df->btd", dy, kernel),
         "dk": np.einsum("btd,btf->df", x, dy),
+        "db": dy.sum((0, 1)),
     }
     for name, value in expected.items():
         found = results[f"{case}/{dtype}/{name}"]
