@@ -77,8 +77,9 @@ def start_and_wait(
         environ["XLA_FLAGS"] = f"{environ.get('XLA_FLAGS', '')} {flag}"
     cores = sorted(os.sched_getaffinity(0))
     ranks: list[subprocess.Popen[bytes]] = []
+    signals: list[int] = []  # not passed on before every rank has been started
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: send(got, ranks))
+        signal.signal(number, lambda got, _: signals.append(got))
     with contextlib.ExitStack() as stack:
         outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
         try:
@@ -87,7 +88,7 @@ def start_and_wait(
                 ranks.append(start(command, environ | {"FUGAKU_JAX_PROCESS": str(rank)}, output))
         finally:
             os.sched_setaffinity(0, cores)
-        failed, ended = wait(ranks)
+        failed, ended = wait(ranks, signals)
         if failed is None:
             return max(each.returncode for each in ranks)
         code = ranks[failed].returncode
@@ -112,11 +113,17 @@ def start(
         raise InputError(f"{command[0]} cannot be started: {error.strerror}.") from error
 
 
-def wait(ranks: list[subprocess.Popen[bytes]]) -> tuple[int | None, bool]:
-    """Wait for all; return the first rank that failed, and whether others had to be ended."""
+def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool]:
+    """Wait for all, and pass `signals` on as they come.
+
+    Returns:
+        The first rank that failed, and whether others had to be ended.
+    """
     failed, deadline = None, 0.0
     gentle_first = [signal.SIGKILL, signal.SIGTERM]
     while None in (codes := [each.poll() for each in ranks]) or failed is None:
+        while signals:
+            send(signals.pop(0), ranks)
         failing = [rank for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
         if failed is None and failing:
             # One that a signal killed is the cause of what others report at the same time.

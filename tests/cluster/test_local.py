@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,12 +144,14 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, stop)
 print('ready', flush=True)
 open(f'{tmp_path}/ready-{{rank}}', 'w').close()
-time.sleep(3600)
+while True:  # a signal just before one long sleep would wait for its end
+    time.sleep(0.1)
 """
     process = start("-n", 2, program=program)
     assert process.stdout.readline() == "ready\n"
     while not (tmp_path / "ready-1").exists():
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 75
