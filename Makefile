@@ -1,20 +1,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: env train test sanitize a64fx check format clean
 
 env: $(VENV)/.installed
 
-# What training and `make check` need.
+# What training and `make check` need. The kernels are built by the environment's own tools, so that
+# a second installation builds only what has changed.
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(INSTALL) "jaxlib>=0.10.2,<0.12" "scikit-build-core>=0.11" "cmake>=3.21" ninja
+	$(INSTALL) --no-build-isolation -e ".[dev]"
 	touch $@
 
 # What the tests hold us to (PyTorch and transformers): large, so only they install it.
 $(VENV)/.installed-oracles: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,test]"
+	$(INSTALL) --no-build-isolation -e ".[dev,test]"
 	touch $@
 
 train: env

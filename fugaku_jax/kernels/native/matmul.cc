@@ -23,18 +23,14 @@ ffi::Error multiply(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
                     ffi::AnyBuffer c, const Sizes& x, bool transpose_a, bool transpose_b,
                     bool accumulate, const float* bias) {
   if (c.element_count() == 0) return ffi::Error::Success();
-  const auto element = [&](int64_t i) {
-    const Matrix<A> left{dtypes::data<A>(a) + i * x.rows * x.depth, transpose_a ? x.rows : x.depth,
-                         transpose_a};
-    const Matrix<B> right{dtypes::data<B>(b) + i * x.depth * x.columns,
-                          transpose_b ? x.depth : x.columns, transpose_b};
-    return matmul::Product<A, B, Out>(left, right, dtypes::data<Out>(c) + i * x.rows * x.columns,
-                                      x.rows, x.columns, x.depth, accumulate, bias,
-                                      std::max<int64_t>(1, threads.num_threads() / x.batch));
-  };
-  const int64_t tasks = element(0).tasks();
+  const Matrix<A> left{dtypes::data<A>(a), transpose_a ? x.rows : x.depth, transpose_a};
+  const Matrix<B> right{dtypes::data<B>(b), transpose_b ? x.depth : x.columns, transpose_b};
+  const matmul::Product<A, B, Out> product(left, right, dtypes::data<Out>(c), x.rows, x.columns,
+                                           x.depth, accumulate, bias,
+                                           std::max<int64_t>(1, threads.num_threads() / x.batch));
+  const int64_t tasks = product.tasks();
   pool::parallel_for(threads, x.batch * tasks,
-                     [&](int64_t task) { element(task / tasks).run(task % tasks); });
+                     [&](int64_t task) { product.of(task / tasks).run(task % tasks); });
   return ffi::Error::Success();
 }
 

@@ -2,11 +2,12 @@
 // Matrix Multiplication", 2008; here a thread packs a block of B when it comes to it, and A is read
 // where it lies if it can be).
 //
-// A task is a block of rows of A by a block of columns of B. How a sum is cut depends on K alone,
-// so a result depends neither on the number of threads nor on which of them computed it.
+// A task is a block of rows of A by some blocks of columns of B. How a sum is cut depends on K
+// alone, so a result depends neither on the number of threads nor on which of them computed it.
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "packing.h"
 #include "pool.h"
@@ -23,10 +24,12 @@ inline int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit
 constexpr int64_t ROWS = isa::TILE_ROWS;
 constexpr int64_t MAX_STEPS = 448;           // of the sum, for a tile's rows of A to stay in L1
 constexpr int64_t ROWS_OF_GROUP = 8 * ROWS;  // of A, packed together: whole lines of the cache
-constexpr int64_t MOST_ROWS = 32 * ROWS_OF_GROUP;  // of a task
+constexpr int64_t MOST_ROWS = 32 * ROWS_OF_GROUP;  // of a task; half as many if A is packed
 constexpr int64_t LEAST_ROWS = 2 * ROWS_OF_GROUP;  // for the packing of B to be worth it
+constexpr int64_t MOST_SUMS = 1 << 21;             // of a task
+constexpr double PACKING = 80;  // multiplications in whose time a number is packed
 
-// The product of one batch element, and the tasks that it is cut into.
+// The product of the first matrices of a batch, and the tasks that it is cut into.
 template <class A, class B, class Out>
 class Product {
   using Kind = tile::KindOf<A>;
@@ -42,67 +45,67 @@ class Product {
     const int64_t steps = divide_up(depth, Kind::DEPTH);
     const int64_t block_steps = divide_up(steps, std::max<int64_t>(1, divide_up(steps, MAX_STEPS)));
     block_depth_ = block_steps * Kind::DEPTH;
-    const int64_t fitting =
-        isa::CACHE_BYTES / (sizeof(Number) * PANEL * std::max<int64_t>(block_steps, 1));
-    const int64_t panels = divide_up(columns, PANEL);
-    const int64_t fewest = std::max<int64_t>(1, divide_up(panels, std::max<int64_t>(1, fitting)));
-    block_columns_ = std::max<int64_t>(1, divide_up(panels, fewest)) * PANEL;
-    column_blocks_ = divide_up(columns, block_columns_);
-    // As many tasks for each thread, and two at least, if that leaves them rows enough.
-    for (int64_t cuts = std::max<int64_t>(1, divide_up(rows, MOST_ROWS));; ++cuts) {
-      const int64_t even = divide_up(divide_up(rows, cuts), ROWS_OF_GROUP) * ROWS_OF_GROUP;
-      block_rows_ = std::max(LEAST_ROWS, even);
-      row_blocks_ = divide_up(rows, block_rows_);
-      if (block_rows_ == LEAST_ROWS || (tasks() >= 2 * threads && tasks() % threads == 0)) break;
-    }
+    choose_tasks(threads);
   }
 
-  int64_t tasks() const { return row_blocks_ * column_blocks_; }
+  int64_t tasks() const { return row_blocks_ * spans_; }
+
+  // The product of other matrices of the batch, which follow each other.
+  Product of(int64_t element) const {
+    Product other = *this;
+    other.a_.data += element * rows_ * depth_;
+    other.b_.data += element * depth_ * columns_;
+    other.c_ += element * rows_ * columns_;
+    return other;
+  }
 
   void run(int64_t task) const {
     const int64_t row = task % row_blocks_ * block_rows_;
-    const int64_t column = task / row_blocks_ * block_columns_;
+    const int64_t first = task / row_blocks_ * span_columns_;
     const int64_t rows = std::min(block_rows_, rows_ - row);
-    const int64_t columns = std::min(block_columns_, columns_ - column);
-    const int64_t panels = divide_up(columns, PANEL), block_steps = block_depth_ / Kind::DEPTH;
-    Number* packed_b = scratch<struct PackedB, Number>(panels * PANEL * block_steps);
-    Number* packed_a = scratch<struct PackedA, Number>(ROWS_OF_GROUP * block_steps);
+    const int64_t end = std::min(first + span_columns_, columns_);
+    const int64_t block_steps = block_depth_ / Kind::DEPTH;
+    Number* packed_a = scratch<struct PackedA, Number>((rows + ROWS) * block_steps);
+    Number* packed_b = scratch<struct PackedB, Number>(block_columns_ * block_steps);
     float* partial = nullptr;
     if (!in_place && block_depth_ < depth_)
-      partial = scratch<struct Partial, float>((rows + ROWS) * panels * PANEL);
+      partial = scratch<struct Partial, float>((rows + ROWS) * span_columns_);
     int64_t k = 0;
     do {
       const int64_t depth = std::min(block_depth_, depth_ - k);
       const int64_t steps = divide_up(depth, Kind::DEPTH);
-      for (int64_t p = 0; p < panels; ++p)
-        packing::pack_panel<Kind, PANEL>(b_, k, depth, column + p * PANEL,
-                                         std::min(PANEL, columns - p * PANEL),
-                                         packed_b + p * PANEL * steps);
-      for (int64_t group = 0; group < rows; group += ROWS_OF_GROUP) {
-        const int64_t height = std::min(ROWS_OF_GROUP, rows - group);
-        if (!lies_ready(height))
-          packing::pack_tiles<Kind, ROWS>(a_, row + group, height, k, depth, packed_a);
-        for (int64_t i = 0; i < height; i += ROWS)
-          for (int64_t p = 0; p < panels; ++p) {
-            const Place place{row + group + i, column + p * PANEL, std::min(ROWS, height - i),
-                              std::min(PANEL, columns - p * PANEL),
-                              partial ? partial + ((group + i) * panels + p * ROWS) * PANEL
-                                      : nullptr};
-            fetch(place);
-            Float sums[ROWS][VECTORS];
-            const Number* panel = packed_b + p * PANEL * steps;
-            if (a_.transposed)
-              tile::multiply_wide<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps,
-                                              sums);
-            else if (lies_ready(height))
-              tile::multiply_wide<Kind, false>(
-                  reinterpret_cast<const Number*>(a_.at(row + group + i, k)),
-                  a_.stride / Kind::DEPTH, panel, PANEL, steps, sums);
-            else
-              tile::multiply_wide<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps,
-                                               sums);
-            finish(sums, place, k == 0, k + depth == depth_);
-          }
+      for (int64_t column = first; column < end; column += block_columns_) {
+        const int64_t columns = std::min(block_columns_, end - column);
+        for (int64_t j = 0; j < columns; j += PANEL)
+          packing::pack_panel<Kind, PANEL>(b_, k, depth, column + j, std::min(PANEL, columns - j),
+                                           packed_b + j * steps);
+        for (int64_t group = 0; group < rows; group += ROWS_OF_GROUP) {
+          const int64_t height = std::min(ROWS_OF_GROUP, rows - group);
+          if (column == first && !lies_ready(height))
+            packing::pack_tiles<Kind, ROWS>(a_, row + group, height, k, depth,
+                                            packed_a + group * steps);
+          for (int64_t i = group; i < group + height; i += ROWS)
+            for (int64_t j = 0; j < columns; j += PANEL) {
+              const Place place{row + i, column + j, std::min(ROWS, rows - i),
+                                std::min(PANEL, columns - j),
+                                partial ? partial + i * span_columns_ + (column - first + j) * ROWS
+                                        : nullptr};
+              fetch(place);
+              Float sums[ROWS][VECTORS];
+              const Number* panel = packed_b + j * steps;
+              if (a_.transposed)
+                tile::multiply_wide<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps,
+                                                sums);
+              else if (lies_ready(height))
+                tile::multiply_wide<Kind, false>(
+                    reinterpret_cast<const Number*>(a_.at(row + i, k)), a_.stride / Kind::DEPTH,
+                    panel, PANEL, steps, sums);
+              else
+                tile::multiply_wide<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps,
+                                                 sums);
+              finish(sums, place, k == 0, k + depth == depth_);
+            }
+        }
       }
       k += depth;
     } while (k < depth_);
@@ -114,6 +117,40 @@ class Product {
     int64_t row, column, height, width;
     float* partial;
   };
+
+  // Cuts C in tasks, for the threads to end together and little to be packed twice: A is packed for
+  // every span of columns, B for every block of rows. Where A lies ready, more tasks cost little,
+  // and make up for a thread that is held up.
+  void choose_tasks(int64_t threads) {
+    const int64_t steps = std::max<int64_t>(1, block_depth_ / Kind::DEPTH);
+    const int64_t panel_bytes = sizeof(Number) * PANEL * steps;
+    const int64_t fitting = std::max<int64_t>(1, isa::CACHE_BYTES / panel_bytes);
+    const int64_t panels = divide_up(columns_, PANEL), most_spans = divide_up(panels, fitting);
+    const bool ready = lies_ready(ROWS);
+    double least = std::numeric_limits<double>::infinity();
+    for (int64_t cuts = divide_up(rows_, ready ? MOST_ROWS : MOST_ROWS / 2);; ++cuts) {
+      const int64_t even = divide_up(divide_up(rows_, cuts), ROWS_OF_GROUP) * ROWS_OF_GROUP;
+      const int64_t block_rows = std::max(LEAST_ROWS, even);
+      const int64_t row_blocks = divide_up(rows_, block_rows);
+      for (int64_t spans = 1; spans <= most_spans; ++spans) {
+        const int64_t span_panels = divide_up(panels, spans), span_columns = span_panels * PANEL;
+        const int64_t tasks = row_blocks * divide_up(panels, span_panels);
+        const int64_t sums = block_rows * span_columns;
+        const bool smallest = spans == most_spans && block_rows == LEAST_ROWS;
+        if (!smallest && (tasks < (ready ? 2 : 1) * threads || sums > MOST_SUMS)) continue;
+        const double packing = (ready ? 0 : PACKING / span_columns) + PACKING / block_rows;
+        const double time = double(divide_up(tasks, threads)) * sums * (1 + packing);
+        if (time >= least) continue;
+        least = time;
+        block_rows_ = block_rows;
+        row_blocks_ = row_blocks;
+        span_columns_ = span_columns;
+        spans_ = divide_up(panels, span_panels);
+        block_columns_ = divide_up(span_panels, divide_up(span_panels, fitting)) * PANEL;
+      }
+      if (block_rows == LEAST_ROWS) break;
+    }
+  }
 
   // Sums over some of K wait in C itself if it can hold them.
   static constexpr bool in_place = std::is_same_v<Out, float>;
@@ -161,7 +198,8 @@ class Product {
   int64_t rows_, columns_, depth_;
   bool accumulate_;    // C is added to
   const float* bias_;  // of each column, or null
-  int64_t block_depth_, block_rows_, block_columns_, row_blocks_, column_blocks_;
+  int64_t block_depth_, block_rows_, block_columns_;  // that are packed and multiplied at once
+  int64_t span_columns_, row_blocks_, spans_;         // of tasks
 };
 
 }  // namespace matmul
