@@ -58,6 +58,8 @@ def error_of_sums(dtype: str, depth: int) -> float:
 )
 @example("mk,kn->mn", (1, 1, 600, 49, 2100), "float32", False, False)
 @example("km,nk->mn", (1, 1, 9, 200, 1030), "bfloat16", True, True)
+@example("km,kn->mn", (1, 1, 650, 1501, 1030), "float32", False, False)  # A packed, and kept
+@example("mk,kn->mn", (1, 1, 197, 1501, 1001), "bfloat16", False, False)
 @example("mk,nk->mn", (1, 1, 17, 113, 997), "float16", False, True)
 @example("km,kn->mn", (1, 1, 9, 200, 1030), "float16", True, False)
 def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_result):
@@ -195,8 +197,9 @@ import hashlib, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec
 from fugaku_jax.kernels.matmul import einsum
 x, y = (np.random.default_rng(i).normal(size=(700, 1500)).astype(np.float32) for i in (0, 1))
-z = einsum("mk,nk->mn", jnp.asarray(x), jnp.asarray(y), PartitionSpec())
-print(hashlib.sha256(np.asarray(z).tobytes()).hexdigest())
+for equation in ("mk,nk->mn", "km,kn->mn"):
+    z = einsum(equation, jnp.asarray(x), jnp.asarray(y), PartitionSpec())
+    print(hashlib.sha256(np.asarray(z).tobytes()).hexdigest())
 """
 
 
