@@ -29,7 +29,7 @@ def _require_fraction(section: object, prefix: str, *names: str) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a GPT-2 decoder."""
+    """The shape of a decoder of one of two families."""
 
     vocab_size: int
     """Tokens that may have probability: at least the tokenizer's pieces."""
@@ -41,8 +41,19 @@ class ModelConfig:
     """Attention heads (H); must divide `d_model`."""
     sequence_length: int
     """Tokens a sample holds, and learned positions the model has (T)."""
+    family: Literal["gpt2", "llama"] = "gpt2"
+    """`gpt2`: learned positions, layer normalisation, GELU, biases. `llama`: rotary positions, RMS
+    normalisation, SwiGLU, no biases."""
     d_ff: int | None = None
-    """Width of the feed-forward layer (F); 4 x `d_model` if not given."""
+    """Width of the feed-forward layer (F). If not given, 4 x `d_model` with GPT-2, and with LLaMA
+    two thirds of that, rounded up to a multiple of 64."""
+    n_kv_heads: int | None = None
+    """Heads of keys and values (G), each shared by neighbouring heads of queries; must divide
+    `n_heads`, which it is if not given. GPT-2 has no other."""
+    tied: bool = True
+    """Whether the embedding is the output matrix too."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary positions' wavelengths."""
     dropout: float = 0.0
     """Probability of dropping an element of a hidden state."""
     attention_dropout: float = 0.0
@@ -59,6 +70,7 @@ class ModelConfig:
             self, "model", "vocab_size", "n_layers", "d_model", "n_heads", "sequence_length"
         )
         _require_positive(self, "model", "init_std", "layer_norm_epsilon", "vocab_multiple")
+        _require_positive(self, "model", "rope_theta")
         _require_fraction(self, "model", "dropout", "attention_dropout")
         _require(self.d_ff is None or self.d_ff > 0, "model.d_ff", self.d_ff, "greater than 0")
         if self.d_model % self.n_heads:
@@ -66,6 +78,24 @@ class ModelConfig:
                 f"model.n_heads is {self.n_heads}, but it must divide model.d_model, "
                 f"which is {self.d_model}."
             )
+        self._check_family()
+
+    def _check_family(self) -> None:
+        families = ("gpt2", "llama")
+        _require(self.family in families, "model.family", self.family, " or ".join(families))
+        groups, heads = self.kv_heads, self.n_heads
+        if self.family == "gpt2":
+            _require(groups == heads, "model.n_kv_heads", groups, f"n_heads, {heads}, with gpt2")
+            return
+        allowed = f"a divisor of model.n_heads, {heads}"
+        _require(groups > 0 and heads % groups == 0, "model.n_kv_heads", groups, allowed)
+        even = f"such that a head has an even width, not {self.head_dim}"
+        _require(self.head_dim % 2 == 0, "model.n_heads", heads, even)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values (G)."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
     @property
     def head_dim(self) -> int:
@@ -75,7 +105,10 @@ class ModelConfig:
     @property
     def feed_forward(self) -> int:
         """Width of the feed-forward layer (F)."""
-        return self.d_ff or 4 * self.d_model
+        if self.d_ff:
+            return self.d_ff
+        wide = 4 * self.d_model
+        return wide if self.family == "gpt2" else -(-2 * wide // (3 * 64)) * 64
 
     @property
     def padded_vocab_size(self) -> int:

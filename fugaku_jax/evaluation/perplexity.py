@@ -191,5 +191,4 @@ def _summed_nats(
     if end_of_document is not None:
         positions, segment_ids = document_segments(inputs, end_of_document)
     hidden = model(inputs, positions, segment_ids, dtype=jnp.dtype(jnp.float32))
-    table = model.tokens.table[...]
-    return cross_entropy(hidden, table, targets, counts, model.config.vocab_size)
+    return cross_entropy(hidden, model.output_table, targets, counts, model.config.vocab_size)

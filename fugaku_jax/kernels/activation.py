@@ -1,6 +1,7 @@
 """The activation of the feed-forward layer."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fugaku_jax.kernels import native
@@ -12,6 +13,15 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
     """
     return _native(x) if native.enabled() else reference_gelu(x)
+
+
+def swiglu(x: Float[Array, "*shape 2 F"]) -> Float[Array, "*shape F"]:
+    """Return `silu(gate) value` of `gate, value = x`, with `silu(a) = a / (1 + e^-a)`, in fp32.
+
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020, equation 6.
+    """
+    gate, value = x[..., 0, :].astype(jnp.float32), x[..., 1, :].astype(jnp.float32)
+    return (jax.nn.silu(gate) * value).astype(x.dtype)
 
 
 def reference_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

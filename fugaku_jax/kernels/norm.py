@@ -1,4 +1,4 @@
-"""Layer normalisation."""
+"""Layer normalisation, and root-mean-square normalisation, which leaves the mean where it is."""
 
 import functools
 
@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from fugaku_jax.kernels import native
+from fugaku_jax.kernels.matmul import axis_names
 
 
 def layer_norm(
@@ -23,10 +24,37 @@ def layer_norm(
     The backward pass keeps `x` alone.
     Source: Ba, Kiros and Hinton, "Layer Normalization", 2016, equation 4.
     """
-    whole_rows = all(jax.typeof(a).sharding.spec[-1] is None for a in (x, scale, bias))
-    if native.enabled() and whole_rows:
-        return _native(x, scale.astype(jnp.float32), bias.astype(jnp.float32), epsilon)
+    if _has_kernel(x, scale, bias):
+        return _native(x, scale.astype(jnp.float32), bias.astype(jnp.float32), epsilon, True)
     return reference_layer_norm(x, scale, bias, epsilon)
+
+
+def rms_norm(
+    x: Float[Array, "*batch D"], scale: Float[Array, " D"], epsilon: float
+) -> Float[Array, "*batch D"]:
+    """Divide the last dimension by the root of its mean square, then scale it; as `layer_norm`.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, equation 4.
+    """
+    if _has_kernel(x, scale):
+        wide = scale.astype(jnp.float32)
+        return _native(x, wide, jnp.zeros_like(wide), epsilon, False)
+    return reference_rms_norm(x, scale, epsilon)
+
+
+def _has_kernel(*operands: Array) -> bool:
+    """Whether there are kernels, and every row is whole."""
+    return native.enabled() and all(jax.typeof(a).sharding.spec[-1] is None for a in operands)
+
+
+@functools.partial(jax.checkpoint, static_argnums=2)
+def reference_rms_norm(
+    x: Float[Array, "*batch D"], scale: Float[Array, " D"], epsilon: float
+) -> Float[Array, "*batch D"]:
+    """Do so in `jnp`, whatever shares the rows."""
+    wide = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + epsilon)
+    return (wide * inverse * scale).astype(x.dtype)
 
 
 @functools.partial(jax.checkpoint, static_argnums=3)
@@ -44,26 +72,31 @@ def reference_layer_norm(
     return (normal * scale + bias).astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _native(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _native(x: Array, scale: Array, bias: Array, epsilon: float, centred: bool) -> Array:
+    attributes = {"epsilon": np.float32(epsilon), "centred": centred}
+
     def local(x: Array, scale: Array, bias: Array) -> Array:
         like_x = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        (y,) = native.call("layer_norm", [like_x], x, scale, bias, epsilon=np.float32(epsilon))
+        (y,) = native.call("layer_norm", [like_x], x, scale, bias, **attributes)
         return y
 
     return native.on_each_device(local, jax.typeof(x).sharding.spec, x, scale, bias)
 
 
 def _forward(
-    x: Array, scale: Array, bias: Array, epsilon: float
+    x: Array, scale: Array, bias: Array, epsilon: float, centred: bool
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _native(x, scale, bias, epsilon), (x, scale)
+    return _native(x, scale, bias, epsilon, centred), (x, scale)
 
 
-def _backward(epsilon: float, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array, Array]:
+def _backward(
+    epsilon: float, centred: bool, kept: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array, Array]:
     x, scale = kept
+    attributes = {"epsilon": np.float32(epsilon), "centred": centred}
     by_row = jax.typeof(x).sharding.spec
-    axes = tuple(axis for entry in by_row for axis in _names(entry))
+    axes = tuple(axis for entry in by_row for axis in axis_names(entry))
 
     def local(x: Array, scale: Array, dy: Array) -> tuple[Array, Array, Array]:
         like_x = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -74,7 +107,7 @@ def _backward(epsilon: float, kept: tuple[Array, Array], dy: Array) -> tuple[Arr
             x,
             scale,
             dy,
-            epsilon=np.float32(epsilon),
+            **attributes,
         )
         # The devices have different rows.
         d_scale, d_bias = jax.lax.psum((d_scale, d_bias), axes) if axes else (d_scale, d_bias)
@@ -85,7 +118,3 @@ def _backward(epsilon: float, kept: tuple[Array, Array], dy: Array) -> tuple[Arr
 
 
 _native.defvjp(_forward, _backward)
-
-
-def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -1,9 +1,12 @@
-"""GPT-2 as Fugaku-LLM used it.
+"""A decoder of one of two families: GPT-2 as Fugaku-LLM used it, and LLaMA.
 
-Learned positions, layer normalisation before each half of a block, tanh-GELU, biases everywhere,
-the output matrix tied to the embedding, and a vocabulary padded to a convenient size.
-Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; initial
-weights as in Shoeybi et al., "Megatron-LM", 2019, section 3.
+GPT-2 has learned positions, layer normalisation before each half of a block, tanh-GELU and biases
+everywhere; LLaMA rotary positions, RMS normalisation, SwiGLU, keys and values that heads may share,
+and no biases. The output matrix may be the embedding, and the vocabulary is padded to a convenient
+size.
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; Touvron et al.,
+"LLaMA", 2023; Ainslie et al., "GQA", 2023; initial weights as in Shoeybi et al., "Megatron-LM",
+2019, section 3.
 """
 
 import functools
@@ -18,9 +21,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.config import ModelConfig
-from fugaku_jax.kernels.activation import gelu
+from fugaku_jax.kernels.activation import gelu, swiglu
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear
+from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear, RMSNorm
+from fugaku_jax.models.rotary import rotate
 from fugaku_jax.models.stack import Layer, scan_layers
 from fugaku_jax.sharding.context import attend
 from fugaku_jax.sharding.rules import Rules, spec, use_rules
@@ -34,17 +38,37 @@ class Block(nnx.Module):
         hidden, std = config.feed_forward, config.init_std
         output_std = std / math.sqrt(2 * config.n_layers)
         keys = jax.random.split(key, 4)
+        is_llama = config.family == "llama"
+        linear = functools.partial(Linear, bias=not is_llama)
         self.config = config
-        self.attention_norm = LayerNorm(width, config.layer_norm_epsilon)
-        self.qkv = Linear(
-            "btd,dchk->btchk",
-            (width, 3, heads, head_dim),
-            ("embed", None, "heads", None),
-            outputs=3,
-            std=std,
-            key=keys[0],
-        )
-        self.attention_output = Linear(
+        self.attention_norm = make_norm(config)
+        if is_llama:
+            self.q = linear(
+                "btd,dhk->bthk",
+                (width, heads, head_dim),
+                ("embed", "heads", None),
+                outputs=2,
+                std=std,
+                key=keys[0],
+            )
+            self.kv = linear(
+                "btd,dchk->btchk",
+                (width, 2, config.kv_heads, head_dim),
+                ("embed", None, "heads", None),
+                outputs=3,
+                std=std,
+                key=jax.random.fold_in(key, 4),
+            )
+        else:
+            self.qkv = linear(
+                "btd,dchk->btchk",
+                (width, 3, heads, head_dim),
+                ("embed", None, "heads", None),
+                outputs=3,
+                std=std,
+                key=keys[0],
+            )
+        self.attention_output = linear(
             "bthk,hkd->btd",
             (heads, head_dim, width),
             ("heads", None, "embed"),
@@ -52,11 +76,16 @@ class Block(nnx.Module):
             std=output_std,
             key=keys[1],
         )
-        self.feed_forward_norm = LayerNorm(width, config.layer_norm_epsilon)
-        self.up = Linear(
-            "btd,df->btf", (width, hidden), ("embed", "mlp"), outputs=1, std=std, key=keys[2]
+        self.feed_forward_norm = make_norm(config)
+        self.up = linear(
+            "btd,dcf->btcf" if is_llama else "btd,df->btf",
+            (width, 2, hidden) if is_llama else (width, hidden),
+            ("embed", None, "mlp") if is_llama else ("embed", "mlp"),
+            outputs=2 if is_llama else 1,
+            std=std,
+            key=keys[2],
         )
-        self.down = Linear(
+        self.down = linear(
             "btf,fd->btd",
             (hidden, width),
             ("mlp", "embed"),
@@ -68,20 +97,35 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"] | None,
         segment_ids: Int[Array, "B T"] | None,
         dropout: Dropout | None,
     ) -> Float[Array, "B T D"]:
         """Return the stream after this block; `dropout` draws its masks, None keeps everything."""
         config = self.config
-        qkv = self.qkv(self.attention_norm(x))
+        is_llama = config.family == "llama"
+        normal = self.attention_norm(x)
+        if is_llama:
+            kv = self.kv(normal)
+            q, k = (rotate(a, positions, config.rope_theta) for a in (self.q(normal), kv[:, :, 0]))
+            operands = q, k, kv[:, :, 1]
+        else:
+            operands = (self.qkv(normal),)
         masks = [dropout and dropout.fold(place) for place in range(3)]
-        mixed = attend(qkv, segment_ids, masks[0], config.attention_dropout)
+        mixed = attend(operands, segment_ids, masks[0], config.attention_dropout)
         x = x + _dropped(self.attention_output(mixed), config.dropout, masks[1])
-        hidden = self.up(self.feed_forward_norm(x))
-        # Of all that GELU and the product after it would keep, the largest arrays of a block,
-        # `hidden` is enough: the backward pass computes GELU again, but not the product.
-        contracted = jax.checkpoint(lambda h: self.down(gelu(h)), prevent_cse=False)(hidden)
-        return x + _dropped(contracted, config.dropout, masks[2])
+        hidden, activation = self.up(self.feed_forward_norm(x)), swiglu if is_llama else gelu
+        # Of all that the activation and the product after it would keep, the largest arrays of a
+        # block, `hidden` is enough: the backward pass computes the activation again, but not the
+        # product.
+        contract = jax.checkpoint(lambda h: self.down(activation(h)), prevent_cse=False)
+        return x + _dropped(contract(hidden), config.dropout, masks[2])
+
+
+def make_norm(config: ModelConfig) -> LayerNorm | RMSNorm:
+    """Return the family's normalisation."""
+    kind = RMSNorm if config.family == "llama" else LayerNorm
+    return kind(config.d_model, config.layer_norm_epsilon)
 
 
 class GPT(nnx.Module):
@@ -92,10 +136,19 @@ class GPT(nnx.Module):
         width, std = config.d_model, config.init_std
         self.config = config
         self.tokens = Embedding(config.padded_vocab_size, width, "vocab", std, token_key)
-        self.positions = Embedding(config.sequence_length, width, None, std, position_key)
+        if config.family == "gpt2":
+            self.positions = Embedding(config.sequence_length, width, None, std, position_key)
+        if not config.tied:
+            output_key = jax.random.fold_in(key, 3)
+            self.output = Embedding(config.padded_vocab_size, width, "vocab", std, output_key)
         make_block = functools.partial(Block, config)
         self.blocks = jax.vmap(make_block)(jax.random.split(block_key, config.n_layers))
-        self.norm = LayerNorm(width, config.layer_norm_epsilon)
+        self.norm = make_norm(config)
+
+    @property
+    def output_table(self) -> Float[Array, "V D"]:
+        """The output matrix, a token a row."""
+        return (self.tokens if self.config.tied else self.output).table[...]
 
     def __call__(
         self,
@@ -120,7 +173,8 @@ class GPT(nnx.Module):
         x = self.embed(tokens, positions, dropout, dtype)
         structure, weights = nnx.split(self.blocks)
         layer, numbers = block_layer(structure, remat), jnp.arange(self.config.n_layers)
-        return self.norm(scan_layers(layer, x, weights, numbers, (segment_ids, dropout)))
+        given = (positions, segment_ids, dropout)
+        return self.norm(scan_layers(layer, x, weights, numbers, given))
 
     def embed(
         self,
@@ -130,11 +184,13 @@ class GPT(nnx.Module):
         dtype: DTypeLike,
     ) -> Float[Array, "B T D"]:
         """Return the stream before the first block; arguments as for the whole model."""
-        if positions is None:
-            positions = jax.lax.broadcasted_iota(
-                jnp.int32, tokens.shape, 1, out_sharding=spec("batch", "sequence")
-            )
-        x = self.tokens(tokens) + self.positions(positions)
+        x = self.tokens(tokens)
+        if self.config.family == "gpt2":
+            if positions is None:
+                positions = jax.lax.broadcasted_iota(
+                    jnp.int32, tokens.shape, 1, out_sharding=spec("batch", "sequence")
+                )
+            x += self.positions(positions)
         masks = dropout and dropout.fold(self.config.n_layers)
         return _dropped(x, self.config.dropout, masks).astype(dtype)
 
@@ -147,7 +203,7 @@ class GPT(nnx.Module):
         logits = jnp.einsum(
             "btd,vd->btv",
             self.whole(hidden),
-            self.tokens.table[...].astype(hidden.dtype),
+            self.output_table.astype(hidden.dtype),
             preferred_element_type=jnp.float32,
             out_sharding=spec("batch", "sequence", "vocab"),
         )
@@ -166,8 +222,9 @@ def block_layer(structure: nnx.GraphDef, remat: str) -> Layer:
     """
 
     def run(x: Array, weights: Any, given: tuple[Array, Any]) -> Array:
-        number, (segment_ids, dropout) = given
-        return nnx.merge(structure, weights)(x, segment_ids, dropout and dropout.fold(number))
+        number, (positions, segment_ids, dropout) = given
+        masks = dropout and dropout.fold(number)
+        return nnx.merge(structure, weights)(x, positions, segment_ids, masks)
 
     if remat == "none":
         return run
@@ -192,11 +249,11 @@ def parameter_count(config: ModelConfig) -> int:
 def flops_per_token(config: ModelConfig) -> int:
     """Floating-point operations of forward and backward pass a token, recomputation not counted.
 
-    Six for each weight of a product (the tied output matrix among them, padding included) and
-    12 L T D for attention's two products over the whole square of positions.
+    Six for each weight of a product (the output matrix among them, padding included) and 12 L T D for attention's two products over the whole square of positions.
     Source: Chowdhery et al., "PaLM", 2022, appendix B.
     """
     width, layers = config.d_model, config.n_layers
-    block = 4 * width * width + 2 * width * config.feed_forward
+    attention = 2 * width * (config.n_heads + config.kv_heads) * config.head_dim
+    block = attention + (3 if config.family == "llama" else 2) * width * config.feed_forward
     weights = layers * block + config.padded_vocab_size * width
     return 6 * weights + 12 * layers * config.sequence_length * width

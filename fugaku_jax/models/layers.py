@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
-from fugaku_jax.kernels.norm import layer_norm
+from fugaku_jax.kernels.norm import layer_norm, rms_norm
 from fugaku_jax.sharding.product import product
 from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
 
@@ -54,6 +54,18 @@ class LayerNorm(nnx.Module):
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation with scale."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        self.scale = nnx.Param(jnp.ones(width, out_sharding=spec("embed")))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Normalise each position."""
+        return rms_norm(x, self.scale[...], self.epsilon)
+
+
 class Linear(nnx.Module):
     """An affine map between named dimensions, written as the `einsum` that it is.
 
@@ -68,6 +80,7 @@ class Linear(nnx.Module):
         outputs: int,
         std: float,
         key: Key[Array, ""],
+        bias: bool,
     ) -> None:
         """Make weights of normal distribution and a bias of zeros.
 
@@ -78,17 +91,20 @@ class Linear(nnx.Module):
             outputs: how many trailing dimensions of the kernel the result keeps.
             std: standard deviation of the weights.
             key: key of the weights.
+            bias: whether there is one.
         """
         self.equation = equation
         self.axes = axes
         self.output_axes = axes[-outputs:]
         self.kernel = nnx.Param(std * jax.random.normal(key, shape, out_sharding=spec(*axes)))
-        self.bias = nnx.Param(jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)))
+        zeros = jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)) if bias else None
+        self.bias = zeros if zeros is None else nnx.Param(zeros)
 
     def __call__(self, x: Float[Array, "B T ..."]) -> Float[Array, "B T ..."]:
         """Map each position, in the type of `x`."""
         # The product needs the devices for other than positions.
         gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim])
         result = spec("batch", "sequence", *self.output_axes)
-        y = product(x, self.kernel[...], self.bias[...], self.equation, gathered, result)
+        bias = None if self.bias is None else self.bias[...]
+        y = product(x, self.kernel[...], bias, self.equation, gathered, result)
         return checkpoint_name(y, PRODUCT)

@@ -1,15 +1,16 @@
 """Attention, wherever the positions of a sequence are."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fugaku_jax.kernels.attention import packed_attention
+from fugaku_jax.kernels.attention import attention, packed_attention
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.sharding.ring_attention import ring_attention
 from fugaku_jax.sharding.rules import get_rules
 
 
 def attend(
-    qkv: Float[Array, "B T_own 3 H K"],
+    operands: tuple[Float[Array, "B T_own ..."], ...],
     segment_ids: Int[Array, "B T"] | None,
     dropout: Dropout | None,
     dropout_rate: float,
@@ -17,13 +18,17 @@ def attend(
     """Let every position attend to itself and to all before it.
 
     Args:
-        qkv: queries, keys and values.
+        operands: queries, keys and values, `[B, T, H, K]` and twice `[B, T, G, K]`, G dividing H;
+            or one array of all three, `[B, T, 3, H, K]`.
         segment_ids: of the whole sequence; if given, a position sees only its own number.
         dropout: draws the masks of the weights; None keeps them all.
         dropout_rate: probability of dropping a weight.
     """
     axes = get_rules().context
-    if axes:
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        return ring_attention(q, k, v, axes, segment_ids, dropout, dropout_rate)
-    return packed_attention(qkv, segment_ids, dropout, dropout_rate)
+    if not axes:
+        kernel = attention if len(operands) == 3 else packed_attention
+        return kernel(*operands, segment_ids, dropout, dropout_rate)
+    q, k, v = operands if len(operands) == 3 else jnp.unstack(operands[0], axis=2)
+    if k.shape != q.shape:  # the ring knows no shared heads
+        k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+    return ring_attention(q, k, v, axes, segment_ids, dropout, dropout_rate)

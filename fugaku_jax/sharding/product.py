@@ -20,12 +20,12 @@ from fugaku_jax.kernels.matmul import einsum
 def product(
     x: Float[Array, "B T ..."],
     kernel: Float[Array, "..."],
-    bias: Float[Array, "..."],
+    bias: Float[Array, "..."] | None,
     equation: str,
     gathered: PartitionSpec,
     result: PartitionSpec,
 ) -> Float[Array, "B T ..."]:
-    """Multiply in the type of `x` and add a bias; the kernel, in fp32, is kept as it is.
+    """Multiply in the type of `x` and add a bias, if any; the kernel, in fp32, is kept as it is.
 
     Args:
         equation: an einsum of `x` and the kernel, positions second in `x` and the result.
@@ -38,24 +38,24 @@ def product(
 def _forward(
     x: Array,
     kernel: Array,
-    bias: Array,
+    bias: Array | None,
     equation: str,
     gathered: PartitionSpec,
     result: PartitionSpec,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, Array, tuple[()] | None]]:
     y = einsum(equation, reshard(x, gathered), kernel, result, bias=bias)
-    return y, (x, kernel)
+    return y, (x, kernel, None if bias is None else ())  # of the bias only that there is one
 
 
 def _backward(
     equation: str,
     gathered: PartitionSpec,
     result: PartitionSpec,
-    kept: tuple[Array, Array],
+    kept: tuple[Array, Array, tuple[()] | None],
     dy: Array,
-) -> tuple[Array, Array, Array]:
-    x, kernel = kept
-    d_bias = dy.sum((0, 1), jnp.float32)
+) -> tuple[Array, Array, Array | None]:
+    x, kernel, has_bias = kept
+    d_bias = None if has_bias is None else dy.sum((0, 1), jnp.float32)
     inputs, output = equation.split("->")
     left, right = inputs.split(",")
     dy = reshard(dy, PartitionSpec(gathered[0], gathered[1], *result[2:]))

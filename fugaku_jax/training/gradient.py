@@ -83,7 +83,7 @@ class Part:
         targets = self.targets(index)
         return cross_entropy(
             model.whole(hidden),
-            model.tokens.table[...],
+            model.output_table,
             targets,
             jnp.ones(targets.shape, jnp.float32, out_sharding=jax.typeof(targets).sharding),
             self.config.model.vocab_size,
@@ -134,7 +134,7 @@ def accumulated_gradient(
         x = model.embed(tokens, positions, masks, dtype)
         layer = block_layer(nnx.split(model.blocks)[0], config.training.remat)
         numbers = jnp.arange(config.model.n_layers)
-        given = (segment_ids, masks)
+        given = (positions, segment_ids, masks)
         x = scan_layers(layer, x, parameters["blocks"], numbers, given, exchange)
         return part.loss(model, model.norm(x), index)
 
@@ -170,8 +170,8 @@ def stage_program(part: Part, parameters: PyTree[Array], exchange: Exchange) -> 
         return model_of(shared).embed(tokens, positions, masks, dtype)
 
     def given(index: Array | int) -> Any:
-        _, _, segment_ids, masks = part.inputs(index)
-        return segment_ids, masks
+        _, *given = part.inputs(index)
+        return tuple(given)
 
     def loss(shared: PyTree[Array], y: Array, index: Array) -> Array:
         model = model_of(shared)

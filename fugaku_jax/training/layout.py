@@ -19,6 +19,8 @@ from fugaku_jax.sharding.placement import Placement
 from fugaku_jax.sharding.rules import parts
 from fugaku_jax.training.state import TrainState, placements, stages_of
 
+_OF_VOCABULARY = ("tokens", "output")
+
 
 def in_layer_order(config: Config, state: TrainState) -> TrainState:
     """Return the state as a checkpoint holds it."""
@@ -41,7 +43,7 @@ def _to_layers(config: Config, state: TrainState) -> TrainState:
     def weight(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
             return stages.restore(reshard(x, placement.explicit))
-        if path[0].key == "tokens" and x.shape[0] != rows:
+        if path[0].key in _OF_VOCABULARY and x.shape[0] != rows:
             return reshard(x, PartitionSpec())[:rows]
         return x
 
@@ -55,7 +57,7 @@ def _to_storage(config: Config, state: TrainState) -> TrainState:
     def weight(path: tuple, x: Array, placement: Placement, is_state: bool) -> Array:
         if path[0].key == "blocks":
             x = stages.store(x)
-        if path[0].key == "tokens":
+        if path[0].key in _OF_VOCABULARY:
             x = jnp.pad(x, ((0, -x.shape[0] % parts("vocab")), (0, 0)))
         return reshard(x, placement.spec(state=is_state))
 

@@ -126,6 +126,7 @@ def check_mesh(config: Config) -> None:
     positions = parts("sequence")
     for name, value, ways, kind in (
         ("model.n_heads", model.n_heads, parts("heads"), "mesh.tensor"),
+        ("model.n_kv_heads", model.kv_heads, parts("heads"), "mesh.tensor"),
         ("model.d_ff", model.feed_forward, parts("mlp"), "mesh.tensor"),
         ("model.sequence_length", model.sequence_length, positions, "devices of the sequence"),
         ("training.batch_size / training.micro_batches", rows, parts("batch"), "mesh.data"),

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fugaku_jax.kernels import native
-from fugaku_jax.kernels.activation import gelu, reference_gelu
+from fugaku_jax.kernels.activation import gelu, reference_gelu, swiglu
 
 POINTS = np.linspace(-8, 8, 1001)
 SIZES = st.lists(st.sampled_from([0, 1, 2, 3, 7, 13, 16, 31, 65, 97]), max_size=3)
@@ -88,3 +88,13 @@ def test_nan_and_infinity_go_through_as_in_the_twin(library):  # noqa: ARG001
 def test_another_type_is_an_error_of_the_call(library):  # noqa: ARG001
     with pytest.raises(Exception, match="must be float32, float16 or bfloat16"):
         jax.jit(gelu)(jnp.ones(3, jnp.float8_e4m3fn))
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_swiglu_equals_its_formula_in_float64(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(0, 3, (3, 5, 2, 33)), dtype)
+    gate, value = np.moveaxis(np.asarray(x, np.float64), -2, 0)
+    ours = jax.jit(swiglu)(x)
+    assert ours.dtype == dtype
+    exact = gate / (1 + np.exp(-gate)) * value
+    np.testing.assert_allclose(np.float64(ours), exact, atol=1e-6, rtol=4 * ROUNDING[dtype])

@@ -19,7 +19,7 @@ def of(*shape, dtype="float32"):
 
 X, ROW, COLUMN, NUMBER = of(3, 5), of(5), of(3), of()
 TARGETS, COUNT = of(3, dtype="int32"), of(dtype="int32")
-EPSILON = {"epsilon": np.float32(1e-5)}
+EPSILON = {"epsilon": np.float32(1e-5), "centred": True}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
 PRODUCT |= dict.fromkeys(("transpose_a", "transpose_b", "accumulate", "add_bias"), False)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fugaku_jax.kernels.norm import layer_norm, reference_layer_norm
+from fugaku_jax.kernels.norm import layer_norm, reference_layer_norm, reference_rms_norm, rms_norm
 
 EPSILON = 1e-5
 WIDTHS = [1, 2, 3, 13, 16, 31, 64, 65, 97, 211]
@@ -130,3 +130,39 @@ def test_another_type_is_an_error_of_the_call(library):  # noqa: ARG001
     x, scale, bias = operands((3, 8))
     with pytest.raises(Exception, match="must be float32, float16 or bfloat16"):
         norm(x.astype(jnp.float8_e4m3fn), scale, bias, EPSILON)
+
+
+@jax.jit
+def rms_and_gradients(x, scale, dy):
+    y, back = jax.vjp(lambda *a: rms_norm(*a, EPSILON), x, scale)
+    return y, *back(dy)
+
+
+def test_rms_norm_and_its_gradients_equal_those_in_float64_for_any_shape(implementation):  # noqa: ARG001
+    @settings(max_examples=12, deadline=None)
+    @given(st.lists(st.sampled_from([0, 1, 3, 17, 31]), max_size=2), st.sampled_from(WIDTHS))
+    @example([1031], 7)
+    def check(batch, width):
+        x, scale, _ = operands((*batch, width), offset=0.5)
+        dy = operands((*batch, width), seed=1)[0]
+        wide, factor, upstream = (np.asarray(a, np.float64) for a in (x, scale, dy))
+        inverse = 1 / np.sqrt(np.square(wide).mean(-1, keepdims=True) + EPSILON)
+        normal, g = wide * inverse, upstream * factor
+        dx = inverse * (g - normal * (g * normal).mean(-1, keepdims=True))
+        d_scale = (upstream * normal).sum(tuple(range(x.ndim - 1)))
+        slack = 1e-6 * max(10, math.prod(batch))
+        exact = normal * factor, dx, d_scale
+        for ours, exact_ in zip(rms_and_gradients(x, scale, dy), exact, strict=True):
+            np.testing.assert_allclose(ours, exact_, atol=slack, rtol=1e-4)
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rms_norm_of_narrow_input_is_the_twins(library, dtype):  # noqa: ARG001
+    x, scale, _ = operands((4, 61))
+    x = x.astype(dtype).at[1, 7].set(np.nan)
+    ours, twins = rms_norm(x, scale, EPSILON), reference_rms_norm(x, scale, EPSILON)
+    assert ours.dtype == dtype
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.float32(ours), np.float32(twins), rtol=eps, atol=eps)

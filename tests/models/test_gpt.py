@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from gpt2_oracle import flat, in_torch, randomised, torch_gradients
+from transformers_oracle import flat, in_torch, randomised, torch_gradients
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.dropout import Dropout
@@ -22,6 +22,16 @@ from fugaku_jax.models.gpt import GPT, flops_per_token, parameter_count
 
 RECIPES = Path(__file__).parents[2] / "configs"
 TINY = ModelConfig(vocab_size=97, n_layers=2, d_model=32, n_heads=2, sequence_length=12)
+LLAMA = ModelConfig(
+    vocab_size=97,
+    n_layers=2,
+    d_model=32,
+    n_heads=4,
+    n_kv_heads=2,
+    sequence_length=12,
+    family="llama",
+    tied=False,
+)
 FP32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 SHAPES = {
     "vocabulary no multiple of 128": TINY,
@@ -30,6 +40,11 @@ SHAPES = {
     ),
     "narrow feed-forward": ModelConfig(
         vocab_size=40, n_layers=1, d_model=16, n_heads=4, sequence_length=8, d_ff=24
+    ),
+    "untied": dataclasses.replace(TINY, tied=False),
+    "llama": LLAMA,
+    "llama, tied, all heads with keys of their own": dataclasses.replace(
+        LLAMA, tied=True, n_kv_heads=None, rope_theta=500_000.0
     ),
 }
 
@@ -43,7 +58,7 @@ def random_tokens(config: ModelConfig, batch: int, seed: int = 7):
 def loss_and_logits(params, graphdef, tokens, targets, **call):
     model = nnx.merge(graphdef, params)
     hidden = model(jnp.asarray(tokens), **call)
-    weights, table = jnp.ones(targets.shape), model.tokens.table[...]
+    weights, table = jnp.ones(targets.shape), model.output_table
     loss = cross_entropy(hidden, table, jnp.asarray(targets), weights, model.config.vocab_size)
     return loss, model.logits(hidden)
 
@@ -87,7 +102,7 @@ def test_logits_loss_and_gradients_equal_transformers(config):
     np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-4, rtol=0)
 
     np.testing.assert_allclose(loss, their_loss.item(), rtol=1e-5)
-    for name, theirs in torch_gradients(hf, params).items():
+    for name, theirs in torch_gradients(hf, params, config).items():
         assert relative_error(flat(gradients)[name], theirs) < 1e-3, name
 
 

@@ -67,7 +67,7 @@ def train(config: Config) -> dict[str, np.ndarray]:
             array = np.asarray(stages.restore(array))
         rows = config.model.padded_vocab_size
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        found[name] = array[:rows] if name.startswith("tokens") else array
+        found[name] = array[:rows] if name.startswith(("tokens", "output")) else array
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("meshes.py")
 
 THREE = {"micro_batches": 3}
+LLAMA = {"family": "llama", "n_kv_heads": 3, "d_ff": 48, "tied": False}
 CASES = {
     "data": {"mesh": {"data": 4}},
     "context": {"mesh": {"data": 1, "context": 3}},
@@ -66,6 +67,23 @@ CASES = {
     },
     "core groups of a node, turned": {
         "mesh": {"data": 4, "tensor": 6, "local": 2, "weights": "zero1", "collective": "turned"},
+    },
+    "llama: data, tensor, pipeline, sequence": {
+        "mesh": {"data": 2, "tensor": 3, "pipeline": 4, "sequence_parallel": True},
+        "training": THREE,
+        "model": LLAMA,
+    },
+    "llama: context, sharded weights, tensor, zero bubble": {
+        "mesh": {
+            "data": 2,
+            "context": 2,
+            "tensor": 3,
+            "pipeline": 2,
+            "weights": "sharded",
+            "schedule": "zero_bubble",
+        },
+        "training": THREE,
+        "model": LLAMA | {"tied": True},
     },
 }
 

@@ -1,5 +1,5 @@
 // The custom calls `fugaku_layer_norm` and `fugaku_layer_norm_backward`: each row of `[..., D]` is
-// normalised. The backward pass computes the statistics again: the row has to be read anyway.
+// normalised, to a mean of 0 too if `centred`. The backward pass computes the statistics again: the row has to be read anyway.
 #include <algorithm>
 #include <cmath>
 
@@ -23,29 +23,37 @@ constexpr int64_t ROWS_OF_TASK = 16;  // at least
 constexpr int64_t MOST_TASKS = 64;    // of a backward pass: each has its own sums over rows
 constexpr int64_t COLUMNS_OF_TASK = 1024;
 
+struct Settings {
+  float epsilon;
+  bool centred;
+};
+
 struct Statistics {
-  float mean, inverse;  // 1 / sqrt(variance + epsilon)
+  float mean, inverse;  // what is subtracted, and 1 / sqrt(mean square of the rest + epsilon)
 };
 
 template <class T>
-Statistics statistics(const T* x, int64_t width, float epsilon) {
-  Float sums[AT_ONCE] = {Float{}, Float{}, Float{}, Float{}};
-  for_each_register(width, [&](int64_t i, int64_t some, int64_t j) {
-    sums[j] += load_some(x + i, some);
-  });
-  const float mean = total(sums) / width;
+Statistics statistics(const T* x, int64_t width, Settings settings) {
+  float mean = 0;
+  if (settings.centred) {
+    Float sums[AT_ONCE] = {Float{}, Float{}, Float{}, Float{}};
+    for_each_register(width, [&](int64_t i, int64_t some, int64_t j) {
+      sums[j] += load_some(x + i, some);
+    });
+    mean = total(sums) / width;
+  }
   Float squares[AT_ONCE] = {Float{}, Float{}, Float{}, Float{}};
   for_each_register(width, [&](int64_t i, int64_t some, int64_t j) {
     const Float centred = load_some(x + i, some, mean) - mean;  // 0 where there is nothing
     squares[j] += centred * centred;
   });
-  return {mean, 1 / std::sqrt(total(squares) / width + epsilon)};
+  return {mean, 1 / std::sqrt(total(squares) / width + settings.epsilon)};
 }
 
 template <class T>
-void normalise(const T* x, const float* scale, const float* bias, float epsilon, int64_t width,
+void normalise(const T* x, const float* scale, const float* bias, Settings settings, int64_t width,
                T* y) {
-  const auto [mean, inverse] = statistics(x, width, epsilon);
+  const auto [mean, inverse] = statistics(x, width, settings);
   for_each_register(width, [&](int64_t i, int64_t some, int64_t) {
     const Float normal = (load_some(x + i, some) - mean) * inverse;
     store_some(normal * load_some(scale + i, some) + load_some(bias + i, some), y + i, some);
@@ -54,11 +62,12 @@ void normalise(const T* x, const float* scale, const float* bias, float epsilon,
 
 // The gradient of a row; adds what it contributes to those of scale and bias.
 //
-// With n the normalised row and g = dy scale: dx = inverse (g - mean(g) - n mean(g n)).
+// With n the normalised row and g = dy scale: dx = inverse (g - mean(g) - n mean(g n)), but without
+// mean(g) if the row's own was not subtracted.
 template <class T>
-void differentiate(const T* x, const float* scale, const T* dy, float epsilon, int64_t width, T* dx,
-                   float* d_scale, float* d_bias) {
-  const auto [mean, inverse] = statistics(x, width, epsilon);
+void differentiate(const T* x, const float* scale, const T* dy, Settings settings, int64_t width,
+                   T* dx, float* d_scale, float* d_bias) {
+  const auto [mean, inverse] = statistics(x, width, settings);
   Float sums[AT_ONCE] = {Float{}, Float{}, Float{}, Float{}};
   Float products[AT_ONCE] = {Float{}, Float{}, Float{}, Float{}};
   for_each_register(width, [&](int64_t i, int64_t some, int64_t j) {
@@ -70,7 +79,8 @@ void differentiate(const T* x, const float* scale, const T* dy, float epsilon, i
     store_some(load_some(d_scale + i, some) + d * normal, d_scale + i, some);
     store_some(load_some(d_bias + i, some) + d, d_bias + i, some);
   });
-  const float mean_g = total(sums) / width, mean_gn = total(products) / width;
+  const float mean_g = settings.centred ? total(sums) / width : 0;
+  const float mean_gn = total(products) / width;
   for_each_register(width, [&](int64_t i, int64_t some, int64_t) {
     const Float normal = (load_some(x + i, some) - mean) * inverse;
     const Float g = load_some(dy + i, some) * load_some(scale + i, some);
@@ -80,6 +90,8 @@ void differentiate(const T* x, const float* scale, const T* dy, float epsilon, i
 
 constexpr char EPSILON[] = "epsilon";
 using Epsilon = ffi::Attr<float, EPSILON>;
+constexpr char CENTRED[] = "centred";
+using Centred = ffi::Attr<bool, CENTRED>;
 
 // Whether x has rows, and each of the vectors is fp32 and as long as a row.
 bool fit(ffi::AnyBuffer x, std::initializer_list<ffi::AnyBuffer> vectors) {
@@ -91,7 +103,8 @@ bool fit(ffi::AnyBuffer x, std::initializer_list<ffi::AnyBuffer> vectors) {
 
 // Arguments: x `[..., D]`; scale and bias `[D]` in fp32. Result: like x.
 ffi::Error forward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer scale,
-                   ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> y, Epsilon epsilon) {
+                   ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> y, Epsilon epsilon,
+                   Centred centred) {
   if (!elementwise::alike(x, *y) || !fit(x, {scale, bias}))
     return ffi::Error::InvalidArgument(
         "layer_norm: x and y must be alike, scale and bias fp32 and as long as a row");
@@ -102,7 +115,8 @@ ffi::Error forward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer sca
       const int64_t end = std::min(rows, (task + 1) * ROWS_OF_TASK);
       for (int64_t row = task * ROWS_OF_TASK; row < end; ++row)
         normalise(dtypes::data<T>(x) + row * width, dtypes::data<float>(scale),
-                  dtypes::data<float>(bias), *epsilon, width, dtypes::data<T>(*y) + row * width);
+                  dtypes::data<float>(bias), {*epsilon, *centred}, width,
+                  dtypes::data<T>(*y) + row * width);
     });
     return ffi::Error::Success();
   });
@@ -128,7 +142,7 @@ void add_up(ffi::ThreadPool threads, const float* partial, int64_t tasks, int64_
 ffi::Error backward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer scale,
                     ffi::AnyBuffer dy, ffi::Result<ffi::AnyBuffer> dx,
                     ffi::Result<ffi::AnyBuffer> d_scale, ffi::Result<ffi::AnyBuffer> d_bias,
-                    Epsilon epsilon) {
+                    Epsilon epsilon, Centred centred) {
   if (!elementwise::alike(x, dy) || !elementwise::alike(x, *dx) ||
       !fit(x, {scale, *d_scale, *d_bias}))
     return ffi::Error::InvalidArgument(
@@ -146,7 +160,7 @@ ffi::Error backward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer sc
       std::fill_n(sums, 2 * width, 0.0f);
       for (int64_t row = task * height; row < std::min(rows, (task + 1) * height); ++row)
         differentiate(dtypes::data<T>(x) + row * width, dtypes::data<float>(scale),
-                      dtypes::data<T>(dy) + row * width, *epsilon, width,
+                      dtypes::data<T>(dy) + row * width, {*epsilon, *centred}, width,
                       dtypes::data<T>(*dx) + row * width, sums, sums + width);
     });
     add_up(threads, partial, tasks, width, dtypes::data<float>(*d_scale),
