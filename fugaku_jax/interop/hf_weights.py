@@ -1,7 +1,7 @@
 """Which tensor of a Hugging Face model is which part of a parameter of ours, and how it lies there.
 
-Hugging Face names the tensors of each layer apart, GPT-2's as `[in, out]` (its `Conv1D`) and LLaMA's
-as `[out, in]`; ours are stacked over layers, and what one product computes is one array.
+Hugging Face names the tensors of each layer apart, GPT-2's as `[in, out]` (its `Conv1D`) and
+LLaMA's as `[out, in]`; ours are stacked over layers, and what one product computes is one array.
 """
 
 from collections.abc import Iterator

@@ -209,8 +209,7 @@ def reference_attention(
     if q.size == 0:
         return q
     length, head_dim = q.shape[1], q.shape[3]
-    if q.shape != k.shape:
-        k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+    k, v = (one_for_each_query(x, q) for x in (k, v))
     q = q * jnp.asarray(1 / math.sqrt(head_dim), q.dtype)
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
@@ -219,6 +218,14 @@ def reference_attention(
         bounds = start, min(start + block, length)
         outputs.append(_attend_from(q, k, v, segment_ids, dropout, dropout_rate, bounds))
     return jnp.swapaxes(jnp.concatenate(outputs, axis=2), 1, 2)
+
+
+def one_for_each_query(
+    x: Float[Array, "B T G K"], q: Float[Array, "B T H K"]
+) -> Float[Array, "B T H K"]:
+    """Repeat heads of keys or values, for each head of queries to have one of its own."""
+    shared = q.shape[2] // x.shape[2]
+    return x if shared == 1 else jnp.repeat(x, shared, axis=2, out_sharding=jax.typeof(q).sharding)
 
 
 @functools.partial(jax.checkpoint, static_argnums=(5, 6))

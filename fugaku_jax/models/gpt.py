@@ -249,7 +249,8 @@ def parameter_count(config: ModelConfig) -> int:
 def flops_per_token(config: ModelConfig) -> int:
     """Floating-point operations of forward and backward pass a token, recomputation not counted.
 
-    Six for each weight of a product (the output matrix among them, padding included) and 12 L T D for attention's two products over the whole square of positions.
+    Six for each weight of a product (the output matrix among them, padding included) and 12 L T D
+    for attention's two products over the whole square of positions.
     Source: Chowdhery et al., "PaLM", 2022, appendix B.
     """
     width, layers = config.d_model, config.n_layers

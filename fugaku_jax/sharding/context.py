@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fugaku_jax.kernels.attention import attention, packed_attention
+from fugaku_jax.kernels.attention import attention, one_for_each_query, packed_attention
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.sharding.ring_attention import ring_attention
 from fugaku_jax.sharding.rules import get_rules
@@ -25,10 +25,10 @@ def attend(
         dropout_rate: probability of dropping a weight.
     """
     axes = get_rules().context
-    if not axes:
-        kernel = attention if len(operands) == 3 else packed_attention
-        return kernel(*operands, segment_ids, dropout, dropout_rate)
+    if len(operands) == 1 and not axes:
+        return packed_attention(operands[0], segment_ids, dropout, dropout_rate)
     q, k, v = operands if len(operands) == 3 else jnp.unstack(operands[0], axis=2)
-    if k.shape != q.shape:  # the ring knows no shared heads
-        k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+    if not axes:
+        return attention(q, k, v, segment_ids, dropout, dropout_rate)
+    k, v = (one_for_each_query(x, q) for x in (k, v))  # the ring knows no shared heads
     return ring_attention(q, k, v, axes, segment_ids, dropout, dropout_rate)

@@ -32,7 +32,7 @@ def in_torch(params: nnx.State, config: ModelConfig) -> Any:
     with torch.no_grad():
         for tensor in tensors(config):
             array = tensor.export(np.asarray(ours[".".join(tensor.path)]))
-            parameters[tensor.name].copy_(torch.from_numpy(array))
+            parameters[tensor.name].copy_(torch.from_numpy(array.copy()))
     return hf
 
 
