@@ -34,65 +34,26 @@ class Block(nnx.Module):
     """Attention and feed-forward, each behind a normalisation and added to the stream."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]) -> None:
-        width, heads, head_dim = config.d_model, config.n_heads, config.head_dim
-        hidden, std = config.feed_forward, config.init_std
-        output_std = std / math.sqrt(2 * config.n_layers)
         keys = jax.random.split(key, 4)
         is_llama = config.family == "llama"
-        linear = functools.partial(Linear, bias=not is_llama)
+        sizes = {"d": config.d_model, "f": config.feed_forward, "k": config.head_dim}
+        sizes |= {"h": config.n_heads, "g": config.kv_heads, "c": 2 if is_llama else 3}
+
+        def linear(equation: str, key: Key[Array, ""], divisor: float = 1) -> Linear:
+            return Linear(equation, sizes, config.init_std / divisor, key, bias=not is_llama)
+
+        onto_stream = math.sqrt(2 * config.n_layers)
         self.config = config
         self.attention_norm = make_norm(config)
         if is_llama:
-            self.q = linear(
-                "btd,dhk->bthk",
-                (width, heads, head_dim),
-                ("embed", "heads", None),
-                outputs=2,
-                std=std,
-                key=keys[0],
-            )
-            self.kv = linear(
-                "btd,dchk->btchk",
-                (width, 2, config.kv_heads, head_dim),
-                ("embed", None, "heads", None),
-                outputs=3,
-                std=std,
-                key=jax.random.fold_in(key, 4),
-            )
+            self.q = linear("btd,dhk->bthk", keys[0])
+            self.kv = linear("btd,dcgk->btcgk", jax.random.fold_in(key, 4))
         else:
-            self.qkv = linear(
-                "btd,dchk->btchk",
-                (width, 3, heads, head_dim),
-                ("embed", None, "heads", None),
-                outputs=3,
-                std=std,
-                key=keys[0],
-            )
-        self.attention_output = linear(
-            "bthk,hkd->btd",
-            (heads, head_dim, width),
-            ("heads", None, "embed"),
-            outputs=1,
-            std=output_std,
-            key=keys[1],
-        )
+            self.qkv = linear("btd,dchk->btchk", keys[0])
+        self.attention_output = linear("bthk,hkd->btd", keys[1], onto_stream)
         self.feed_forward_norm = make_norm(config)
-        self.up = linear(
-            "btd,dcf->btcf" if is_llama else "btd,df->btf",
-            (width, 2, hidden) if is_llama else (width, hidden),
-            ("embed", None, "mlp") if is_llama else ("embed", "mlp"),
-            outputs=2 if is_llama else 1,
-            std=std,
-            key=keys[2],
-        )
-        self.down = linear(
-            "btf,fd->btd",
-            (hidden, width),
-            ("mlp", "embed"),
-            outputs=1,
-            std=output_std,
-            key=keys[3],
-        )
+        self.up = linear("btd,dcf->btcf" if is_llama else "btd,df->btf", keys[2])
+        self.down = linear("btf,fd->btd", keys[3], onto_stream)
 
     def __call__(
         self,

@@ -4,6 +4,9 @@ Weights are fp32; a layer computes in the type of its input, so the precision of
 what enters the first layer.
 """
 
+import re
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,6 +20,8 @@ from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
 
 PRODUCT = "product"
 """The name that results of products with weights have for a policy of recomputation."""
+
+_AXES: dict[str, LogicalAxis] = {"d": "embed", "h": "heads", "g": "heads", "f": "mlp"}
 
 
 class Embedding(nnx.Module):
@@ -67,36 +72,30 @@ class RMSNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """An affine map between named dimensions, written as the `einsum` that it is.
+    """An affine map between dimensions with a letter each, written as the `einsum` that it is.
 
-    `Linear("btd,dchk->btchk", ...)` maps `D` to three groups (c) of heads (h) of width k.
+    `btd,dchk->btchk` maps the width (d) to several groups (c) of heads (h) of width k. Letters
+    that devices may share: h and g, heads of queries and of keys; f, the feed-forward layer.
     """
 
     def __init__(
-        self,
-        equation: str,
-        shape: tuple[int, ...],
-        axes: tuple[LogicalAxis | None, ...],
-        outputs: int,
-        std: float,
-        key: Key[Array, ""],
-        bias: bool,
+        self, equation: str, sizes: Mapping[str, int], std: float, key: Key[Array, ""], bias: bool
     ) -> None:
         """Make weights of normal distribution and a bias of zeros.
 
         Args:
-            equation: the einsum of input and kernel; the input starts with `bt`.
-            shape: the kernel's shape, its input dimensions first.
-            axes: the kernel's logical axes.
-            outputs: how many trailing dimensions of the kernel the result keeps.
+            equation: the einsum of input and kernel; the input and the result start with `bt`.
+            sizes: of the kernel's dimensions; the input's come first.
             std: standard deviation of the weights.
             key: key of the weights.
             bias: whether there is one.
         """
+        _, kernel, result = re.split(",|->", equation)
+        shape, outputs = tuple(sizes[letter] for letter in kernel), len(result) - len("bt")
         self.equation = equation
-        self.axes = axes
-        self.output_axes = axes[-outputs:]
-        self.kernel = nnx.Param(std * jax.random.normal(key, shape, out_sharding=spec(*axes)))
+        self.axes = tuple(_AXES.get(letter) for letter in kernel)
+        self.output_axes = self.axes[-outputs:]
+        self.kernel = nnx.Param(std * jax.random.normal(key, shape, out_sharding=spec(*self.axes)))
         zeros = jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)) if bias else None
         self.bias = zeros if zeros is None else nnx.Param(zeros)
 
