@@ -4,9 +4,10 @@ from fugaku_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerCo
 
 
 def llama_125m() -> Config:
-    """Train a small LLaMA, four heads of queries to one of keys, on 20 tokens a parameter.
+    """Train a small LLaMA, three heads of queries to one of keys, on 20 tokens a parameter.
 
-    Expect: PARAMETERS parameters; 2.6e9 tokens in STEPS steps of 524,288.
+    Expect: 150,227,712 parameters, 113 M without the output matrix; 3.0e9 tokens in 5,731 steps of
+    524,288.
     Command: `python launch/train.py llama_125m --data.store STORE`.
     """
     return Config(
@@ -19,11 +20,10 @@ def llama_125m() -> Config:
             sequence_length=2048,
             family="llama",
             tied=False,
-            init_std=0.02,
         ),
         optimizer=OptimizerConfig(
             learning_rate=6e-4, min_learning_rate=6e-5, warmup_tokens=25_000_000
         ),
-        training=TrainingConfig(steps=4_729, batch_size=256, micro_batches=64),
+        training=TrainingConfig(steps=5_731, batch_size=256, micro_batches=64),
         checkpoint=CheckpointConfig(every=250),
     )

@@ -32,6 +32,9 @@ WRONG = [
     *[(f"model.{name}", 0) for name in ("vocab_size", "n_layers", "d_model", "sequence_length")],
     ("model.n_heads", -1),
     ("model.n_heads", 5),
+    ("model.n_kv_heads", 2),  # GPT-2 knows none
+    ("model.rope_theta", 0.0),
+    ("model.family", "bert"),
     ("model.d_ff", 0),
     ("mesh.data", 0),
     ("mesh.tensor", -2),
@@ -88,6 +91,27 @@ def test_a_wrong_value_is_named_with_its_field_and_what_is_allowed(path, value):
 def test_heads_that_do_not_divide_the_width_are_told_the_width():
     with pytest.raises(InputError, match=r"divide model\.d_model, which is 32"):
         dataclasses.replace(SECTIONS["model"], n_heads=5)
+
+
+LLAMA = dataclasses.replace(SECTIONS["model"], family="llama", n_kv_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"n_kv_heads": 3}, "model.n_kv_heads is 3, but it must be a divisor of model.n_heads, 4."),
+        ({"n_kv_heads": 0}, "model.n_kv_heads is 0, but it must be a divisor of model.n_heads, 4."),
+        ({"d_model": 36}, "model.n_heads is 4, .* such that a head has an even width, not 9."),
+    ],
+)
+def test_what_llama_cannot_be_is_named(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dataclasses.replace(LLAMA, **change)
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(768, 2048), (4096, 10_944), (24, 64)])
+def test_llamas_feed_forward_layer_is_two_thirds_of_gpt2s(width, hidden):
+    assert dataclasses.replace(LLAMA, d_model=width).feed_forward == hidden
 
 
 @pytest.mark.parametrize("padded", [(97, 128), (128, 128), (129, 256)])

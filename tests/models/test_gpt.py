@@ -142,6 +142,12 @@ def test_flops_are_six_a_weight_and_attention_by_hand():
     assert flops_per_token(SHAPES["narrow feed-forward"]) == 6 * (1792 + 2048) + 12 * 8 * 16
 
 
+def test_llamas_flops_are_those_of_its_products_by_hand():
+    # L 2, D 32, H 4, G 2, K 8, F 128, V 128 (97 padded), T 12.
+    block = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 128
+    assert flops_per_token(LLAMA) == 6 * (2 * block + 128 * 32) + 12 * 2 * 12 * 32
+
+
 def test_initial_weights_have_megatrons_standard_deviations():
     config = ModelConfig(
         vocab_size=1000, n_layers=8, d_model=128, n_heads=4, sequence_length=64, init_std=0.006
@@ -182,9 +188,10 @@ def test_recomputation_changes_no_gradient():
             assert relative_error(ours, flat(kept)[name]) < 1e-5, (remat, name)
 
 
-def test_reset_at_a_document_equals_running_documents_apart():
-    graphdef, params = randomised(TINY)
-    tokens, _ = random_tokens(TINY, batch=1)
+@pytest.mark.parametrize("config", [TINY, LLAMA], ids=["gpt2", "llama"])
+def test_reset_at_a_document_equals_running_documents_apart(config):
+    graphdef, params = randomised(config)
+    tokens, _ = random_tokens(config, batch=1)
     lengths = (4, 4, 4)
     positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])[None]
     segments = np.repeat(np.arange(3, dtype=np.int32), lengths)[None]
@@ -195,11 +202,12 @@ def test_reset_at_a_document_equals_running_documents_apart():
     assert not np.allclose(unreset[1:], apart[1:], atol=0.1)
 
 
-def test_a_token_changes_nothing_before_it():
-    graphdef, params = randomised(TINY)
-    tokens, _ = random_tokens(TINY, batch=1)
+@pytest.mark.parametrize("config", [TINY, LLAMA], ids=["gpt2", "llama"])
+def test_a_token_changes_nothing_before_it(config):
+    graphdef, params = randomised(config)
+    tokens, _ = random_tokens(config, batch=1)
     changed = tokens.copy()
-    changed[0, 6] = (changed[0, 6] + 1) % TINY.vocab_size
+    changed[0, 6] = (changed[0, 6] + 1) % config.vocab_size
     before = hidden_of(graphdef, params, tokens)
     after = hidden_of(graphdef, params, changed)
     np.testing.assert_array_equal(before[:, :6], after[:, :6])
@@ -222,9 +230,10 @@ def test_dropout_changes_the_output_only_when_masks_are_given():
     assert not np.allclose(hidden(0), hidden(1))
 
 
-def test_bf16_is_close_to_fp32_with_gradients_in_fp32():
-    graphdef, params = randomised(TINY)
-    batch = (graphdef, params, *random_tokens(TINY, batch=2))
+@pytest.mark.parametrize("config", [TINY, LLAMA], ids=["gpt2", "llama"])
+def test_bf16_is_close_to_fp32_with_gradients_in_fp32(config):
+    graphdef, params = randomised(config)
+    batch = (graphdef, params, *random_tokens(config, batch=2))
     assert hidden_of(graphdef, params, batch[2], BF16).dtype == BF16
     wide, wide_gradients = loss_and_gradients(*batch)
     narrow, gradients = loss_and_gradients(*batch, dtype=BF16)
