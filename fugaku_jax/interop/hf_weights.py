@@ -6,6 +6,7 @@ LLaMA's as `[out, in]`; ours are stacked over layers, and what one product compu
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -30,9 +31,9 @@ class Tensor:
     transposed: bool = False
     """Whether it is `[out, in]`."""
 
-    def export(self, parameter: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-        """Return it, contiguous, from our parameter."""
-        mine = self._of(parameter)
+    def export(self, parameter: Any) -> Shaped[np.ndarray, "..."]:
+        """Return it, contiguous, from our parameter, an array or what reads one where it is cut."""
+        mine = np.asarray(self._of(parameter))
         tensor = mine.reshape(self.shape[::-1]).T if self.transposed else mine.reshape(self.shape)
         return np.ascontiguousarray(tensor)
 
@@ -41,7 +42,7 @@ class Tensor:
         place = self._of(into)
         place[...] = (tensor.T if self.transposed else tensor).reshape(place.shape)
 
-    def _of(self, parameter: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    def _of(self, parameter: Any) -> Any:
         """Cut it out of our parameter, as a view; the vocabulary's padding is left out."""
         if self.layer is None:
             return parameter[: self.shape[0]]

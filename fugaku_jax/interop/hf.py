@@ -1,0 +1,117 @@
+"""A run as a model directory of Hugging Face's: weights, configuration, tokenizer and card."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fugaku_jax.config import Config
+from fugaku_jax.data.store import Store
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf_config import to_hf_config
+from fugaku_jax.interop.hf_weights import Tensor, tensors
+from fugaku_jax.interop.model_card import model_card
+from fugaku_jax.interop.safetensors_shards import DTYPES, Entry, write_shards
+from fugaku_jax.interop.saved_weights import SavedWeights
+from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
+from fugaku_jax.training.checkpoint import read_config
+
+CHAT_TEMPLATE = """\
+{%- if messages[0]['role'] == 'system' -%}{{ messages[0]['content'] }}
+{%- set messages = messages[1:] -%}
+{%- else -%}以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。
+{%- endif -%}
+{%- for message in messages -%}
+{{ '\n\n### 指示:\n' if message['role'] == 'user' else '\n\n### 応答:\n' }}{{ message['content'] }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '\n\n### 応答:\n' }}{%- endif -%}
+"""
+"""The prompt that Fugaku-LLM-13B-instruct was tuned with, in Jinja."""
+
+_ENDS = ("<EOD>", "<EOD|LLM-jp>", "<|endoftext|>")
+"""Control pieces that end documents in some tokenizers, beside the end-of-sentence piece."""
+
+
+def export_run(run_dir: Path, out: Path, store: Store, dtype: str, shard_bytes: int) -> list[str]:
+    """Write a run's newest checkpoint as a model directory, one tensor in memory at a time.
+
+    Args:
+        run_dir: the run.
+        out: the directory; it must not exist yet, or be empty. It appears when all is written.
+        store: the run's token store, for the tokenizer and what the card says of the data.
+        dtype: the type of the weights, `float32`, `bfloat16` or `float16`.
+        shard_bytes: most bytes of tensors in a file.
+
+    Returns:
+        the names of the files.
+
+    Raises:
+        InputError: there is no run or no checkpoint, something is in the way, the tokenizer
+            cannot be converted or is larger than the model's vocabulary, or the disk is full.
+    """
+    config, weights = read_config(run_dir), SavedWeights(run_dir)
+    tokenizer = store.tokenizer()
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"The tokenizer of {store.url} has {tokenizer.vocab_size} pieces, but the model of "
+            f"{run_dir} knows {config.model.vocab_size}; give the run's own store by --store."
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already; give a directory that does not.")
+
+    def entry(tensor: Tensor) -> Entry:
+        return Entry(tensor.name, tensor.shape, lambda: weights.read(tensor))
+
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        documents = _documents(config, tokenizer, dtype)
+        documents["README.md"] = model_card(config, store, run_dir, weights.step)
+        for name, content in documents.items():
+            text = content if isinstance(content, str) else _json(content)
+            (unfinished / name).write_text(text, encoding="utf-8")
+        (unfinished / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+        entries = [entry(each) for each in tensors(config.model)]
+        write_shards(unfinished, entries, dtype, shard_bytes)
+        unfinished.replace(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return sorted(path.name for path in out.iterdir())
+
+
+def _documents(config: Config, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
+    """Return the contents of all files in JSON."""
+    assert dtype in DTYPES
+    fast = to_tokenizer_json(tokenizer)
+    pieces = [piece for piece, _ in fast["model"]["vocab"]]
+    end = tokenizer.end_of_document
+    ends = [end, *(n for n, piece in enumerate(pieces) if piece in _ENDS and n != end)]
+    return {
+        "config.json": to_hf_config(config.model, ends, dtype),
+        "generation_config.json": {
+            "bos_token_id": end,
+            "eos_token_id": ends,
+            "pad_token_id": end,
+            "do_sample": True,
+        },
+        "tokenizer.json": fast,
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": pieces[end],
+            "eos_token": pieces[end],
+            "unk_token": pieces[fast["model"]["unk_id"]],
+            "pad_token": pieces[end],
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": config.model.sequence_length,
+            "chat_template": CHAT_TEMPLATE,
+        },
+    }
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False)

@@ -1,0 +1,87 @@
+"""A model card: what the model is, what it has read and under which licences, and how it scored."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from fugaku_jax.config import Config
+from fugaku_jax.data.store import Store
+from fugaku_jax.models.gpt import parameter_count
+
+
+def model_card(config: Config, store: Store, run_dir: Path, step: int) -> str:
+    """Return the card in Markdown, everything in it from the run itself.
+
+    Args:
+        config: the run.
+        store: its tokens.
+        run_dir: where its metrics are.
+        step: steps that the weights have been trained for.
+    """
+    model, training = config.model, config.training
+    tokens = step * config.tokens_per_step
+    family = "LLaMA" if model.family == "llama" else "GPT-2"
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        f"language: [{', '.join(sorted({each.domain for each in store.sets} & {'ja', 'en'}))}]",
+        "tags: [fugaku_jax]",
+        "---",
+        f"# {run_dir.name}",
+        f"A {family} decoder of {parameter_count(model):,} parameters, trained by fugaku_jax for "
+        f"{step:,} steps of {config.tokens_per_step:,} tokens ({tokens:,} in all), arithmetic in "
+        f"{training.precision}, weights in fp32.",
+        "",
+        "| layers | width | heads | heads of keys | positions | vocabulary |",
+        "|---|---|---|---|---|---|",
+        f"| {model.n_layers} | {model.d_model} | {model.n_heads} | {model.kv_heads} | "
+        f"{model.sequence_length:,} | {model.vocab_size:,} |",
+        "",
+        "## Data",
+        f"Token store `{store.sha256}` (root hash over all tokens, documents and the tokenizer), "
+        f"read in the order of seed {config.data.seed}.",
+        "",
+        "| set | domain | weight | tokens | documents | licences |",
+        "|---|---|---|---|---|---|",
+        *_sets(store),
+        "",
+        "## Held-out text",
+        *_scores(run_dir, step),
+        "",
+        "It has been tuned neither to follow instructions nor to refuse any; it may say what is "
+        "false.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sets(store: Store) -> Iterator[str]:
+    for index, each in enumerate(store.sets):
+        licences = store.documents(index, "train").column("licence").unique().to_pylist()
+        named = ", ".join(sorted(name or "not known" for name in licences)) or "no documents"
+        yield (
+            f"| {each.name} | {each.domain} | {each.weight} | {each.train.tokens:,} | "
+            f"{each.train.documents:,} | {named} |"
+        )
+
+
+def _scores(run_dir: Path, step: int) -> Iterator[str]:
+    """Yield the last validation up to a step."""
+    scored = {}
+    path = run_dir / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        metrics = json.loads(line)
+        if metrics["step"] <= step and "validation_loss" in metrics:
+            scored = metrics
+    if not scored:
+        yield "None was scored."
+        return
+    yield "| domain | nats a token | bits a byte |"
+    yield "|---|---|---|"
+    for name in sorted(scored):
+        if name.startswith("validation/") and name.endswith("/loss"):
+            domain = name.split("/")[1]
+            bits = scored[f"validation/{domain}/bits_per_byte"]
+            yield f"| {domain} | {scored[name]:.4f} | {bits:.4f} |"
+    overall = scored["validation_loss"], scored["validation_bits_per_byte"]
+    yield f"| all, after {scored['step']:,} steps | {overall[0]:.4f} | {overall[1]:.4f} |"

@@ -1,0 +1,63 @@
+"""Take a trained model to other projects.
+
+python launch/convert.py to-hf runs/tiny models/tiny     # for transformers, vLLM and llama.cpp
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from command import parse, run_program
+
+from fugaku_jax.data.builtin import open_store
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf import export_run
+from fugaku_jax.sharding.mesh import set_mesh
+from fugaku_jax.training.checkpoint import read_config
+
+Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+Out = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
+
+UNEVEN_HEADS = 32
+"""What the width of a head is a multiple of in all of vLLM's backends."""
+
+
+def to_hf(
+    run: Run,
+    out: Out,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    shard_gb: float = 5.0,
+    store: str | None = None,
+) -> None:
+    """Write a model directory of Hugging Face's: weights, configuration, tokenizer and card.
+
+    Args:
+        run: Run directory; its newest checkpoint is taken.
+        out: Directory to write.
+        dtype: Type of the weights; float32 is what training has.
+        shard_gb: Most gigabytes of weights in a file.
+        store: Folder or URL of the run's store, if it is no longer where the run found it.
+    """
+    if not shard_gb > 0:
+        raise InputError(f"--shard-gb is {shard_gb}, but it must be greater than 0.")
+    set_mesh()
+    config = read_config(run)
+    tokens = open_store(store or config.data.store)
+    files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9))
+    if config.model.head_dim % UNEVEN_HEADS:
+        print(
+            f"warning: heads of width {config.model.head_dim} are not known to all of vLLM's "
+            "attention backends.",
+            file=sys.stderr,
+        )
+    print(f"{out}: {', '.join(files)}")
+
+
+def main() -> None:
+    """Read the arguments and convert."""
+    parse({"to-hf": to_hf}, description=__doc__)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,227 @@
+"""What is exported is read by `transformers` itself, and says what our model says."""
+
+import dataclasses
+import errno
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from flax import nnx
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.data.store import Store
+from fugaku_jax.data.tokenizer import train
+from fugaku_jax.data.writer import EncodedDocument, StoreWriter
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop import hf, safetensors_shards
+from fugaku_jax.interop.hf import export_run
+from fugaku_jax.interop.hf_weights import tensors
+from fugaku_jax.ledger.documents import DocumentRow
+from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints, load_model
+from fugaku_jax.training.state import init_state
+
+ROOT = Path(__file__).parents[2]
+VOCAB = 303
+TEXTS = ["むかしむかし、あるところに", "the rain in Spain stays mainly in the plain", "x = 1\n"]
+GPT2 = ModelConfig(vocab_size=VOCAB, n_layers=2, d_model=288, n_heads=2, sequence_length=20)
+LLAMA = dataclasses.replace(GPT2, family="llama", d_model=64, n_heads=4, n_kv_heads=2, tied=False)
+MODELS = {
+    "gpt2, head dim 144": GPT2,
+    "gpt2, untied, narrow": dataclasses.replace(GPT2, d_model=160, d_ff=100, tied=False),
+    "llama": LLAMA,
+    "llama, head dim 80, tied": dataclasses.replace(
+        LLAMA, d_model=160, n_heads=2, n_kv_heads=1, tied=True, rope_theta=5e5
+    ),
+}
+GIGABYTE = 10**9
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store of one document, whose tokenizer has pieces for Japanese and English."""
+    url = str(tmp_path_factory.mktemp("store"))
+    tokenizer = train(TEXTS * 9, VOCAB)
+    with StoreWriter(url, tokenizer) as writer:
+        each = writer.add_set("tales")
+        text = TEXTS[0].encode()
+        tokens = np.array([*tokenizer.encode(TEXTS[0]), tokenizer.end_of_document], np.uint16)
+        row = DocumentRow("tales:0", "tales", "CC0-1.0", "0" * 64, len(tokens), len(text))
+        each.append(EncodedDocument(row, tokens, text), "train")
+        each.finish("ja", 1.0)
+        writer.publish()
+    return Store.open(url)
+
+
+def make_run(folder: Path, model: ModelConfig, store: Store) -> Path:
+    """Save a run whose weights are random, none as it was initialised."""
+    config = Config(
+        model=model,
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        training=TrainingConfig(steps=7, batch_size=2),
+        data=DataConfig(store=store.url),
+    )
+    state = init_state(config)
+    random = np.random.default_rng(0)
+    weights = jax.tree.map(
+        lambda x: x + jnp.asarray(random.normal(0, 0.05, x.shape), x.dtype), state.parameters
+    )
+    state = dataclasses.replace(state, parameters=weights, step=jnp.int32(7))
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
+    with RunCheckpoints(folder, config.checkpoint) as checkpoints:
+        checkpoints.save(7, config, state, {"config": config.to_dict()})
+    return folder
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_logits_are_those_of_the_exported_model(model, store, tmp_path):
+    run = make_run(tmp_path / "run", model, store)
+    export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
+    theirs, loading = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    tokens = np.random.default_rng(1).integers(0, VOCAB, (2, model.sequence_length), np.int32)
+    _, ours = load_model(run)
+    graph, weights = nnx.split(ours)
+
+    @jax.jit
+    def logits(weights, tokens):
+        ours = nnx.merge(graph, weights)
+        return ours.logits(ours(tokens))
+
+    expected = np.asarray(logits(weights, tokens))[..., :VOCAB]
+    with torch.no_grad():
+        got = theirs(torch.from_numpy(tokens).long()).logits.numpy()
+    assert got.shape == expected.shape  # without the padding of the vocabulary
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("model", [GPT2, LLAMA], ids=["gpt2", "llama"])
+def test_shards_hold_all_weights_bit_by_bit(model, store, tmp_path):
+    run = make_run(tmp_path / "run", model, store)
+    files = export_run(run, tmp_path / "out", store, "float32", 200_000)
+    shards = [name for name in files if name.endswith(".safetensors")]
+    assert len(shards) > 2
+    index = json.loads((tmp_path / "out" / safetensors_shards.INDEX).read_text())
+    found = {}
+    for name in shards:
+        part = safetensors.numpy.load_file(tmp_path / "out" / name)
+        assert part.keys() == {key for key, file in index["weight_map"].items() if file == name}
+        found |= part
+    assert index["metadata"]["total_size"] == sum(each.nbytes for each in found.values())
+    parameters = nnx.to_pure_dict(nnx.state(load_model(run)[1]))
+    back = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parameters)
+    for tensor in tensors(model):
+        into = back
+        for key in tensor.path:
+            into = into[key]
+        tensor.load(found.pop(tensor.name), into=into)
+    assert not found
+    for path, ours in jax.tree.leaves_with_path(parameters):
+        rows = VOCAB if path[0].key in ("tokens", "output") else None
+        again = back
+        for key in path:
+            again = again[key.key]
+        np.testing.assert_array_equal(np.asarray(ours)[:rows], again[:rows], err_msg=str(path))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_weights_are_the_wide_ones_rounded(dtype, store, tmp_path):
+    run = make_run(tmp_path / "run", LLAMA, store)
+    wide, narrow = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=name).state_dict()
+        for name in ("float32", dtype)
+        if export_run(run, tmp_path / name, store, name, GIGABYTE)
+    )
+    for name, value in wide.items():
+        assert narrow[name].dtype == getattr(torch, dtype)
+        assert torch.equal(value.to(narrow[name].dtype), narrow[name]), name
+
+
+def test_the_tokenizer_ends_and_templates_are_understood(store, tmp_path):
+    run = make_run(tmp_path / "run", LLAMA, store)
+    export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "out"), store.tokenizer()
+    for text in (*TEXTS, "昔々の the\n  rain", "絵文字😀"):
+        assert theirs(text)["input_ids"] == ours.encode(text), text
+        assert theirs.decode(ours.encode(text)) == text
+    assert theirs.eos_token_id == ours.end_of_document
+    said = theirs.apply_chat_template(
+        [{"role": "user", "content": "富岳とは?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert said == (
+        "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。"
+        "\n\n### 指示:\n富岳とは?\n\n### 応答:\n"
+    )
+    generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [ours.end_of_document]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| tales | ja | 1.0 |" in card
+    assert "CC0-1.0" in card
+    assert store.sha256 in card
+    assert "None was scored." in card
+
+
+def test_what_is_in_the_way_is_left_alone(store, tmp_path):
+    run = make_run(tmp_path / "run", LLAMA, store)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(InputError, match="out exists already"):
+        export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_disk_that_fills_leaves_nothing(store, tmp_path, monkeypatch):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = make_run(tmp_path / "run", LLAMA, store)
+    monkeypatch.setattr(hf, "write_shards", fill)
+    with pytest.raises(InputError, match="out cannot be written: No space left on device"):
+        export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_run_without_checkpoint_and_a_store_of_another_vocabulary_are_named(store, tmp_path):
+    run = make_run(tmp_path / "run", dataclasses.replace(LLAMA, vocab_size=40), store)
+    with pytest.raises(InputError, match=r"has 303 pieces, but the model of .* knows 40"):
+        export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / CONFIG_FILE).write_bytes((run / CONFIG_FILE).read_bytes())
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        export_run(empty, tmp_path / "out", store, "float32", GIGABYTE)
+    with pytest.raises(InputError, match="is no run"):
+        export_run(tmp_path, tmp_path / "out", store, "float32", GIGABYTE)
+
+
+def test_the_program_converts_warns_and_refuses(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "launch")
+    program = importlib.import_module("convert")
+
+    def convert(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["convert.py", "to-hf", *map(str, arguments)])
+        program.main()
+
+    run = make_run(tmp_path / "run", GPT2, store)
+    convert(run, tmp_path / "out", "--dtype", "bfloat16", "--shard-gb", "0.0002")
+    said = capsys.readouterr()
+    assert "model-00001-of-" in said.out
+    assert said.err.startswith("warning: heads of width 144 ")
+    with pytest.raises(InputError, match="--shard-gb is 0"):
+        convert(run, tmp_path / "other", "--shard-gb", 0)
+    with pytest.raises(InputError, match="is no run"):
+        convert(tmp_path, tmp_path / "other")
+    with pytest.raises(InputError, match="float64"):
+        convert(run, tmp_path / "other", "--dtype", "float64")
+    assert not (tmp_path / "other").exists()
