@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -23,6 +24,8 @@ from fugaku_jax.training.layout import in_layer_order, in_storage_order
 from fugaku_jax.training.state import TrainState, abstract_state, whole_model
 
 CONFIG_FILE = "config.json"
+CHUNK_BYTES = 1 << 28
+"""Most bytes of an array that can only be read together."""
 
 
 class RunCheckpoints:
@@ -63,9 +66,10 @@ class RunCheckpoints:
         """
         # Orbax holds views of the arrays while it writes; JAX then copies what is donated
         # rather than overwrite it, so the training goes on at once.
-        self._checkpointer.save_checkpointables_async(
-            step, {"state": in_layer_order(config, state), "identity": identity}, force=True
-        )
+        with _saving():
+            self._checkpointer.save_checkpointables_async(
+                step, {"state": in_layer_order(config, state), "identity": identity}, force=True
+            )
 
     def restore(self, config: Config) -> TrainState:
         """Load the newest checkpoint, each array laid out as this run's mesh wants it."""
@@ -105,6 +109,21 @@ def read_config(run_dir: Path) -> Config:
         raise InputError(f"{run_dir} is no run: it has no {CONFIG_FILE}.") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a configuration: {error}") from error
+
+
+def _saving() -> ocp.Context:
+    """Cut large arrays in chunks, for a layer to be read without the others of its stack."""
+    options = ocp.options.ArrayOptions.Saving.StorageOptions
+
+    def cut(key: tuple[Any, ...], value: Any) -> Any:
+        if np.ndim(value) == 0:
+            return None
+        stacked = "blocks" in jax.tree_util.keystr(key)
+        return options(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if stacked else None)
+
+    context = ocp.Context()
+    context.array.saving.scoped_storage_options_creator = cut
+    return context
 
 
 def _placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import tensorstore as ts
 import torch
 from flax import nnx
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,6 +26,7 @@ from fugaku_jax.interop import hf, safetensors_shards
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.ledger.documents import DocumentRow
+from fugaku_jax.training import checkpoint
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints, load_model
 from fugaku_jax.training.state import init_state
 
@@ -225,3 +227,19 @@ def test_the_program_converts_warns_and_refuses(store, tmp_path, monkeypatch, ca
     with pytest.raises(InputError, match="float64"):
         convert(run, tmp_path / "other", "--dtype", "float64")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_layer_is_read_without_the_others(store, tmp_path, monkeypatch):
+    layer = GPT2.d_model * GPT2.feed_forward * 4
+    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", layer)
+    run = make_run(tmp_path / "run", GPT2, store)
+    base = (run / "checkpoints" / "7" / "state").as_uri() + "/"
+    place = {"driver": "ocdbt", "base": base, "path": "parameters.blocks.up.kernel/"}
+    array = ts.open({"driver": "zarr3", "kvstore": place}, open=True).result()
+    assert array.chunk_layout.read_chunk.shape == (1, GPT2.d_model, GPT2.feed_forward)
+    cut = export_run(run, tmp_path / "cut", store, "float32", GIGABYTE)
+    monkeypatch.undo()
+    whole = make_run(tmp_path / "whole", GPT2, store)
+    assert export_run(whole, tmp_path / "out", store, "float32", GIGABYTE) == cut
+    one, other = (tmp_path / name / "model.safetensors" for name in ("cut", "out"))
+    assert one.read_bytes() == other.read_bytes()
