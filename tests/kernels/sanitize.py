@@ -34,7 +34,9 @@ def main() -> int:
         "PYTHONPATH": str(PLACE),
     }
     tests = [ROOT / "tests" / "kernels", "-k", "not reference", "-m", "not a64fx"]
-    command = [sys.executable, "-m", "pytest", *tests, *sys.argv[1:]]
+    # A report goes to the process's own standard error, and then the process ends: pytest must not
+    # keep it for later.
+    command = [sys.executable, "-m", "pytest", "--capture=sys", *tests, *sys.argv[1:]]
     return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
 
 
