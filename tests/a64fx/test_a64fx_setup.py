@@ -46,10 +46,11 @@ def test_another_version_of_a_dependency_makes_another_machine(monkeypatch):
     assert setup.folder() != now
 
 
-def test_every_dependency_of_the_package_is_pinned_with_its_own():
+def test_every_dependency_of_the_package_and_its_kernels_tests_is_pinned_with_its_own():
     names = {pin.split("==")[0] for pin in setup._pins()}
     assert {"jax", "jaxlib", "flax", "orbax-checkpoint", "tensorstore", "markupsafe"} <= names
-    assert not names & {"pytest", "torch", "ruff"}
+    assert {"pytest", "hypothesis", "pluggy"} <= names
+    assert not names & {"torch", "transformers", "ruff"}
 
 
 def test_a_missing_program_is_a_sentence_and_exit_code_2(tmp_path):
