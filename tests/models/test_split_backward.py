@@ -22,7 +22,7 @@ def pullback_of_a_block(remat, dtype):
     structure, weights = nnx.split(GPT(config, jax.random.key(0)).blocks)
     weights = jax.tree.map(lambda w: w[0], weights)
     x = jax.random.normal(jax.random.key(1), (B, T, D)).astype(dtype)
-    given = (jnp.int32(0), (None, Dropout(jax.random.key(2), T)))
+    given = (jnp.int32(0), (None, None, Dropout(jax.random.key(2), T)))
     layer = block_layer(structure, remat)
     y, pullback = jax.vjp(lambda x, weights: layer(x, weights, given), x, weights)
     values, tree = jax.tree.flatten(pullback)
