@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
+from narrow import in_fp16
 
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import _plan, einsum
@@ -29,12 +30,6 @@ def _native_kernels(monkeypatch):
 
 def draw(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-def in_fp16(dtype: str) -> bool:
-    """Whether operands of this type are multiplied in fp16, which 300 x 300 is beyond."""
-    x = jnp.full((1, 1), 300, dtype)
-    return bool(jnp.isinf(einsum("mk,nk->mn", x, x, EVERYWHERE, "float32"))[0, 0])
 
 
 def error_of_sums(dtype: str, depth: int) -> float:
