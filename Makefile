@@ -8,7 +8,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 env: $(VENV)/.installed
 
 # What training and `make check` need. The kernels are built by the environment's own tools, so that
-# a second installation builds only what has changed.
+# a second installation builds only what has changed; what builds them stands in pyproject.toml too.
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) "jaxlib>=0.10.2,<0.12" "scikit-build-core>=0.11" "cmake>=3.21" ninja

@@ -1,1 +1,1 @@
-"""To other projects' formats and back."""
+"""To other projects' formats."""

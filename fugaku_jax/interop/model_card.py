@@ -30,8 +30,8 @@ def model_card(config: Config, store: Store, run_dir: Path, step: int) -> str:
         "---",
         f"# {run_dir.name}",
         f"A {family} decoder of {parameter_count(model):,} parameters, trained by fugaku_jax for "
-        f"{step:,} steps of {config.tokens_per_step:,} tokens ({tokens:,} in all), arithmetic in "
-        f"{training.precision}, weights in fp32.",
+        f"{step:,} steps of {config.tokens_per_step:,} tokens ({tokens:,} in all), with "
+        f"arithmetic in {training.precision} on weights in fp32.",
         "",
         "| layers | width | heads | heads of keys | positions | vocabulary |",
         "|---|---|---|---|---|---|",

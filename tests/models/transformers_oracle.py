@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from flax import nnx
 from jaxtyping import Array
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fugaku_jax.config import ModelConfig
+from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.models.gpt import GPT
 
@@ -26,7 +27,8 @@ def flat(params: nnx.State) -> dict[str, Array]:
 
 def in_torch(params: nnx.State, config: ModelConfig) -> Any:
     """Return the `transformers` model with these weights, in fp32, without dropout."""
-    hf = (_llama if config.family == "llama" else _gpt2)(config)
+    fields = AutoConfig.for_model(**to_hf_config(config, [0], "float32"))
+    hf = AutoModelForCausalLM.from_config(fields, attn_implementation="eager").eval()
     parameters, ours = dict(hf.named_parameters()), flat(params)
     assert {tensor.name for tensor in tensors(config)} == parameters.keys()
     with torch.no_grad():
@@ -64,41 +66,3 @@ def randomised(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
     shapes = jax.eval_shape(functools.partial(GPT, config), jax.random.key(0))
     graphdef, params = nnx.split(shapes)
     return graphdef, jax.tree.map_with_path(draw, params)
-
-
-def _gpt2(config: ModelConfig) -> GPT2LMHeadModel:
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.sequence_length,
-            n_embd=config.d_model,
-            n_layer=config.n_layers,
-            n_head=config.n_heads,
-            n_inner=config.feed_forward,
-            activation_function="gelu_new",
-            layer_norm_epsilon=config.layer_norm_epsilon,
-            tie_word_embeddings=config.tied,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            attn_implementation="eager",
-        )
-    )
-
-
-def _llama(config: ModelConfig) -> LlamaForCausalLM:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size,
-            max_position_embeddings=config.sequence_length,
-            hidden_size=config.d_model,
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=config.kv_heads,
-            intermediate_size=config.feed_forward,
-            rms_norm_eps=config.layer_norm_epsilon,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            tie_word_embeddings=config.tied,
-            attn_implementation="eager",
-        )
-    )

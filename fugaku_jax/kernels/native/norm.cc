@@ -1,5 +1,6 @@
 // The custom calls `fugaku_layer_norm` and `fugaku_layer_norm_backward`: each row of `[..., D]` is
-// normalised, to a mean of 0 too if `centred`. The backward pass computes the statistics again: the row has to be read anyway.
+// normalised, to a mean of 0 too if `centred`. The backward pass computes the statistics again: the
+// row has to be read anyway.
 #include <algorithm>
 #include <cmath>
 
