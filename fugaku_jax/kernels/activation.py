@@ -15,6 +15,13 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _native(x) if native.enabled() else reference_gelu(x)
 
 
+def gelu_backward(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return `dy` times the derivative of `gelu` at `x`."""
+    if native.enabled():
+        return _call("gelu_backward", x, dy)
+    return jax.vjp(reference_gelu, x)[1](dy)[0]
+
+
 def swiglu(x: Float[Array, "*shape 2 F"]) -> Float[Array, "*shape F"]:
     """Return `silu(gate) value` of `gate, value = x`, with `silu(a) = a / (1 + e^-a)`, in fp32.
 

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fugaku_jax.kernels import native
+from fugaku_jax.kernels.activation import gelu, gelu_backward
 
 
 def einsum(
@@ -26,6 +27,8 @@ def einsum(
     dtype: DTypeLike | None = None,
     into: Float[Array, "..."] | None = None,
     bias: Float[Array, "..."] | None = None,
+    gelu_of_x: bool = False,
+    gelu_slope: Float[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
     """Contract two arrays; a label that devices share is summed over them, in fp32.
 
@@ -39,6 +42,9 @@ def einsum(
             partition are those of the result.
         bias: is added to the product, in fp32; its labels are the last of the result, those of
             `y` alone, and so are their partitions.
+        gelu_of_x: contract gelu(x), which the native kernel does not write to memory.
+        gelu_slope: multiply the product by gelu's derivative there; of the result's type and
+            partition.
 
     Raises:
         ValueError: the operands do not have the dimensions of the equation.
@@ -60,27 +66,34 @@ def einsum(
         if (axes := tuple(axis for axis in axis_names(entry) if axis in summed))
     }
 
-    def local(x: Array, y: Array, into: Array | None, bias: Array | None) -> Array:
+    def local(
+        x: Array, y: Array, into: Array | None, bias: Array | None, slope: Array | None
+    ) -> Array:
         if not summed:
-            return _local(equation, x, y, dtype, into, bias)
-        z = _local(equation, x, y, jnp.dtype(jnp.float32))
+            return _local(equation, x, y, dtype, gelu_of_x, into, bias, slope)
+        z = _local(equation, x, y, jnp.dtype(jnp.float32), gelu_of_x)
         # Summed in fp32: MPI and gloo do not all know narrower types.
         for dimension, axes in scattered.items():
             z = jax.lax.psum_scatter(z, axes, scatter_dimension=dimension, tiled=True)
         whole = tuple(axis for axis in summed if axis not in sum(scattered.values(), ()))
         z = jax.lax.psum(z, whole) if whole else z
-        z = (z if bias is None else z + bias).astype(dtype)
-        return z if into is None else z + into
+        return _finish(z, dtype, into, bias, slope)
 
-    return native.on_each_device(local, result, x, y, into, bias)
+    return native.on_each_device(local, result, x, y, into, bias, gelu_slope)
 
 
-def reference_einsum(
-    equation: str, x: Array, y: Array, dtype: DTypeLike, bias: Array | None = None
+def reference_einsum(equation: str, x: Array, y: Array) -> Array:
+    """Contract two arrays in the type of `x`, adding in fp32; the twin of the native product."""
+    return jnp.einsum(equation, x, y.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def _finish(
+    z: Array, dtype: jnp.dtype, into: Array | None, bias: Array | None, slope: Array | None
 ) -> Array:
-    """Contract two arrays in the type of `x`; the twin of the native product."""
-    z = jnp.einsum(equation, x, y.astype(x.dtype), preferred_element_type=jnp.float32)
-    return (z if bias is None else z + bias).astype(dtype)
+    """Make a result of a sum of products in fp32."""
+    z = z if bias is None else z + bias
+    z = z if slope is None else gelu_backward(slope.astype(z.dtype), z)
+    return z.astype(dtype) if into is None else into + z.astype(dtype)
 
 
 def _local(
@@ -88,15 +101,17 @@ def _local(
     x: Array,
     y: Array,
     dtype: jnp.dtype,
+    gelu_of_x: bool,
     into: Array | None = None,
     bias: Array | None = None,
+    slope: Array | None = None,
 ) -> Array:
     inputs, output = equation.split("->")
     plan = _plan(*inputs.split(","), output)
     known = x.dtype in native.DTYPES and dtype in (x.dtype, jnp.float32)
     if plan is None or not known or not native.enabled():
-        z = reference_einsum(equation, x, y, dtype, bias)
-        return z if into is None else into + z
+        z = reference_einsum(equation, gelu(x) if gelu_of_x else x, y)
+        return _finish(z, dtype, into, bias, slope)
     (batch, rows, depth, columns), transpose_x, transpose_y = plan
     sizes = dict(zip(equation.replace(",", "").split("->")[0], (*x.shape, *y.shape), strict=True))
     count, m, k, n = (math.prod(sizes[c] for c in group) for group in (batch, rows, depth, columns))
@@ -108,7 +123,7 @@ def _local(
         [jax.ShapeDtypeStruct([sizes[label] for label in output], dtype)],
         x,
         y,
-        *(each for each in (into, bias) if each is not None),
+        *(each for each in (into, bias, slope) if each is not None),
         aliases={} if into is None else {2: 0},
         batch=count,
         rows=m,
@@ -116,8 +131,10 @@ def _local(
         depth=k,
         transpose_a=transpose_x,
         transpose_b=transpose_y,
+        gelu_of_a=gelu_of_x,
         accumulate=into is not None,
         add_bias=bias is not None,
+        gelu_slope=slope is not None,
     )
     return z
 

@@ -75,12 +75,9 @@ class Block(nnx.Module):
         masks = [dropout and dropout.fold(place) for place in range(3)]
         mixed = attend(operands, segment_ids, masks[0], config.attention_dropout)
         x = x + _dropped(self.attention_output(mixed), config.dropout, masks[1])
-        hidden, activation = self.up(self.feed_forward_norm(x)), swiglu if is_llama else gelu
-        # Of all that the activation and the product after it would keep, the largest arrays of a
-        # block, `hidden` is enough: the backward pass computes the activation again, but not the
-        # product.
-        contract = jax.checkpoint(lambda h: self.down(activation(h)), prevent_cse=False)
-        return x + _dropped(contract(hidden), config.dropout, masks[2])
+        hidden = self.up(self.feed_forward_norm(x))
+        y = self.down(hidden, swiglu if is_llama else gelu)
+        return x + _dropped(y, config.dropout, masks[2])
 
 
 def make_norm(config: ModelConfig) -> LayerNorm | RMSNorm:

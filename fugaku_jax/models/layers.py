@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.kernels.norm import layer_norm, rms_norm
-from fugaku_jax.sharding.product import product
+from fugaku_jax.sharding.product import Activation, product
 from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
 
 PRODUCT = "product"
@@ -99,11 +99,14 @@ class Linear(nnx.Module):
         zeros = jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)) if bias else None
         self.bias = zeros if zeros is None else nnx.Param(zeros)
 
-    def __call__(self, x: Float[Array, "B T ..."]) -> Float[Array, "B T ..."]:
-        """Map each position, in the type of `x`."""
+    def __call__(
+        self, x: Float[Array, "B T ..."], activation: Activation | None = None
+    ) -> Float[Array, "B T ..."]:
+        """Map each position, or its activation, in the type of `x`."""
         # The product needs the devices for other than positions.
-        gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim])
+        inputs = len(self.equation.split(",")[0])
+        gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[:inputs])
         result = spec("batch", "sequence", *self.output_axes)
         bias = None if self.bias is None else self.bias[...]
-        y = product(x, self.kernel[...], bias, self.equation, gathered, result)
+        y = product(x, self.kernel[...], bias, self.equation, gathered, result, activation)
         return checkpoint_name(y, PRODUCT)

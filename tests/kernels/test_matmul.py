@@ -1,6 +1,7 @@
 """The native product is held to float64 NumPy and to its twin, on one device and shared."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec
 from narrow import in_fp16
 
 from fugaku_jax.kernels import native
+from fugaku_jax.kernels.activation import gelu
 from fugaku_jax.kernels.matmul import _plan, einsum
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -164,6 +166,47 @@ def test_a_bias_is_added_before_the_result_is_rounded(dtype, depth):
     assert np.all(np.abs(np.asarray(got, np.float64) - want) <= bound)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("equation", ["mk,kn->mn", "km,kn->mn", "mk,nk->mn", "bmk,bnk->bmn"])
+@pytest.mark.parametrize("sizes", [(2, 9, 50, 0), (2, 77, 50, 1001), (1, 1, 97, 13)])
+def test_gelu_of_an_operand_and_its_slope_are_those_of_float64(sizes, equation, dtype):
+    size = dict(zip("bmnk", sizes, strict=True))
+    left, right, out = re.split(",|->", equation)
+    x, y = (draw(n, tuple(size[c] for c in each), dtype) for n, each in enumerate((left, right)))
+    at = draw(2, tuple(size[c] for c in out), dtype)
+    got = einsum(equation, x, y, EVERYWHERE, gelu_of_x=True, gelu_slope=at)
+    wide = [np.asarray(a, np.float64) for a in (gelu64(np.float64(x))[0], y)]
+    slope, eps = gelu64(np.float64(at))[1], float(jnp.finfo(dtype).eps)
+    product, terms = (np.einsum(equation, *map(f, wide)) for f in (np.asarray, np.abs))
+    # GELU is of fp32, or rounded as its operand before it is multiplied.
+    bound = (error_of_sums(dtype, size["k"]) + eps * terms) * 1.2 + 2 * eps * np.abs(product)
+    assert np.all(np.abs(np.float64(got) - product * slope) <= bound)
+
+
+def gelu64(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return GELU by tanh and its derivative."""
+    inner, slope = (np.sqrt(2 / np.pi) * y for y in (x + 0.044715 * x**3, 1 + 0.134145 * x**2))
+    gate = (1 + np.tanh(inner)) / 2
+    return x * gate, gate + x * slope / (2 * np.cosh(inner) ** 2)
+
+
+@pytest.mark.parametrize("choice", ["native", "reference"])
+def test_a_gelu_on_the_way_is_the_one_apart(choice, monkeypatch):
+    monkeypatch.setenv(native.VARIABLE, choice)
+    x, y, dy = draw(0, (40, 30), "float32"), draw(1, (30, 20), "float32"), draw(2, (40, 20), "f4")
+
+    def apart(x, y):
+        return einsum("mk,kn->mn", gelu(x), y, EVERYWHERE)
+
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(
+            einsum("mk,kn->mn", x, y, EVERYWHERE, gelu_of_x=True), apart(x, y), atol=1e-5
+        )
+        dx = einsum("mn,kn->mk", dy, y, EVERYWHERE, gelu_slope=x)
+        want = jax.vjp(gelu, x)[1](jnp.asarray(np.asarray(dy) @ np.asarray(y).T))[0]
+    np.testing.assert_allclose(dx, want, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("operands", "result", "dtype", "message"),
     [
@@ -172,15 +215,17 @@ def test_a_bias_is_added_before_the_result_is_rounded(dtype, depth):
         (((2, 3), (3, 5)), (2, 5), "int32", "must be float32, float16 or bfloat16"),
         (((2, 3), (3, 5), (2, 5)), (2, 5), "float32", "must be aliased with the result"),
         (((2, 3), (3, 5), (2,)), (2, 5), "float32", "the bias must be an fp32 number for each"),
+        (((2, 3), (3, 5), (2, 4)), (2, 5), "float32", "the slope must be taken at numbers of the"),
         (((2, 3), (3, 5), (5,)), (2, 5), "float32", "are not of these sizes"),
     ],
 )
 def test_a_wrong_call_is_an_error_and_no_crash(operands, result, dtype, message):
     arrays = [jnp.ones(shape, dtype) for shape in operands]
     sizes = {"batch": 1, "rows": 2, "columns": 5, "depth": 3}
-    flags = {"transpose_a": False, "transpose_b": False, "accumulate": False, "add_bias": False}
-    if "aliased" in message or "bias" in message:
-        flags["accumulate" if "aliased" in message else "add_bias"] = True
+    names = ("transpose_a", "transpose_b", "gelu_of_a", "accumulate", "add_bias", "gelu_slope")
+    wanted = {"aliased": "accumulate", "bias": "add_bias", "slope": "gelu_slope"}
+    asked = {flag for word, flag in wanted.items() if word in message}
+    flags = {name: name in asked for name in names}
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         native.call("matmul", [jax.ShapeDtypeStruct(result, dtype)], *arrays, **sizes, **flags)[
             0

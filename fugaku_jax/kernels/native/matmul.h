@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "activation.h"
 #include "packing.h"
 #include "pool.h"
 #include "scratch.h"
@@ -29,6 +30,15 @@ constexpr int64_t LEAST_ROWS = 2 * ROWS_OF_GROUP;  // for the packing of B to be
 constexpr int64_t MOST_SUMS = 1 << 21;             // of a task
 constexpr double PACKING = 80;  // multiplications in whose time a number is packed
 
+// What else is done while the operands are read and the sums written.
+template <class Out>
+struct Fused {
+  bool gelu_of_a = false;         // the product is of gelu(A)
+  bool accumulate = false;        // C is added to
+  const float* bias = nullptr;    // of each column, or null
+  const Out* slope_at = nullptr;  // C is multiplied by gelu's derivative there, or null
+};
+
 // The product of the first matrices of a batch, and the tasks that it is cut into.
 template <class A, class B, class Out>
 class Product {
@@ -39,9 +49,8 @@ class Product {
 
  public:
   Product(Matrix<A> a, Matrix<B> b, Out* c, int64_t rows, int64_t columns, int64_t depth,
-          bool accumulate, const float* bias, int64_t threads)
-      : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), accumulate_(accumulate),
-        bias_(bias) {
+          const Fused<Out>& fused, int64_t threads)
+      : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), fused_(fused) {
     const int64_t steps = divide_up(depth, Kind::DEPTH);
     const int64_t block_steps = divide_up(steps, std::max<int64_t>(1, divide_up(steps, MAX_STEPS)));
     block_depth_ = block_steps * Kind::DEPTH;
@@ -56,6 +65,7 @@ class Product {
     other.a_.data += element * rows_ * depth_;
     other.b_.data += element * depth_ * columns_;
     other.c_ += element * rows_ * columns_;
+    if (fused_.slope_at) other.fused_.slope_at += element * rows_ * columns_;
     return other;
   }
 
@@ -82,8 +92,7 @@ class Product {
         for (int64_t group = 0; group < rows; group += ROWS_OF_GROUP) {
           const int64_t height = std::min(ROWS_OF_GROUP, rows - group);
           if (column == first && !lies_ready(height))
-            packing::pack_tiles<Kind, ROWS>(a_, row + group, height, k, depth,
-                                            packed_a + group * steps);
+            pack(row + group, height, k, depth, packed_a + group * steps);
           for (int64_t i = group; i < group + height; i += ROWS)
             for (int64_t j = 0; j < columns; j += PANEL) {
               const Place place{row + i, column + j, std::min(ROWS, rows - i),
@@ -117,6 +126,17 @@ class Product {
     int64_t row, column, height, width;
     float* partial;
   };
+
+  // Packs a group of rows of A, or of gelu(A).
+  void pack(int64_t row, int64_t height, int64_t k, int64_t depth, Number* target) const {
+    const auto gelu = [](const A* values, int64_t count) {
+      return activation::gelu(vector::load_some(values, count));
+    };
+    if (fused_.gelu_of_a)
+      packing::pack_tiles<Kind, ROWS>(a_, row, height, k, depth, gelu, target);
+    else
+      packing::pack_tiles<Kind, ROWS>(a_, row, height, k, depth, packing::AsItIs{}, target);
+  }
 
   // Cuts C in tasks, for the threads to end together and little to be packed twice: A is packed for
   // every span of columns, B for every block of rows. Where A lies ready, more tasks cost little,
@@ -157,16 +177,20 @@ class Product {
 
   // Whether a group of rows of A can be read where it lies: as floats, or as whole pairs.
   bool lies_ready(int64_t height) const {
-    return sizeof(A) * Kind::DEPTH == sizeof(Number) && !a_.transposed && height % ROWS == 0 &&
-           a_.stride % Kind::DEPTH == 0 && depth_ % Kind::DEPTH == 0;
+    return sizeof(A) * Kind::DEPTH == sizeof(Number) && !a_.transposed && !fused_.gelu_of_a &&
+           height % ROWS == 0 && a_.stride % Kind::DEPTH == 0 && depth_ % Kind::DEPTH == 0;
   }
 
-  // Asks for the part of C that a tile will be added to, while the tile is computed.
+  // Asks for the part of C that a tile will be added to, and for where its slope is taken, while the
+  // tile is computed.
   void fetch(const Place& place) const {
     constexpr int64_t LINE = 64 / sizeof(Out);
     for (int64_t i = 0; i < place.height; ++i)
-      for (int64_t j = 0; j < place.width; j += LINE)
-        __builtin_prefetch(c_ + (place.row + i) * columns_ + place.column + j, 1);
+      for (int64_t j = 0; j < place.width; j += LINE) {
+        const int64_t index = (place.row + i) * columns_ + place.column + j;
+        __builtin_prefetch(c_ + index, 1);
+        if (fused_.slope_at) __builtin_prefetch(fused_.slope_at + index);
+      }
   }
 
   void finish(const Float (&sums)[ROWS][VECTORS], const Place& place, bool first,
@@ -178,16 +202,18 @@ class Product {
         Out* c = c_ + (place.row + i) * columns_ + column;
         Float x = sums[i][j];
         if constexpr (in_place) {
-          if (!first || accumulate_) x += vector::load_some(c, some);
+          if (!first || fused_.accumulate) x += vector::load_some(c, some);
         } else {
-          if (first && accumulate_) x += vector::load_some(c, some);
+          if (first && fused_.accumulate) x += vector::load_some(c, some);
           if (!first) x += vector::load(place.partial + (i * VECTORS + j) * LANES);
           if (!last) {
             vector::store(x, place.partial + (i * VECTORS + j) * LANES);
             continue;
           }
         }
-        if (bias_ && last) x += vector::load_some(bias_ + column, some);
+        if (last && fused_.bias) x += vector::load_some(fused_.bias + column, some);
+        if (last && fused_.slope_at)
+          x *= activation::gelu_derivative(vector::load_some(fused_.slope_at + (c - c_), some));
         vector::store_some(x, c, some);
       }
   }
@@ -196,8 +222,7 @@ class Product {
   Matrix<B> b_;
   Out* c_;
   int64_t rows_, columns_, depth_;
-  bool accumulate_;    // C is added to
-  const float* bias_;  // of each column, or null
+  Fused<Out> fused_;
   int64_t block_depth_, block_rows_, block_columns_;  // that are packed and multiplied at once
   int64_t span_columns_, row_blocks_, spans_;         // of tasks
 };

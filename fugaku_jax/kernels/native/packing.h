@@ -31,14 +31,22 @@ struct Matrix {
   }
 };
 
+// Reads a matrix as it is; another such function may return what else is to be multiplied.
+struct AsItIs {
+  template <class T>
+  [[gnu::always_inline]] Float operator()(const T* values, int64_t count) const {
+    return load_some(values, count);
+  }
+};
+
 // A register of numbers of a kind from a row, along which the sum runs; `count` values are there.
 // Halves come as pairs, as if a step of their sum had two.
-template <class Kind, class T>
-[[gnu::always_inline]] inline auto along(const T* row, int64_t count) {
+template <class Kind, class T, class Read = AsItIs>
+[[gnu::always_inline]] inline auto along(const T* row, int64_t count, const Read& read = {}) {
   using Narrow = std::conditional_t<std::is_same_v<Kind, Halves>, Half, Bfloat16>;
   if constexpr (std::is_same_v<Kind, Singles>) {
-    return load_some(row, std::min(LANES, count));
-  } else if constexpr (std::is_same_v<T, Narrow>) {
+    return read(row, std::min(LANES, count));
+  } else if constexpr (std::is_same_v<T, Narrow> && std::is_same_v<Read, AsItIs>) {
     Bits pairs{};
     if (count >= 2 * LANES)
       std::memcpy(&pairs, row, sizeof pairs);  // of a size that the compiler knows
@@ -47,28 +55,29 @@ template <class Kind, class T>
     return pairs;
   } else {
     Narrow narrow[2 * LANES]{};
-    vector::store(load_some(row, std::min(LANES, count)), narrow);
+    vector::store(read(row, std::min(LANES, count)), narrow);
     if (count > LANES)
-      vector::store(load_some(row + LANES, std::min(LANES, count - LANES)), narrow + LANES);
+      vector::store(read(row + LANES, std::min(LANES, count - LANES)), narrow + LANES);
     return along<Kind>(narrow, 2 * LANES);
   }
 }
 
 // LANES numbers of a kind from rows `stride` apart, which follow each other in the sum: `count`
 // values of each row, and as many rows as there are, up to what a number holds.
-template <class Kind, class T>
+template <class Kind, class T, class Read = AsItIs>
 [[gnu::always_inline]] inline auto across(const T* first, [[maybe_unused]] int64_t stride,
-                                          [[maybe_unused]] int64_t rows, int64_t count) {
+                                          [[maybe_unused]] int64_t rows, int64_t count,
+                                          const Read& read = {}) {
   if constexpr (std::is_same_v<Kind, Singles>) {
-    return load_some(first, count);
+    return read(first, count);
   } else if constexpr (std::is_same_v<Kind, Halves>) {
     std::array<Half, LANES> numbers;
-    vector::store(load_some(first, count), numbers.data());
+    vector::store(read(first, count), numbers.data());
     return numbers;
   } else {
-    Bits low = std::bit_cast<Bits>(load_some(first, count)), high{};
-    if (rows > 1) high = std::bit_cast<Bits>(load_some(first + stride, count));
-    if constexpr (std::is_same_v<T, Bfloat16>) {  // is in the upper half already
+    Bits low = std::bit_cast<Bits>(read(first, count)), high{};
+    if (rows > 1) high = std::bit_cast<Bits>(read(first + stride, count));
+    if constexpr (std::is_same_v<T, Bfloat16> && std::is_same_v<Read, AsItIs>) {  // is in the upper half already
       return low >> 16 | high;
     } else {
       low = vector::narrow(std::bit_cast<Float>(low));
@@ -124,9 +133,9 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
 // Packs op(X)[row .. row + height, column .. column + depth], columns being what is summed over, in
 // tiles of ROWS rows: row by row (`[ROWS][steps]`) as X lies, or if transposed column by column
 // (`[steps][ROWS]`). Rows of the last tile from `height` on are 0.
-template <class Kind, int64_t ROWS, class T>
+template <class Kind, int64_t ROWS, class T, class Read>
 void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column, int64_t depth,
-                typename Kind::Number* target) {
+                const Read& read, typename Kind::Number* target) {
   using Number = typename Kind::Number;
   constexpr int64_t DEPTH = Kind::DEPTH;
   const int64_t steps = (depth + DEPTH - 1) / DEPTH;
@@ -136,8 +145,12 @@ void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column,
   if (!x.transposed) {
     for (int64_t i = 0; i < height; ++i, target += steps)
       for (int64_t s = 0; s < steps; s += tile::NUMBERS<Kind>) {
-        const auto packed = along<Kind>(x.at(row + i, column + s * DEPTH), depth - s * DEPTH);
-        std::memcpy(target + s, &packed, std::min(tile::NUMBERS<Kind>, steps - s) * sizeof(Number));
+        const auto packed = along<Kind>(x.at(row + i, column + s * DEPTH), depth - s * DEPTH,
+                                        read);
+        if (steps - s >= tile::NUMBERS<Kind>)
+          std::memcpy(target + s, &packed, sizeof packed);  // of a size that the compiler knows
+        else
+          std::memcpy(target + s, &packed, (steps - s) * sizeof(Number));
       }
     return;
   }
@@ -152,7 +165,8 @@ void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column,
         __builtin_prefetch(source + k * x.stride + i);
     for (int64_t tile = 0; tile < whole; tile += TILES) {
       const auto packed =
-          across<Kind>(source + tile * ROWS, x.stride, rows, std::min(TILES, whole - tile) * ROWS);
+          across<Kind>(source + tile * ROWS, x.stride, rows, std::min(TILES, whole - tile) * ROWS,
+                       read);
 #pragma GCC unroll 4
       for (int64_t i = 0; i < TILES; ++i)
         if (tile + i < whole)
@@ -160,7 +174,7 @@ void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column,
                       reinterpret_cast<const Number*>(&packed) + i * ROWS, ROWS * sizeof(Number));
     }
     if (left > 0) {
-      const auto rest = across<Kind>(source + whole * ROWS, x.stride, rows, left);
+      const auto rest = across<Kind>(source + whole * ROWS, x.stride, rows, left, read);
       std::memcpy(last + s * ROWS, &rest, left * sizeof(Number));
     }
   }
