@@ -83,6 +83,7 @@ def test_train_tiny_has_the_losses_of_this_machine(store, expected, tmp_path):
     assert_equal_within_fp32_rounding(figures(tmp_path), expected)
 
 
+@pytest.mark.long
 def test_two_processes_over_gloo_have_the_losses_of_one(store, expected, tmp_path):
     # The launcher runs here: it only starts processes, and sets what they need to find each other.
     local = [sys.executable, "launch/cluster/local.py", "-n", "2", "--"]
