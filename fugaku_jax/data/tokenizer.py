@@ -11,6 +11,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Integer
 
+from fugaku_jax.data.exact_scores import with_exact_scores
 from fugaku_jax.errors import InputError
 
 # The trainer adds up per-thread sums: with a fixed number the model is the same everywhere.
@@ -20,7 +21,11 @@ _LONGEST_SPACE_RUN = 16
 
 
 class Tokenizer:
-    """A SentencePiece model: text to token ids and back. Safe to use from several threads."""
+    """A SentencePiece model: text to token ids and back. Safe to use from several threads.
+
+    What stands before a word does not change how it is cut, as it may with SentencePiece alone
+    (`exact_scores`), whose segmentation this otherwise is.
+    """
 
     def __init__(self, model_bytes: bytes, name: str = "tokenizer") -> None:
         """Args: the serialised model, and the name that errors call it by. Raises InputError."""
@@ -34,6 +39,8 @@ class Tokenizer:
                 f"{name}: this is no SentencePiece model; give a `.model` file "
                 "or train one with `train:VOCAB`."
             ) from error
+        self.exact_model_bytes = with_exact_scores(model_bytes)
+        processor.LoadFromSerializedProto(self.exact_model_bytes)
         if processor.eos_id() < 0:
             raise InputError(
                 f"{name}: the model has no end-of-sentence piece to end documents with; "
@@ -71,8 +78,15 @@ class Tokenizer:
         return hashlib.sha256(self.model_bytes).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without an end-of-document token."""
-        return self._processor.encode(text)
+        """The ids of a text, without an end-of-document token.
+
+        Raises:
+            InputError: the text holds half of a surrogate pair, which UTF-8 cannot write.
+        """
+        try:
+            return self._processor.encode(text.encode())
+        except UnicodeEncodeError as error:
+            raise InputError(f"The text is not Unicode: {error.reason}.") from error
 
     def encode_array(self, text: str | bytes) -> Int32[np.ndarray, "T"]:
         """`encode`, of a text or its UTF-8 bytes, as an array: faster, as no list is made."""

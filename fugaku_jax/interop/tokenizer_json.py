@@ -1,27 +1,21 @@
 """A SentencePiece unigram model as the `tokenizer.json` of Hugging Face's `tokenizers`.
 
-Both search the segmentation of the largest sum of scores, in the same order. Three things are not
-alike, of which two are put right here. `tokenizers` finds every piece in the text, control pieces
-and bytes too, which SentencePiece never does; they get a score with which none is ever chosen.
-SentencePiece always takes the pieces that its trainer was given as such (user-defined); theirs is
-above every other. What remains: SentencePiece adds in fp32 and starts anew at about -1e5,
-`tokenizers` adds in fp64. So what it makes of a word may depend on the text before it, if two
-segmentations differ by less than fp32 resolves there, 0.002 at -2e4.
+Both search the segmentation of the largest sum of scores, in the same order, and with the scores
+that our tokenizer uses both add exactly (`data.exact_scores`). One thing is not alike and put right
+here: `tokenizers` finds every piece in the text, control pieces and bytes too, which SentencePiece
+never does. They get a score with which none is chosen, unless the text has a character that no piece
+is made of, which is worse.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
-
+from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 
-model_pb2: Any = sentencepiece_model_pb2  # its classes are made when it is imported
-
 SPACE = "\u2581"
-_NEVER = -1e5  # below every other score; sums are exact to 1e-8 with a thousand of them
-_ALWAYS = -0.1  # above every other score, which are logarithms of probabilities
+_NEVER = -1e5  # below every other score
 
 
 def to_tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -32,7 +26,7 @@ def to_tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     Raises:
         InputError: the model is of another kind than unigram, or it normalises text.
     """
-    model = model_pb2.ModelProto.FromString(tokenizer.model_bytes)
+    model = model_pb2.ModelProto.FromString(tokenizer.exact_model_bytes)
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     if trainer.model_type != model_pb2.TrainerSpec.UNIGRAM:
         raise InputError("The tokenizer is no unigram model, the only kind that can be converted.")
@@ -74,7 +68,6 @@ def to_tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _scored(model: Any) -> Iterator[tuple[str, float]]:
     """Yield the pieces with the scores that choose as SentencePiece does."""
-    kinds = model_pb2.ModelProto.SentencePiece
     for each in model.pieces:
-        chosen = {kinds.NORMAL: each.score, kinds.USER_DEFINED: _ALWAYS}
-        yield each.piece, chosen.get(each.type, _NEVER)
+        is_normal = each.type == model_pb2.ModelProto.SentencePiece.NORMAL
+        yield each.piece, each.score if is_normal else _NEVER
