@@ -3,7 +3,7 @@
 Both search the segmentation of the largest sum of scores, in the same order, and with the scores
 that our tokenizer uses both add exactly (`data.exact_scores`). One thing is not alike and put right
 here: `tokenizers` finds every piece in the text, control pieces and bytes too, which SentencePiece
-never does. They get a score with which none is chosen, unless the text has a character that no piece
+never does. They get a score with which none is chosen, unless a text has a character that no piece
 is made of, which is worse.
 """
 

@@ -1,4 +1,4 @@
-"""`tokenizer.json` cuts every text as our tokenizer does, and ours as SentencePiece would exactly."""
+"""`tokenizer.json` cuts every text as our tokenizer does, wherever in a text a word stands."""
 
 import json
 
