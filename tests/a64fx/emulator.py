@@ -16,14 +16,14 @@ A64FX_FLAGS = ("-std=c++20", "-O3", "-mcpu=a64fx", "-msve-vector-bits=512")
 
 
 class EmulationError(Exception):
-    """A program ended with an error or was killed; the message has the end of its stderr.
+    """A program ended with an error or was killed; the message has the end of what it printed.
 
     `returncode` is the program's, minus the signal's number if a signal killed it.
     """
 
-    def __init__(self, command: list[str], returncode: int, stderr: str) -> None:
-        end = "\n".join(stderr.splitlines()[-40:])
-        super().__init__(f"exit code {returncode} of {' '.join(command)}\n{end}")
+    def __init__(self, command: list[str], returncode: int, stdout: str, stderr: str) -> None:
+        ends = ("\n".join(printed.splitlines()[-40:]) for printed in (stdout, stderr))
+        super().__init__("\n".join((f"exit code {returncode} of {' '.join(command)}", *ends)))
         self.returncode = returncode
 
 
@@ -110,7 +110,7 @@ def run(command: list[str], *, env: Mapping[str, str] | None = None, timeout: fl
         check=False,
     )
     if done.returncode:
-        raise EmulationError(command, done.returncode, done.stderr)
+        raise EmulationError(command, done.returncode, done.stdout, done.stderr)
     return done.stdout
 
 
