@@ -11,25 +11,16 @@ from jaxtyping import Shaped
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.interop.hf_config import ARCHITECTURES, from_hf_config
+from fugaku_jax.interop.hf_config import ARCHITECTURES
+from fugaku_jax.interop.hf_shape import CONFIG, read_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.safetensors_reader import StoredTensor, read_headers
 
-CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 _IGNORED = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
 """Masks and wavelengths that some files hold, though they follow from the configuration."""
 _PREFIXES = ("transformer.", "model.")
-
-
-def is_hf_directory(folder: Path) -> bool:
-    """Tell whether a directory has the configuration of a model of Hugging Face's."""
-    try:
-        fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(fields, dict) and bool({"architectures", "model_type"} & fields.keys())
 
 
 def open_hf(folder: Path) -> Imported:
@@ -53,24 +44,6 @@ def open_hf(folder: Path) -> Imported:
         read_hf_tokenizer(folder, model),
         {"format": "Hugging Face", "path": str(folder), "sha256": _digest(folder, stored)},
     )
-
-
-def read_hf_config(folder: Path) -> ModelConfig:
-    """Read the shape of the model in a directory.
-
-    Raises:
-        InputError: there is none, or it is not supported.
-    """
-    path = folder / CONFIG
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} is no model directory: it has no {CONFIG}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as a configuration: {error}.") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path} cannot be read as a configuration: it is no JSON object.")
-    return from_hf_config(fields, str(path))
 
 
 def read_hf_tokenizer(folder: Path, model: ModelConfig) -> Tokenizer | None:

@@ -8,11 +8,13 @@ from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.interop.hf_import import TOKENIZER, is_hf_directory, open_hf
+from fugaku_jax.interop.hf_import import TOKENIZER, open_hf
+from fugaku_jax.interop.hf_shape import is_hf_directory
 from fugaku_jax.interop.imported import default_run, place_parameters
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.rules import get_rules, use_rules
 from fugaku_jax.training.checkpoint import load_model
+from fugaku_jax.training.run import TOKENIZER_FILE, is_untrained
 from fugaku_jax.training.state import whole_model
 
 
@@ -51,9 +53,11 @@ def run_tokenizer(run_dir: Path, config: Config) -> Tokenizer:
     """Return a run's tokenizer: that of its store, or the one that was imported with it.
 
     Raises:
-        InputError: the store is not where the run found it.
+        InputError: the store is not where the run found it, or nothing was imported but weights.
     """
-    imported = run_dir / TOKENIZER
-    if imported.exists():
-        return Tokenizer.from_file(imported)
+    came = run_dir / TOKENIZER_FILE
+    if came.exists():
+        return Tokenizer.from_file(came)
+    if is_untrained(run_dir):
+        raise InputError(f"{run_dir} was imported without a tokenizer, so it knows no text.")
     return open_store(config.data.store).tokenizer()

@@ -80,6 +80,11 @@ class RunCheckpoints:
                 step, {"state": in_layer_order(config, state), "identity": identity}, force=True
             )
 
+    def save_parameters(self, parameters: PyTree[Array], identity: dict[str, Any]) -> None:
+        """Save the parameters that an imported run starts from, as step 0."""
+        state = {"parameters": parameters}
+        self._checkpointer.save_checkpointables(0, {"state": state, "identity": identity})
+
     def restore(self, config: Config) -> TrainState:
         """Load the newest checkpoint, each array laid out as this run's mesh wants it."""
         if self.latest_step() == 0:

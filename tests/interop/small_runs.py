@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data.store import Store
@@ -46,3 +47,25 @@ def make_run(folder: Path, model: ModelConfig, store: Store) -> Path:
     with RunCheckpoints(folder, config.checkpoint) as checkpoints:
         checkpoints.save(7, config, state, {"config": config.to_dict()})
     return folder
+
+
+def logits(model, tokens):
+    """Return the logits of tokens, without the vocabulary's padding."""
+    graph, weights = nnx.split(model)
+
+    @jax.jit
+    def run(weights, tokens):
+        model = nnx.merge(graph, weights)
+        return model.logits(model(tokens))
+
+    return np.asarray(run(weights, tokens))[..., : model.config.vocab_size]
+
+
+def same_bits(one, other):
+    """Hold two models' weights to be equal, but for the vocabulary's padding."""
+    trees = [nnx.to_pure_dict(nnx.state(model)) for model in (one, other)]
+    leaves = [jax.tree.leaves_with_path(tree) for tree in trees]
+    for (path, x), (_, y) in zip(*leaves, strict=True):
+        rows = VOCAB if path[0].key in ("tokens", "output") else None
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x)[:rows], np.asarray(y)[:rows], str(path))
