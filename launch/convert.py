@@ -2,6 +2,7 @@
 
 python launch/convert.py to-hf runs/tiny models/tiny     # for transformers, vLLM and llama.cpp
 python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
+python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
 
 import sys
@@ -12,10 +13,13 @@ import tyro
 from command import parse, run_program
 
 from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
+from fugaku_jax.interop.imported import Imported
+from fugaku_jax.interop.megatron import open_megatron
 from fugaku_jax.models.gpt import parameter_count
 from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.training.checkpoint import read_config
@@ -71,16 +75,41 @@ def from_hf(directory: Directory, run: Run) -> None:
         run: Run directory to write; its weights are those of step 0.
     """
     set_mesh()
-    source = open_hf(directory)
+    write(open_hf(directory), run)
+
+
+def from_megatron(
+    directory: Directory,
+    run: Run,
+    tokenizer: Path | None = None,
+    vocab_size: int | None = None,
+) -> None:
+    """Make a run of a GPT of Megatron-LM's or Megatron-DeepSpeed's; nothing in it is executed.
+
+    Args:
+        directory: Checkpoint, or one of its iterations.
+        run: Run directory to write; its weights are those of step 0.
+        tokenizer: SentencePiece model that its data was encoded with.
+        vocab_size: Tokens that may have probability, if not the tokenizer's pieces.
+    """
+    set_mesh()
+    came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
+    write(open_megatron(directory, came, vocab_size), run)
+
+
+def write(source: Imported, run: Path) -> None:
+    """Write a run and say what it is."""
     import_run(source, run)
     print(f"{run}: {source.model.family}, {parameter_count(source.model):,} parameters")
     if source.tokenizer is None:
-        print(f"warning: {directory} has no tokenizer.model, so none is kept.", file=sys.stderr)
+        print(
+            f"warning: {run} has no tokenizer, so it can neither speak nor leave.", file=sys.stderr
+        )
 
 
 def main() -> None:
     """Read the arguments and convert."""
-    parse({"to-hf": to_hf, "from-hf": from_hf}, description=__doc__)
+    parse({"to-hf": to_hf, "from-hf": from_hf, "from-megatron": from_megatron}, description=__doc__)
 
 
 if __name__ == "__main__":
