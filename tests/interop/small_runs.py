@@ -12,7 +12,7 @@ from flax import nnx
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data.store import Store
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
-from fugaku_jax.training.state import init_state
+from fugaku_jax.training.state import abstract_state
 
 VOCAB = 303
 TEXTS = ["むかしむかし、あるところに", "the rain in Spain stays mainly in the plain", "x = 1\n"]
@@ -36,11 +36,15 @@ def make_run(folder: Path, model: ModelConfig, store: Store) -> Path:
         training=TrainingConfig(steps=7, batch_size=2),
         data=DataConfig(store=store.url),
     )
-    state = init_state(config)
     random = np.random.default_rng(0)
-    weights = jax.tree.map(
-        lambda x: x + jnp.asarray(random.normal(0, 0.05, x.shape), x.dtype), state.parameters
-    )
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
+        return jnp.asarray(random.normal(centre, 0.05, leaf.shape), leaf.dtype)
+
+    shapes = abstract_state(config)  # random numbers of NumPy's need not be compiled
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    weights = jax.tree_util.tree_map_with_path(draw, shapes.parameters)
     state = dataclasses.replace(state, parameters=weights, step=jnp.int32(7))
     folder.mkdir()
     (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
