@@ -1,7 +1,8 @@
 """Convert a large model there and back and print what each way had in memory at most.
 
-Run by `test_conversion_memory.py` with a few layers; `python conversion_memory.py FOLDER` does it
-with all 40 of Fugaku-LLM's (26 GB of disk). The model is a sparse file of zeros, in bf16.
+Run by `test_conversion_memory.py` with two smaller layers of the true width; `python
+conversion_memory.py FOLDER` does it with all of Fugaku-LLM (26 GB of disk). The model is a sparse
+file of zeros, in bf16.
 """
 
 import json
@@ -50,12 +51,12 @@ def write_sparse(folder: Path, model: ModelConfig, tokenizer: Tokenizer) -> None
 def main() -> None:
     """Do one of the steps, or all in processes of their own."""
     folder = Path(sys.argv[1])
-    step = sys.argv[2] if len(sys.argv) > 2 else None
-    layers = int(sys.argv[3]) if len(sys.argv) > 3 else FUGAKU_LLM.n_layers
+    step = sys.argv[2] if len(sys.argv) > 2 else "all"
+    small = replace(FUGAKU_LLM, n_layers=2, vocab_size=1000, d_ff=FUGAKU_LLM.d_model)
     sparse, run, out = folder / "sparse", folder / "run", folder / "out"
-    if step is None or step == "both":
+    if step in ("all", "small"):
         tokenizer = train([f"the rain in Spain {n}" for n in range(99)], 295)
-        write_sparse(sparse, replace(FUGAKU_LLM, n_layers=layers), tokenizer)
+        write_sparse(sparse, small if step == "small" else FUGAKU_LLM, tokenizer)
         for each in ("from-hf", "to-hf"):
             subprocess.run([sys.executable, __file__, folder, each], check=True)
         return

@@ -7,25 +7,22 @@ import sys
 from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("conversion_memory.py")
-LAYERS = 3
-LAYER_BYTES = 4 * (12 * 5184**2)
-EMBEDDING_BYTES = 4 * 48_586 * 5184
+MATRIX_BYTES = 4 * 3 * 5184**2
+MODEL_BYTES = 2 * 2 * MATRIX_BYTES  # two layers of six such thirds
 
 
-def test_a_conversion_of_fugaku_llms_width_needs_less_than_its_model(tmp_path):
+def test_a_conversion_of_fugaku_llms_width_takes_the_memory_of_a_matrix(tmp_path):
     done = subprocess.run(
-        [sys.executable, PROGRAM, tmp_path, "both", str(LAYERS)],
+        [sys.executable, PROGRAM, tmp_path, "small"],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
     )
-    model = LAYERS * LAYER_BYTES + EMBEDDING_BYTES
+    assert len(done.stdout.splitlines()) == 2
     for line in done.stdout.splitlines():
         figures = json.loads(line)
+        # The largest matrix as it is read, as it is ordered, and in bf16.
         grown = figures["peak_bytes"] - figures["before_bytes"]
-        # At most the embedding as it is read, and once more as it is written; a layer is less.
-        assert grown < 2 * EMBEDDING_BYTES < model, figures
-        assert figures["peak_bytes"] < 4e9
-    assert len(done.stdout.splitlines()) == 2
+        assert grown < 2.5 * MATRIX_BYTES < MODEL_BYTES, figures

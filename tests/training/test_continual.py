@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VOCAB
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fugaku_jax.data.order import SampleOrder
@@ -38,10 +37,11 @@ def folder(store_path, tmp_path_factory):
     """A model of `transformers` with the store's tokenizer, and its directory."""
     out = tmp_path_factory.mktemp("hf")
     torch.manual_seed(0)
+    store = Store.open(str(store_path))
     shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, initializer_range=0.2, **shape))
-    model.save_pretrained(out)
-    (out / "tokenizer.model").write_bytes(Store.open(str(store_path)).tokenizer().model_bytes)
+    shape |= {"vocab_size": store.vocab_size}
+    GPT2LMHeadModel(GPT2Config(initializer_range=0.2, **shape)).save_pretrained(out)
+    (out / "tokenizer.model").write_bytes(store.tokenizer().model_bytes)
     return out
 
 
@@ -84,7 +84,7 @@ def test_the_first_loss_is_that_of_transformers_and_a_restart_goes_on(
         logits = theirs(tokens[:, :-1]).logits.flatten(0, 1)
     expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
     assert losses(run)[0] == pytest.approx(float(expected), rel=1e-5)
-    monkeypatch.setattr(continual, "place_parameters", None)  # its own checkpoint is enough
+    monkeypatch.setattr(continual, "place_parameters", pytest.fail)  # its own checkpoint is enough
     assert train("--from-hf", folder, "--run-dir", run)[0] == loop.DONE
     assert len(losses(run)) == 4
     assert losses(run)[3] < losses(run)[0]
