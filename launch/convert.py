@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import tyro
 from command import parse, run_program
 
-from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf import export_run
@@ -23,7 +22,7 @@ from fugaku_jax.interop.megatron import open_megatron
 from fugaku_jax.models.gpt import parameter_count
 from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.training.checkpoint import read_config
-from fugaku_jax.training.run import check_tokenizer, is_untrained
+from fugaku_jax.training.run import is_untrained, open_run_store
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Directory = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]
@@ -54,9 +53,7 @@ def to_hf(
     set_mesh()
     config = read_config(run)
     untrained = is_untrained(run) and not store
-    tokens = None if untrained else open_store(store or config.data.store)
-    if tokens:
-        check_tokenizer(run, tokens)
+    tokens = None if untrained else open_run_store(run, config, store)
     files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9))
     if config.model.head_dim % UNEVEN_HEADS:
         print(

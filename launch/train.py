@@ -9,7 +9,6 @@ python launch/train.py tiny --from-hf models/tiny --data.store stores/ja
 Exit codes: 0 done, 2 wrong input, 75 stopped early but saved (the same command goes on).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -23,11 +22,11 @@ if __name__ == "__main__":  # here, so that what follows is imported only once
 
 import tyro
 from command import parse, run_program
-from recipes import load_recipe
+from recipes import continued, load_recipe
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
-from fugaku_jax.interop.hf_shape import check_model, with_model_of
+from fugaku_jax.interop.hf_shape import check_model
 from fugaku_jax.sharding.devices import emulate
 from fugaku_jax.sharding.hosts import agree, find_hosts, join
 
@@ -35,10 +34,7 @@ from fugaku_jax.sharding.hosts import agree, find_hosts, join
 def main() -> int:
     """Read the arguments, then describe or train."""
     name, args = _recipe_name()
-    recipe = load_recipe(name)
-    start_dir = _from_hf(args)
-    if start_dir:
-        recipe = with_model_of(recipe, start_dir)
+    recipe = continued(load_recipe(name), args)
 
     def train(
         config: Annotated[Config, tyro.conf.arg(name="")] = recipe,
@@ -81,13 +77,6 @@ def main() -> int:
         return run(config, run_dir, start_from_hf(from_hf) if from_hf else None)
 
     return parse(train, args, prog=f"train.py {name}", description=__doc__)
-
-
-def _from_hf(args: list[str]) -> Path | None:
-    """Return the value of `--from-hf`, which decides what the other arguments override."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--from-hf", "--from_hf", type=Path, nargs="?")
-    return parser.parse_known_args(args)[0].from_hf
 
 
 def _recipe_name() -> tuple[str, list[str]]:

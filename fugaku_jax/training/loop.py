@@ -22,7 +22,6 @@ from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
-from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.sampler import generate
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
@@ -37,6 +36,7 @@ from fugaku_jax.training.run import (
     Start,
     check_run_dir,
     check_tokenizer,
+    check_vocabulary,
     claim_run_dir,
     run_identity,
 )
@@ -77,7 +77,7 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     """
     check_run_dir(run_dir, config)
     store = open_store(config.data.store)
-    _check_vocabulary(config, store)
+    check_vocabulary(config, store)
     check_tokenizer(run_dir, store, start)
     steps = config.training.steps
     order = SampleOrder.of_store(
@@ -146,14 +146,6 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         if finished:
             print(f"done; see {report}")
     return DONE if finished else STOPPED
-
-
-def _check_vocabulary(config: Config, store: Store) -> None:
-    if store.vocab_size > config.model.vocab_size:
-        raise InputError(
-            f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
-            f"{store.vocab_size} pieces; give --model.vocab-size {store.vocab_size} or more."
-        )
 
 
 class _Session:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import Config, MeshConfig, flat_fields
+from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
@@ -145,6 +146,19 @@ def is_untrained(run_dir: Path) -> bool:
     return "imported" in ledger and "store_sha256" not in ledger
 
 
+def check_vocabulary(config: Config, store: Store) -> None:
+    """Refuse a store with more tokens than the model knows.
+
+    Raises:
+        InputError: it has.
+    """
+    if store.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
+            f"{store.vocab_size} pieces; give --model.vocab-size {store.vocab_size} or more."
+        )
+
+
 def check_tokenizer(run_dir: Path, store: Store, start: Start | None = None) -> None:
     """Refuse a store that was not made with the tokenizer that came with imported weights.
 
@@ -163,6 +177,24 @@ def check_tokenizer(run_dir: Path, store: Store, start: Start | None = None) -> 
             f"with (sha256 {came.sha256[:12]}); make one with `launch/data.py build --tokenizer "
             f"{TOKENIZER_FILE}`, and give it."
         )
+
+
+def open_run_store(run_dir: Path, config: Config, place: str | None) -> Store:
+    """Open the store of a run, or the same one where it is now.
+
+    Args:
+        run_dir: the run.
+        config: of the run.
+        place: folder or URL of the store, if it is no longer where the run found it.
+
+    Raises:
+        InputError: there is none, the run has read none yet, or its tokenizer is another.
+    """
+    if is_untrained(run_dir) and not place:
+        raise InputError(f"{run_dir} was imported and has read no store; give one by --store.")
+    store = open_store(place or config.data.store)
+    check_tokenizer(run_dir, store)
+    return store
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
