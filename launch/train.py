@@ -69,7 +69,8 @@ def main() -> int:
             return 0
         hosts = find_hosts(os.environ, coordinator, processes, process)
         emulate(emulate_devices)
-        agree(hosts, "configuration", config.to_dict() | {"run_dir": str(run_dir)})
+        places = {"run_dir": str(run_dir), "from_hf": str(from_hf)}
+        agree(hosts, "configuration", config.to_dict() | places)
         join(hosts)
         from fugaku_jax.interop.continual import start_from_hf
         from fugaku_jax.training.loop import train as run

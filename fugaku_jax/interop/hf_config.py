@@ -82,7 +82,7 @@ def from_hf_config(fields: Mapping[str, Any], name: str) -> ModelConfig:
     """
     theirs = fields.get("architectures") or [ARCHITECTURES.get(str(fields.get("model_type")))]
     known = {architecture: family for family, architecture in ARCHITECTURES.items()}
-    if not isinstance(theirs, list) or theirs[0] not in known:
+    if not isinstance(theirs, list) or theirs[0] not in list(known):
         raise InputError(
             f"{name}: the architecture is {theirs}, but it must be one of {', '.join(known)}."
         )

@@ -22,6 +22,7 @@ _POINTERS = ("latest_checkpointed_iteration.txt", "latest")
 _MEGATRON = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 _DEEPSPEED = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _LAYER = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
+_DEEPEST = 50
 _NUMBERED = re.compile(r"(.*\.)?layers\.(\d+)\.(.*)")
 
 
@@ -70,8 +71,10 @@ def open_files(folder: Path) -> MegatronFiles:
             for stage in range(stages):
                 _add_stage(names, _file(folder, states, rank, stage))
         ranks.append(names)
-    version = contents.get("checkpoint_version", 0)
-    return MegatronFiles(folder, tuple(ranks), vars(args), float(version or 0))
+    version = contents.get("checkpoint_version") or 0
+    if type(version) not in (int, float) or not 0 <= version < 4:
+        raise InputError(f"{first} is of version {version!r}, but it must be 0 to 3.")
+    return MegatronFiles(folder, tuple(ranks), vars(args), float(version))
 
 
 def _iteration(folder: Path) -> Path:
@@ -81,7 +84,9 @@ def _iteration(folder: Path) -> Path:
             latest = (folder / name).read_text(encoding="utf-8").strip()
         except OSError:
             continue
-        candidates = [f"iter_{int(latest):07}", f"global_step{latest}"] if latest.isdigit() else []
+        candidates = (
+            [f"iter_{int(latest):07}", f"global_step{latest}"] if latest.isdecimal() else []
+        )
         for each in (*candidates, latest):
             if each and Path(each).name == each and (folder / each).is_dir():
                 return folder / each
@@ -115,9 +120,10 @@ def _file(folder: Path, states: dict[tuple[int, int], Path], rank: int, stage: i
 def _add_stage(names: Names, path: Path) -> None:
     """Add the tensors of a stage, whose layers are numbered from 0."""
     contents = read_torch_file(path)
-    model = contents.get("model", contents.get("module")) if isinstance(contents, Mapping) else None
+    contents = contents if isinstance(contents, Mapping) else {}
+    model = contents.get("model", contents.get("module"))
     if not isinstance(model, Mapping):
-        what = "interleaved stages" if "model0" in (contents or ()) else "no model"
+        what = "interleaved stages" if "model0" in contents else "no model"
         raise InputError(f"{path} has {what}, which is not supported.")
     before = 1 + max((int(m[2]) for m in map(_NUMBERED.fullmatch, names) if m), default=-1)
     for name, tensor in _flat(model, ""):
@@ -154,6 +160,8 @@ def _add_layer_files(
 
 def _flat(nested: Mapping[Any, Any], prefix: str) -> list[tuple[str, TorchTensor]]:
     """Flatten nested dictionaries; what is no tensor is left out."""
+    if prefix.count(".") > _DEEPEST:
+        raise InputError(f"A dictionary of the checkpoint is nested without end: {prefix[:40]}….")
     flat: list[tuple[str, TorchTensor]] = []
     for name, value in nested.items():
         if isinstance(value, TorchTensor):

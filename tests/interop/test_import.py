@@ -134,6 +134,7 @@ def test_gelu_by_erf_is_another_function(copy):
     ("family", "fields", "sentence"),
     [
         ("gpt2", {"architectures": ["BloomForCausalLM"]}, "GPT2LMHeadModel, LlamaForCausalLM"),
+        ("gpt2", {"architectures": [["GPT2LMHeadModel"]]}, "must be one of GPT2LMHeadModel"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "must be False"),
         ("gpt2", {"reorder_and_upcast_attn": True}, "must be False"),
         ("gpt2", {"n_head": 5}, "must divide"),

@@ -116,6 +116,25 @@ def test_what_our_model_does_not_compute_is_refused(changes, sentence, oracle, t
         open_megatron(tmp_path, None, VOCAB)
 
 
+def test_damaged_contents_are_refused(oracle, tmp_path):
+    write_megatron_lm(tmp_path, oracle[0], 3.0)
+    path = tmp_path / "iter_0000100" / "mp_rank_00" / "model_optim_rng.pt"
+    content = torch.load(path, weights_only=False)
+    endless: dict = {}
+    endless["model"] = endless
+    for changes, sentence in (
+        ({"checkpoint_version": 4.0}, "is of version 4.0, but it must be 0 to 3"),
+        ({"checkpoint_version": "3"}, "is of version '3'"),
+        ({"args": {}}, "has no args"),
+        ({"model": []}, "has no model, which is not supported"),
+        ({"model": None, "model0": {}}, "has interleaved stages, which is not supported"),
+        ({"model": endless}, "nested without end"),
+    ):
+        torch.save(content | changes, path)
+        with pytest.raises(InputError, match=sentence):
+            open_megatron(tmp_path, None, VOCAB)
+
+
 def test_gelu_by_tanh_is_known_by_either_of_two_arguments(oracle, tmp_path):
     write_megatron_lm(tmp_path, oracle[0], 3.0)
     path = tmp_path / "iter_0000100" / "mp_rank_00" / "model_optim_rng.pt"
