@@ -1,6 +1,8 @@
-"""Take a trained model to other projects.
+"""Take a model to other projects, or bring one here.
 
 python launch/convert.py to-hf runs/tiny models/tiny     # for transformers, vLLM and llama.cpp
+python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
+python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
 
 import sys
@@ -10,13 +12,20 @@ from typing import Annotated, Literal
 import tyro
 from command import parse, run_program
 
-from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf import export_run
+from fugaku_jax.interop.hf_import import open_hf
+from fugaku_jax.interop.import_run import import_run
+from fugaku_jax.interop.imported import Imported
+from fugaku_jax.interop.megatron import open_megatron
+from fugaku_jax.models.gpt import parameter_count
 from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.training.checkpoint import read_config
+from fugaku_jax.training.run import is_untrained, open_run_store
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+Directory = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]
 Out = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
 
 UNEVEN_HEADS = 32
@@ -43,7 +52,8 @@ def to_hf(
         raise InputError(f"--shard-gb is {shard_gb}, but it must be greater than 0.")
     set_mesh()
     config = read_config(run)
-    tokens = open_store(store or config.data.store)
+    untrained = is_untrained(run) and not store
+    tokens = None if untrained else open_run_store(run, config, store)
     files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9))
     if config.model.head_dim % UNEVEN_HEADS:
         print(
@@ -54,9 +64,49 @@ def to_hf(
     print(f"{out}: {', '.join(files)}")
 
 
+def from_hf(directory: Directory, run: Run) -> None:
+    """Make a run of a model directory of Hugging Face's (GPT2LMHeadModel or LlamaForCausalLM).
+
+    Args:
+        directory: Model directory, with weights as safetensors.
+        run: Run directory to write; its weights are those of step 0.
+    """
+    set_mesh()
+    write(open_hf(directory), run)
+
+
+def from_megatron(
+    directory: Directory,
+    run: Run,
+    tokenizer: Path | None = None,
+    vocab_size: int | None = None,
+) -> None:
+    """Make a run of a GPT of Megatron-LM's or Megatron-DeepSpeed's; nothing in it is executed.
+
+    Args:
+        directory: Checkpoint, or one of its iterations.
+        run: Run directory to write; its weights are those of step 0.
+        tokenizer: SentencePiece model that its data was encoded with.
+        vocab_size: Tokens that may have probability, if not the tokenizer's pieces.
+    """
+    set_mesh()
+    came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
+    write(open_megatron(directory, came, vocab_size), run)
+
+
+def write(source: Imported, run: Path) -> None:
+    """Write a run and say what it is."""
+    import_run(source, run)
+    print(f"{run}: {source.model.family}, {parameter_count(source.model):,} parameters")
+    if source.tokenizer is None:
+        print(
+            f"warning: {run} has no tokenizer, so it can neither speak nor leave.", file=sys.stderr
+        )
+
+
 def main() -> None:
     """Read the arguments and convert."""
-    parse({"to-hf": to_hf}, description=__doc__)
+    parse({"to-hf": to_hf, "from-hf": from_hf, "from-megatron": from_megatron}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from command import parse, run_program
 from rich.console import Console
 from rich.table import Table
 
-from fugaku_jax.data.builtin import open_store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import DomainScore, Perplexity, Scores
 from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.training.checkpoint import load_model
+from fugaku_jax.training.run import open_run_store
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 
@@ -41,7 +41,7 @@ def perplexity(
         raise InputError(f"--max-tokens is {max_tokens}, but it must be greater than 0.")
     set_mesh()
     config, model = load_model(run)
-    held_out = open_store(store or config.data.store)
+    held_out = open_run_store(run, config, store)
     scores = Perplexity(held_out, config, max_tokens)(model)
     if not scores.domains:
         raise InputError(f"{held_out.url} has no held-out documents; build it with some.")

@@ -1,5 +1,6 @@
 """Recipes by their names."""
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import ModuleType
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf_shape import with_model_of
 
 RECIPES = Path(__file__).parent.parent / "configs"
 
@@ -21,6 +23,20 @@ def load_recipe(name: str) -> Config:
     if name not in recipes:
         raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
     return getattr(load_module(RECIPES / f"{name}.py"), name)()
+
+
+def continued(recipe: Config, args: list[str]) -> Config:
+    """Return the recipe with the model of `--from-hf`, if the command line has that.
+
+    It is read before the other arguments, since they override the fields of what this returns.
+
+    Raises:
+        InputError: there is no model, or it is not supported.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--from-hf", "--from_hf", type=Path, nargs="?")
+    folder = parser.parse_known_args(args)[0].from_hf
+    return with_model_of(recipe, folder) if folder else recipe
 
 
 def load_module(path: Path) -> ModuleType:

@@ -4,6 +4,7 @@ python launch/train.py tiny
 python launch/train.py tiny --training.steps 50 --model.n-layers 4 --run-dir runs/small
 python launch/train.py fugaku_llm_13b --describe
 python launch/train.py tiny --emulate-devices 4 --mesh.tensor 2
+python launch/train.py tiny --from-hf models/tiny --data.store stores/ja
 
 Exit codes: 0 done, 2 wrong input, 75 stopped early but saved (the same command goes on).
 """
@@ -21,10 +22,11 @@ if __name__ == "__main__":  # here, so that what follows is imported only once
 
 import tyro
 from command import parse, run_program
-from recipes import load_recipe
+from recipes import continued, load_recipe
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf_shape import check_model
 from fugaku_jax.sharding.devices import emulate
 from fugaku_jax.sharding.hosts import agree, find_hosts, join
 
@@ -32,11 +34,12 @@ from fugaku_jax.sharding.hosts import agree, find_hosts, join
 def main() -> int:
     """Read the arguments, then describe or train."""
     name, args = _recipe_name()
-    recipe = load_recipe(name)
+    recipe = continued(load_recipe(name), args)
 
     def train(
         config: Annotated[Config, tyro.conf.arg(name="")] = recipe,
         run_dir: Path = Path("runs") / name,
+        from_hf: Path | None = None,
         describe: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
         emulate_devices: int | None = None,
         coordinator: str | None = None,
@@ -48,6 +51,8 @@ def main() -> int:
         Args:
             config: The configuration; every field can be overridden.
             run_dir: Where the run is kept.
+            from_hf: Model directory of Hugging Face's whose weights the run starts from. It also
+                gives the model's shape; the recipe gives all else.
             describe: Print what the run would be as one JSON object, and do nothing.
             emulate_devices: Let each process have this many devices, by emulation on its CPU.
             coordinator: HOST:PORT of rank 0; like the next two, found by itself under Slurm, Open
@@ -55,6 +60,8 @@ def main() -> int:
             processes: Processes of the run.
             process: This process, from 0.
         """
+        if from_hf:
+            check_model(config.model, from_hf)
         if describe:
             from fugaku_jax.training.describe import describe_run
 
@@ -62,11 +69,13 @@ def main() -> int:
             return 0
         hosts = find_hosts(os.environ, coordinator, processes, process)
         emulate(emulate_devices)
-        agree(hosts, "configuration", config.to_dict() | {"run_dir": str(run_dir)})
+        places = {"run_dir": str(run_dir), "from_hf": str(from_hf)}
+        agree(hosts, "configuration", config.to_dict() | places)
         join(hosts)
+        from fugaku_jax.interop.continual import start_from_hf
         from fugaku_jax.training.loop import train as run
 
-        return run(config, run_dir)
+        return run(config, run_dir, start_from_hf(from_hf) if from_hf else None)
 
     return parse(train, args, prog=f"train.py {name}", description=__doc__)
 

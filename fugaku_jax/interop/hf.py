@@ -12,6 +12,7 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
+from fugaku_jax.interop.load import run_tokenizer
 from fugaku_jax.interop.model_card import model_card
 from fugaku_jax.interop.safetensors_shards import DTYPES, Entry, write_shards
 from fugaku_jax.interop.saved_weights import SavedWeights
@@ -34,13 +35,16 @@ _ENDS = ("<EOD>", "<EOD|LLM-jp>", "<|endoftext|>")
 """Control pieces that end documents in some tokenizers, beside the end-of-sentence piece."""
 
 
-def export_run(run_dir: Path, out: Path, store: Store, dtype: str, shard_bytes: int) -> list[str]:
+def export_run(
+    run_dir: Path, out: Path, store: Store | None, dtype: str, shard_bytes: int
+) -> list[str]:
     """Write a run's newest checkpoint as a model directory, one tensor in memory at a time.
 
     Args:
         run_dir: the run.
         out: the directory; it must not exist yet, or be empty. It appears when all is written.
-        store: the run's token store, for the tokenizer and what the card says of the data.
+        store: the run's token store, for the tokenizer and what the card says of the data; None for
+            an imported run that has read none.
         dtype: the type of the weights, `float32`, `bfloat16` or `float16`.
         shard_bytes: most bytes of tensors in a file.
 
@@ -52,10 +56,11 @@ def export_run(run_dir: Path, out: Path, store: Store, dtype: str, shard_bytes: 
             cannot be converted or is larger than the model's vocabulary, or the disk is full.
     """
     config, weights = read_config(run_dir), SavedWeights(run_dir)
-    tokenizer = store.tokenizer()
+    tokenizer = store.tokenizer() if store else run_tokenizer(run_dir, config)
     if tokenizer.vocab_size > config.model.vocab_size:
+        place = store.url if store else run_dir
         raise InputError(
-            f"The tokenizer of {store.url} has {tokenizer.vocab_size} pieces, but the model of "
+            f"The tokenizer of {place} has {tokenizer.vocab_size} pieces, but the model of "
             f"{run_dir} knows {config.model.vocab_size}; give the run's own store by --store."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -7,14 +7,15 @@ from pathlib import Path
 from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
 from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.training.run import read_ledger
 
 
-def model_card(config: Config, store: Store, run_dir: Path, step: int) -> str:
+def model_card(config: Config, store: Store | None, run_dir: Path, step: int) -> str:
     """Return the card in Markdown, everything in it from the run itself.
 
     Args:
         config: the run.
-        store: its tokens.
+        store: its tokens; None if it has read none.
         run_dir: where its metrics are.
         step: steps that the weights have been trained for.
     """
@@ -25,13 +26,14 @@ def model_card(config: Config, store: Store, run_dir: Path, step: int) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        f"language: [{', '.join(sorted({each.domain for each in store.sets} & {'ja', 'en'}))}]",
+        *_languages(store),
         "tags: [fugaku_jax]",
         "---",
         f"# {run_dir.name}",
         f"A {family} decoder of {parameter_count(model):,} parameters, trained by fugaku_jax for "
         f"{step:,} steps of {config.tokens_per_step:,} tokens ({tokens:,} in all), with "
         f"arithmetic in {training.precision} on weights in fp32.",
+        *_origin(run_dir),
         "",
         "| layers | width | heads | heads of keys | positions | vocabulary |",
         "|---|---|---|---|---|---|",
@@ -39,12 +41,7 @@ def model_card(config: Config, store: Store, run_dir: Path, step: int) -> str:
         f"{model.sequence_length:,} | {model.vocab_size:,} |",
         "",
         "## Data",
-        f"Token store `{store.sha256}` (root hash over all tokens, documents and the tokenizer), "
-        f"read in the order of seed {config.data.seed}.",
-        "",
-        "| set | domain | weight | tokens | documents | licences |",
-        "|---|---|---|---|---|---|",
-        *_sets(store),
+        *_data(store, config.data.seed),
         "",
         "## Held-out text",
         *_scores(run_dir, step),
@@ -53,6 +50,37 @@ def model_card(config: Config, store: Store, run_dir: Path, step: int) -> str:
         "false.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _languages(store: Store | None) -> Iterator[str]:
+    if store:
+        known = {each.domain for each in store.sets} & {"ja", "en"}
+        yield f"language: [{', '.join(sorted(known))}]"
+
+
+def _origin(run_dir: Path) -> Iterator[str]:
+    """Yield where the weights came from, if they were not random at first."""
+    origin = read_ledger(run_dir).get("imported")
+    if origin:
+        yield (
+            f"It started from weights in the format of {origin['format']}, imported from "
+            f"`{Path(origin['path']).name}` (sha256 of configuration and headers "
+            f"`{origin['sha256']}`)."
+        )
+
+
+def _data(store: Store | None, seed: int) -> Iterator[str]:
+    if store is None:
+        yield "It has read nothing here; what it had read before is not known."
+        return
+    yield (
+        f"Token store `{store.sha256}` (root hash over all tokens, documents and the tokenizer), "
+        f"read in the order of seed {seed}."
+    )
+    yield ""
+    yield "| set | domain | weight | tokens | documents | licences |"
+    yield "|---|---|---|---|---|---|"
+    yield from _sets(store)
 
 
 def _sets(store: Store) -> Iterator[str]:

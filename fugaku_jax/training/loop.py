@@ -22,7 +22,6 @@ from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
-from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.sampler import generate
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
@@ -33,8 +32,21 @@ from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.report import write_report
-from fugaku_jax.training.run import check_run_dir, claim_run_dir, run_identity
-from fugaku_jax.training.state import TrainState, check_mesh, init_state, whole_model
+from fugaku_jax.training.run import (
+    Start,
+    check_run_dir,
+    check_tokenizer,
+    check_vocabulary,
+    claim_run_dir,
+    run_identity,
+)
+from fugaku_jax.training.state import (
+    TrainState,
+    check_mesh,
+    fresh_state,
+    init_state,
+    whole_model,
+)
 from fugaku_jax.training.step import make_train_step, pipeline_plan
 from fugaku_jax.training.throughput import measure_matmul_flops
 
@@ -47,8 +59,13 @@ MOST_SKIPPED_STEPS = 30
 needs to fall from its start to 1."""
 
 
-def train(config: Config, run_dir: Path) -> int:
+def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     """Train, or go on training, the run of this directory.
+
+    Args:
+        config: the run.
+        run_dir: its directory.
+        start: the weights that its first session starts from; random ones if not given.
 
     Returns:
         `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT) ended the
@@ -60,7 +77,8 @@ def train(config: Config, run_dir: Path) -> int:
     """
     check_run_dir(run_dir, config)
     store = open_store(config.data.store)
-    _check_vocabulary(config, store)
+    check_vocabulary(config, store)
+    check_tokenizer(run_dir, store, start)
     steps = config.training.steps
     order = SampleOrder.of_store(
         store, config.model.sequence_length, config.training.batch_size, config.data.seed
@@ -69,13 +87,14 @@ def train(config: Config, run_dir: Path) -> int:
     check_mesh(config)
     # Nobody writes before all have found the directory as it was; then one does.
     _wait_for_all("checked")
-    ledger = run_identity(config, store)
+    ledger = run_identity(config, store) | ({"imported": start.origin} if start else {})
     if is_writer():
         claim_run_dir(run_dir, config, store, ledger)
     _wait_for_all("claimed")
     with ExitStack() as stack:
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
-        first = checkpoints.latest_step() or 0
+        latest = checkpoints.latest_step()
+        first = latest or 0
         if first >= steps:
             if is_writer():
                 print(f"{run_dir} is finished: all {steps} steps are done.")
@@ -86,7 +105,12 @@ def train(config: Config, run_dir: Path) -> int:
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
         session = _Session(config, store, metrics, progress)
         session.introduce(first)
-        state = checkpoints.restore(config) if first else init_state(config)
+        if latest is not None:
+            state = checkpoints.restore(config)
+        elif start:
+            state = fresh_state(config, start.parameters(config))
+        else:
+            state = init_state(config)
         last = min(steps, first + (config.training.stop_after or steps))
         loader = stack.enter_context(
             Loader(
@@ -122,14 +146,6 @@ def train(config: Config, run_dir: Path) -> int:
         if finished:
             print(f"done; see {report}")
     return DONE if finished else STOPPED
-
-
-def _check_vocabulary(config: Config, store: Store) -> None:
-    if store.vocab_size > config.model.vocab_size:
-        raise InputError(
-            f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
-            f"{store.vocab_size} pieces; give --model.vocab-size {store.vocab_size} or more."
-        )
 
 
 class _Session:

@@ -1,17 +1,37 @@
 """The run directory: whose it is, and that nobody writes another run into it."""
 
 import json
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Array, PyTree
+
 from fugaku_jax.config import Config, MeshConfig, flat_fields
+from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.store import Store
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
 from fugaku_jax.training.metrics import replace_file
 
 LEDGER_FILE = "ledger.json"
+TOKENIZER_FILE = "tokenizer.model"
+"""The tokenizer that an imported run came with."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights of another project's that a run starts from."""
+
+    parameters: Callable[[Config], PyTree[Array]]
+    """Puts them on the mesh that is set, as a run of this configuration stores them."""
+    origin: dict[str, Any]
+    """What identifies them, as JSON can hold it; `sha256` is what is compared."""
+    tokenizer: Tokenizer | None
+    """The tokenizer that came with them."""
+
 
 FREE_FIELDS = frozenset(
     {
@@ -86,23 +106,95 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
         ledger: the run's identity.
 
     Raises:
-        InputError: the run there has read other data, or the directory cannot be written.
+        InputError: the run there has read other data or started from other weights, or the
+            directory cannot be written.
     """
     path = run_dir / LEDGER_FILE
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["store_sha256"] != store.sha256:
+    before = read_ledger(run_dir)
+    if before:
+        sha256 = before.get("store_sha256", store.sha256)  # an imported run has read none yet
+        if sha256 != store.sha256:
             raise InputError(
                 f"--run-dir {run_dir} was trained on another store: sha256 "
-                f"{before['store_sha256'][:12]} there, {store.sha256[:12]} in {store.url}; give "
+                f"{sha256[:12]} there, {store.sha256[:12]} in {store.url}; give "
                 "another directory, or the same store."
             )
+        origins = (each.get("imported", {}).get("sha256") for each in (before, ledger))
+        if len(set(origins) - {None}) > 1 or ("imported" in ledger and "imported" not in before):
+            raise InputError(
+                f"--run-dir {run_dir} was started from other weights than {ledger['imported']}; "
+                "give another directory, or the same weights."
+            )
+        ledger = {name: before[name] for name in ("imported",) if name in before} | ledger
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_json(path, ledger)
         _write_json(run_dir / CONFIG_FILE, config.to_dict())
     except OSError as error:
         raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
+
+
+def read_ledger(run_dir: Path) -> dict[str, Any]:
+    """Return a run's identity; nothing if it was not written down."""
+    path = run_dir / LEDGER_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def is_untrained(run_dir: Path) -> bool:
+    """Tell whether a run was imported and has read no store yet."""
+    ledger = read_ledger(run_dir)
+    return "imported" in ledger and "store_sha256" not in ledger
+
+
+def check_vocabulary(config: Config, store: Store) -> None:
+    """Refuse a store with more tokens than the model knows.
+
+    Raises:
+        InputError: it has.
+    """
+    if store.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
+            f"{store.vocab_size} pieces; give --model.vocab-size {store.vocab_size} or more."
+        )
+
+
+def check_tokenizer(run_dir: Path, store: Store, start: Start | None = None) -> None:
+    """Refuse a store that was not made with the tokenizer that came with imported weights.
+
+    Args:
+        start: what the run is about to start from.
+
+    Raises:
+        InputError: they differ.
+    """
+    path, came = run_dir / TOKENIZER_FILE, start.tokenizer if start else None
+    if path.exists():
+        came = Tokenizer.from_file(path)
+    if came and came.sha256 != store.tokenizer().sha256:
+        raise InputError(
+            f"The store {store.url} was not made with the tokenizer that the imported weights came "
+            f"with (sha256 {came.sha256[:12]}); make one with `launch/data.py build --tokenizer "
+            f"{TOKENIZER_FILE}`, and give it."
+        )
+
+
+def open_run_store(run_dir: Path, config: Config, place: str | None) -> Store:
+    """Open the store of a run, or the same one where it is now.
+
+    Args:
+        run_dir: the run.
+        config: of the run.
+        place: folder or URL of the store, if it is no longer where the run found it.
+
+    Raises:
+        InputError: there is none, the run has read none yet, or its tokenizer is another.
+    """
+    if is_untrained(run_dir) and not place:
+        raise InputError(f"{run_dir} was imported and has read no store; give one by --store.")
+    store = open_store(place or config.data.store)
+    check_tokenizer(run_dir, store)
+    return store
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

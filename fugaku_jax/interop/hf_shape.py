@@ -1,0 +1,75 @@
+"""The shape of the model in a directory of Hugging Face's, and a recipe that takes it over."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from fugaku_jax.config import Config, ModelConfig
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf_config import from_hf_config
+
+CONFIG = "config.json"
+
+_OF_THE_RECIPE = ("dropout", "attention_dropout", "init_std", "vocab_multiple")
+"""Fields of the model that change neither what its weights mean nor how they are shaped."""
+
+
+def is_hf_directory(folder: Path) -> bool:
+    """Tell whether a directory has the configuration of a model of Hugging Face's."""
+    try:
+        fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(fields, dict) and bool({"architectures", "model_type"} & fields.keys())
+
+
+def read_hf_config(folder: Path) -> ModelConfig:
+    """Read the shape of the model in a directory.
+
+    Raises:
+        InputError: there is none, or it is not supported.
+    """
+    path = folder / CONFIG
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no model directory: it has no {CONFIG}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as a configuration: {error}.") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path} cannot be read as a configuration: it is no JSON object.")
+    return from_hf_config(fields, str(path))
+
+
+def with_model_of(recipe: Config, folder: Path) -> Config:
+    """Return a recipe for the model in a directory: its shape from there, and all else as it was.
+
+    The length of its samples stays the recipe's where positions are rotary.
+
+    Raises:
+        InputError: there is no model, or it is not supported.
+    """
+    return replace(recipe, model=_in_place_of(recipe.model, folder))
+
+
+def check_model(model: ModelConfig, folder: Path) -> None:
+    """Refuse a model that the weights in a directory do not fit.
+
+    Raises:
+        InputError: the differing fields.
+    """
+    here, there = asdict(model), asdict(_in_place_of(model, folder))
+    differing = [
+        f"model.{name} is {here[name]!r} but {there[name]!r} in {folder}"
+        for name in here
+        if here[name] != there[name]
+    ]
+    if differing:
+        raise InputError(f"{'; '.join(differing)}; with --from-hf leave that out.")
+
+
+def _in_place_of(model: ModelConfig, folder: Path) -> ModelConfig:
+    """Return the model in a directory, with what it leaves to a recipe's."""
+    theirs = read_hf_config(folder)
+    kept = _OF_THE_RECIPE + (("sequence_length",) if theirs.family == "llama" else ())
+    return replace(theirs, **{name: getattr(model, name) for name in kept})

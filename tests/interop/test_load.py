@@ -1,0 +1,32 @@
+"""A model is loaded for use from a run and from a model directory of Hugging Face's alike."""
+
+import jax.numpy as jnp
+import pytest
+from small_runs import LLAMA, make_run, same_bits
+
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf import export_run
+from fugaku_jax.interop.load import load_for_inference
+from fugaku_jax.training.checkpoint import RunCheckpoints
+
+GIGABYTE = 10**9
+
+
+def test_weights_are_cast_as_they_are_read_and_moments_are_not_read(store, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", LLAMA, store)
+    export_run(run, tmp_path / "out", store, "bfloat16", GIGABYTE)
+    monkeypatch.setattr(RunCheckpoints, "restore", None)
+    _, ours, _ = load_for_inference(run, jnp.bfloat16)
+    _, theirs, _ = load_for_inference(tmp_path / "out", jnp.bfloat16)
+    same_bits(ours, theirs)
+
+
+def test_what_is_no_model_is_refused(store, tmp_path):
+    with pytest.raises(InputError, match="is no directory"):
+        load_for_inference(tmp_path / "absent", jnp.float32)
+    with pytest.raises(InputError, match="is no run"):
+        load_for_inference(tmp_path, jnp.float32)
+    export_run(make_run(tmp_path / "run", LLAMA, store), tmp_path / "out", store, "float16", 10**9)
+    (tmp_path / "out" / "tokenizer.model").unlink()
+    with pytest.raises(InputError, match=r"has no tokenizer\.model"):
+        load_for_inference(tmp_path / "out", jnp.float32)
