@@ -40,7 +40,13 @@ class Tensor:
     def load(self, tensor: Shaped[np.ndarray, "..."], into: Shaped[np.ndarray, "..."]) -> None:
         """Undo `export`: write the tensor to its place in our parameter."""
         place = self._of(into)
-        place[...] = (tensor.T if self.transposed else tensor).reshape(place.shape)
+        place[...] = self.shaped(tensor, place.shape)
+
+    def shaped(
+        self, tensor: Shaped[np.ndarray, "..."], shape: tuple[int, ...]
+    ) -> Shaped[np.ndarray, "..."]:
+        """Return the tensor as a view in the shape of its place in our parameter."""
+        return (tensor.T if self.transposed else tensor).reshape(shape)
 
     def _of(self, parameter: Any) -> Any:
         """Cut it out of our parameter, as a view; the vocabulary's padding is left out."""

@@ -2,7 +2,8 @@
 
 A checkpoint holds the arrays of `TrainState`: parameters, moments, loss scale, and the step, which
 is also the position in the data and the seed of dropout (batch = f(step)). Beside them stands
-what the numbers mean: the configuration and the hash of the store.
+what the numbers mean: the configuration and the hash of the store. That of step 0, which only an
+imported run has, holds the parameters alone.
 """
 
 import functools
@@ -13,15 +14,23 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.training.layout import in_layer_order, in_storage_order
-from fugaku_jax.training.state import TrainState, abstract_state, whole_model
+from fugaku_jax.sharding.rules import get_rules, use_rules
+from fugaku_jax.training.layout import (
+    in_layer_order,
+    in_storage_order,
+    parameters_in_storage_order,
+)
+from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, whole_model
 
 CONFIG_FILE = "config.json"
 CHUNK_BYTES = 1 << 28
@@ -73,27 +82,49 @@ class RunCheckpoints:
 
     def restore(self, config: Config) -> TrainState:
         """Load the newest checkpoint, each array laid out as this run's mesh wants it."""
-        target = jax.eval_shape(functools.partial(in_layer_order, config), abstract_state(config))
-        loaded = self._checkpointer.load_checkpointables(
-            None, {"state": jax.tree.map(_placed, target)}
-        )
+        if self.latest_step() == 0:
+            return fresh_state(config, self.restore_parameters(config))
+        loaded = self._checkpointer.load_checkpointables(None, {"state": _saved_state(config)})
         return in_storage_order(config, loaded["state"])
 
+    def restore_parameters(self, config: Config, dtype: DTypeLike = jnp.float32) -> PyTree[Array]:
+        """Load the parameters of the newest checkpoint and nothing else of it.
 
-def load_model(run_dir: Path) -> tuple[Config, GPT]:
+        Args:
+            config: the run, on the mesh that is set.
+            dtype: type that they are cast to, each as it is read.
+        """
+        saved = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
+            _saved_state(config).parameters,
+        )
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True
+        with context:
+            loaded = self._checkpointer.load_checkpointables(None, {"state": {"parameters": saved}})
+        return parameters_in_storage_order(config, loaded["state"]["parameters"])
+
+
+def load_model(run_dir: Path, dtype: DTypeLike = jnp.float32) -> tuple[Config, GPT]:
     """Load configuration and weights of a run's newest checkpoint, for use rather than training.
 
-    The mesh that is set carries data alone, whatever the run's own was; the configuration says so.
+    The weights are split by the tensor axes of the mesh that is set; all its other axes carry data,
+    whatever the run's own mesh was. The configuration says so, and the model is for use under
+    `Rules.without_stages`.
+
+    Args:
+        run_dir: the run.
+        dtype: type of the weights.
 
     Raises:
         InputError: the directory is no run, or nothing was saved in it yet.
     """
     config = replace(read_config(run_dir), mesh=MeshConfig())
-    with RunCheckpoints(run_dir) as checkpoints:
+    with RunCheckpoints(run_dir) as checkpoints, use_rules(get_rules().without_stages()):
         if checkpoints.latest_step() is None:
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
-        state = checkpoints.restore(config)
-    return config, whole_model(config, state.parameters)
+        parameters = checkpoints.restore_parameters(config, dtype)
+        return config, whole_model(config, parameters)
 
 
 def read_config(run_dir: Path) -> Config:
@@ -126,7 +157,13 @@ def _saving() -> ocp.Context:
     return context
 
 
-def _placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def _saved_state(config: Config) -> TrainState:
+    """Return the shapes of a checkpoint's arrays, and where this mesh wants them."""
+    target = jax.eval_shape(functools.partial(in_layer_order, config), abstract_state(config))
+    return jax.tree.map(placed, target)
+
+
+def placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """Give an abstract array the concrete sharding that Orbax asks for."""
     spec = PartitionSpec() if shape.sharding is None else shape.sharding.spec
     sharding = NamedSharding(jax.sharding.get_mesh(), spec)

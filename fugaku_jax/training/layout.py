@@ -24,59 +24,60 @@ _OF_VOCABULARY = ("tokens", "output")
 
 def in_layer_order(config: Config, state: TrainState) -> TrainState:
     """Return the state as a checkpoint holds it."""
-    return state if _is_plain(config) else _to_layers(config, state)
+    return state if _is_plain(config) else _rearranged(config, state, _to_layers)
 
 
 def in_storage_order(config: Config, state: TrainState) -> TrainState:
     """Undo `in_layer_order`."""
-    return state if _is_plain(config) else _to_storage(config, state)
+    return state if _is_plain(config) else _rearranged(config, state, _to_storage)
+
+
+def parameters_in_storage_order(config: Config, parameters: PyTree[Array]) -> PyTree[Array]:
+    """Undo `in_layer_order` for the parameters alone."""
+    return parameters if _is_plain(config) else _to_storage(config, parameters, False)
 
 
 def _is_plain(config: Config) -> bool:
     return stages_of(config).is_plain and config.model.padded_vocab_size % parts("vocab") == 0
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _to_layers(config: Config, state: TrainState) -> TrainState:
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _to_layers(config: Config, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
+    del is_state  # whole on every device anyway
     stages, rows = stages_of(config), config.model.padded_vocab_size
 
-    def weight(path: tuple, x: Array, placement: Placement) -> Array:
+    def one(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
             return stages.restore(reshard(x, placement.explicit))
         if path[0].key in _OF_VOCABULARY and x.shape[0] != rows:
             return reshard(x, PartitionSpec())[:rows]
         return x
 
-    return _rearranged(config, state, lambda path, x, p, _: weight(path, x, p))
+    return jax.tree_util.tree_map_with_path(one, tree, placements(config))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _to_storage(config: Config, state: TrainState) -> TrainState:
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _to_storage(config: Config, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
     stages = stages_of(config)
 
-    def weight(path: tuple, x: Array, placement: Placement, is_state: bool) -> Array:
+    def one(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
             x = stages.store(x)
         if path[0].key in _OF_VOCABULARY:
             x = jnp.pad(x, ((0, -x.shape[0] % parts("vocab")), (0, 0)))
         return reshard(x, placement.spec(state=is_state))
 
-    return _rearranged(config, state, weight)
+    return jax.tree_util.tree_map_with_path(one, tree, placements(config))
 
 
 def _rearranged(
-    config: Config, state: TrainState, one: Callable[[tuple, Array, Placement, bool], Array]
+    config: Config,
+    state: TrainState,
+    all_of: Callable[[Config, PyTree[Array], bool], PyTree[Array]],
 ) -> TrainState:
-    where = placements(config)
-
-    def all_of(tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x, placement: one(path, x, placement, is_state), tree, where
-        )
-
     moments = replace(
         state.moments,
-        mean=all_of(state.moments.mean, True),
-        square=all_of(state.moments.square, True),
+        mean=all_of(config, state.moments.mean, True),
+        square=all_of(config, state.moments.square, True),
     )
-    return replace(state, parameters=all_of(state.parameters, False), moments=moments)
+    return replace(state, parameters=all_of(config, state.parameters, False), moments=moments)

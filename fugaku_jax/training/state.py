@@ -77,11 +77,19 @@ def init_state(config: Config) -> TrainState:
     def weight(x: Array, placement: Placement) -> Array:
         return reshard(x, placement.spec(state=False))
 
+    return fresh_state(config, jax.tree.map(weight, parameters, where))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def fresh_state(config: Config, parameters: PyTree[Array]) -> TrainState:
+    """Make the state before the first step, with these parameters, each where it belongs."""
+    where = placements(config)
+
     def zeros(x: Array, placement: Placement) -> Array:
         return jnp.zeros(x.shape, jnp.float32, out_sharding=placement.spec(state=True))
 
     return TrainState(
-        parameters=jax.tree.map(weight, parameters, where),
+        parameters=parameters,
         moments=Moments(
             jax.tree.map(zeros, parameters, where),
             jax.tree.map(zeros, parameters, where),

@@ -8,79 +8,24 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 import tensorstore as ts
 import torch
 from flax import nnx
+from small_runs import GPT2, LLAMA, MODELS, TEXTS, VOCAB, make_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from fugaku_jax.data.store import Store
-from fugaku_jax.data.tokenizer import train
-from fugaku_jax.data.writer import EncodedDocument, StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop import hf, safetensors_shards
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_weights import tensors
-from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.training import checkpoint
-from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints, load_model
-from fugaku_jax.training.state import init_state
+from fugaku_jax.training.checkpoint import CONFIG_FILE, load_model
 
 ROOT = Path(__file__).parents[2]
-VOCAB = 303
-TEXTS = ["むかしむかし、あるところに", "the rain in Spain stays mainly in the plain", "x = 1\n"]
-GPT2 = ModelConfig(vocab_size=VOCAB, n_layers=2, d_model=288, n_heads=2, sequence_length=20)
-LLAMA = dataclasses.replace(GPT2, family="llama", d_model=64, n_heads=4, n_kv_heads=2, tied=False)
-MODELS = {
-    "gpt2, head dim 144": GPT2,
-    "gpt2, untied, narrow": dataclasses.replace(GPT2, d_model=160, d_ff=100, tied=False),
-    "llama": LLAMA,
-    "llama, head dim 80, tied": dataclasses.replace(
-        LLAMA, d_model=160, n_heads=2, n_kv_heads=1, tied=True, rope_theta=5e5
-    ),
-}
 GIGABYTE = 10**9
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A store of one document, whose tokenizer has pieces for Japanese and English."""
-    url = str(tmp_path_factory.mktemp("store"))
-    tokenizer = train(TEXTS * 9, VOCAB)
-    with StoreWriter(url, tokenizer) as writer:
-        each = writer.add_set("tales")
-        text = TEXTS[0].encode()
-        tokens = np.array([*tokenizer.encode(TEXTS[0]), tokenizer.end_of_document], np.uint16)
-        row = DocumentRow("tales:0", "tales", "CC0-1.0", "0" * 64, len(tokens), len(text))
-        each.append(EncodedDocument(row, tokens, text), "train")
-        each.finish("ja", 1.0)
-        writer.publish()
-    return Store.open(url)
-
-
-def make_run(folder: Path, model: ModelConfig, store: Store) -> Path:
-    """Save a run whose weights are random, none as it was initialised."""
-    config = Config(
-        model=model,
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        training=TrainingConfig(steps=7, batch_size=2),
-        data=DataConfig(store=store.url),
-    )
-    state = init_state(config)
-    random = np.random.default_rng(0)
-    weights = jax.tree.map(
-        lambda x: x + jnp.asarray(random.normal(0, 0.05, x.shape), x.dtype), state.parameters
-    )
-    state = dataclasses.replace(state, parameters=weights, step=jnp.int32(7))
-    folder.mkdir()
-    (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
-    with RunCheckpoints(folder, config.checkpoint) as checkpoints:
-        checkpoints.save(7, config, state, {"config": config.to_dict()})
-    return folder
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())

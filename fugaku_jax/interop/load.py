@@ -1,0 +1,59 @@
+"""A model for use, from a run of ours or a model directory of Hugging Face's."""
+
+from pathlib import Path
+
+from jax.typing import DTypeLike
+
+from fugaku_jax.config import Config, ModelConfig
+from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.hf_import import TOKENIZER, is_hf_directory, open_hf
+from fugaku_jax.interop.imported import default_run, place_parameters
+from fugaku_jax.models.gpt import GPT
+from fugaku_jax.sharding.rules import get_rules, use_rules
+from fugaku_jax.training.checkpoint import load_model
+from fugaku_jax.training.state import whole_model
+
+
+def load_for_inference(path: Path, dtype: DTypeLike) -> tuple[ModelConfig, GPT, Tokenizer]:
+    """Load a model and its tokenizer onto the mesh that is set.
+
+    The weights are split by the mesh's tensor axes and lie whole along all others, which carry
+    data: the model is for use under `Rules.without_stages`. Nothing but the weights is read, each
+    process reads what its devices need, and there is no copy in another type.
+
+    Args:
+        path: a run, whose newest checkpoint is taken, or a model directory of Hugging Face's.
+        dtype: type of the weights.
+
+    Raises:
+        InputError: it is neither, it is incomplete or damaged, or it has no tokenizer.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is no directory; give a run or a model directory.")
+    if not is_hf_directory(path):
+        config, model = load_model(path, dtype)
+        return config.model, model, run_tokenizer(path, config)
+    source = open_hf(path)
+    if source.tokenizer is None:
+        raise InputError(f"{path} has no {TOKENIZER}, and no other tokenizer is supported.")
+    config = default_run(source.model)
+    with use_rules(get_rules().without_stages()):
+        return (
+            source.model,
+            whole_model(config, place_parameters(source, config, dtype)),
+            source.tokenizer,
+        )
+
+
+def run_tokenizer(run_dir: Path, config: Config) -> Tokenizer:
+    """Return a run's tokenizer: that of its store, or the one that was imported with it.
+
+    Raises:
+        InputError: the store is not where the run found it.
+    """
+    imported = run_dir / TOKENIZER
+    if imported.exists():
+        return Tokenizer.from_file(imported)
+    return open_store(config.data.store).tokenizer()

@@ -1,0 +1,138 @@
+"""Read safetensors files without loading them: a checked header, and tensors mapped into memory.
+
+A header is believed only after it is checked: its length before anything is allocated for it, and
+each tensor's place against its shape and the size of the file.
+Source: https://github.com/huggingface/safetensors, "Format".
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.safetensors_shards import DTYPES, INDEX
+
+SINGLE = "model.safetensors"
+LARGEST_HEADER = 100_000_000
+"""Most bytes of a header, as in the reference implementation."""
+_DTYPES = dict(DTYPES.values())
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies."""
+
+    path: Path
+    offset: int
+    """Bytes before it in the file."""
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def read(self) -> Shaped[np.ndarray, "..."]:
+        """Map it into memory; it takes room only while it is looked at and kept."""
+        if not all(self.shape):
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+def read_headers(folder: Path) -> dict[str, StoredTensor]:
+    """Find all tensors of a model directory, in one file or in shards that an index names.
+
+    Raises:
+        InputError: there are none, a shard is missing, or a header is damaged.
+    """
+    index = folder / INDEX
+    if not index.exists():
+        if not (folder / SINGLE).exists():
+            raise InputError(
+                f"{folder} has neither {SINGLE} nor {INDEX}; weights are read from safetensors."
+            )
+        return read_header(folder / SINGLE)
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(files.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index} cannot be read as an index of shards: {error!r}.") from error
+    found: dict[str, StoredTensor] = {}
+    for name in shards:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise InputError(f"{index} names {name!r}, which is no file of {folder}.")
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} is incomplete: {INDEX} names {name}, which is missing.")
+        found |= read_header(folder / name)
+    absent = [f"{name} (in {file})" for name, file in files.items() if name not in found]
+    if absent:
+        raise InputError(f"{folder} is incomplete: its shards have no {', '.join(absent[:3])}.")
+    return found
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Find the tensors of a file.
+
+    Raises:
+        InputError: it cannot be read, or its header is truncated, too long, or does not fit it.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            if len(start) < 8:
+                raise InputError(f"{path} is truncated: it has {size} bytes, and no header.")
+            (length,) = struct.unpack("<Q", start)
+            if length > min(size - 8, LARGEST_HEADER):
+                raise InputError(
+                    f"{path} is damaged or truncated: it says that its header has {length:,} "
+                    f"bytes, but the file has {size:,}, and no header more than "
+                    f"{LARGEST_HEADER:,}."
+                )
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: its header is no JSON.") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is damaged: its header is no JSON object.")
+    header.pop("__metadata__", None)
+    return _checked(path, header, 8 + length, size)
+
+
+def _checked(path: Path, header: dict[str, Any], base: int, size: int) -> dict[str, StoredTensor]:
+    """Check that the tensors lie one behind another, up to the end of the file."""
+    found: dict[str, StoredTensor] = {}
+    end = 0
+    try:
+        entries = [(*each["data_offsets"], name, each) for name, each in header.items()]
+        for start, stop, name, each in sorted(entries, key=lambda entry: entry[:2]):
+            shape = tuple(each["shape"])
+            if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
+                raise ValueError(f"{name} has a size that is no number")
+            if each["dtype"] not in _DTYPES:
+                raise InputError(
+                    f"{path}: {name} is of type {each['dtype']}, but it must be "
+                    f"{', '.join(_DTYPES)}."
+                )
+            dtype = _DTYPES[each["dtype"]]
+            count = 1
+            for n in shape:
+                count *= n  # of Python's numbers, which do not overflow
+            if start != end or stop - start != count * dtype.itemsize:
+                raise ValueError(f"{name} does not lie where its shape and the others' say")
+            found[name] = StoredTensor(path, base + start, dtype, shape)
+            end = stop
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: its header is wrong: {error}.") from error
+    if base + end != size:
+        raise InputError(
+            f"{path} is truncated or damaged: its header tells of {base + end:,} bytes, and it "
+            f"has {size:,}."
+        )
+    return found
