@@ -72,7 +72,9 @@ class Tokenizer:
         """The ids that end a text: that put after every document first, then others' habits."""
         end, process = self.end_of_document, self._processor
         known = [process.piece_to_id(piece) for piece in _ENDS]
-        found = {n for n, piece in zip(known, _ENDS, strict=True) if process.id_to_piece(n) == piece}
+        found = {
+            n for n, piece in zip(known, _ENDS, strict=True) if process.id_to_piece(n) == piece
+        }
         return (end, *sorted(found - {end}))
 
     def byte(self, token: int) -> int | None:

@@ -90,9 +90,7 @@ def decode(
 
     def newest(operands: tuple[Array, ...], layer: Array, cache: Cache) -> tuple[Array, Cache]:
         q, k, v = (x[:, 0] for x in _three(operands))
-        mixed, keys, values = cached_attention(
-            q, k, v, cache.keys, cache.values, layer, positions
-        )
+        mixed, keys, values = cached_attention(q, k, v, cache.keys, cache.values, layer, positions)
         return mixed[:, None], Cache(keys, values)
 
     x = model.embed(tokens[:, None], positions[:, None], None, cache.keys.dtype)

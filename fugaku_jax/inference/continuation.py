@@ -64,7 +64,7 @@ class Continuation:
         self._detokenizer, self._until = Detokenizer(tokenizer), Until(options.stop)
 
     def add(self, tokens: Sequence[int], log_probs: Sequence[float]) -> None:
-        """Take tokens, of which those behind the text's end are left; none means that it is full."""
+        """Take what follows, up to the text's end; nothing means that the model is full."""
         for token, log_prob in zip(tokens, log_probs, strict=True):
             if self.finish:
                 return

@@ -7,7 +7,7 @@ ended; then the host looks at their text.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,9 +66,7 @@ class Pieces(NamedTuple):
 class Generator:
     """A model ready to generate: its weights are copied, cast and laid out once."""
 
-    def __init__(
-        self, model: GPT, tokenizer: Tokenizer, dtype: DTypeLike = jnp.bfloat16
-    ) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer, dtype: DTypeLike = jnp.bfloat16) -> None:
         """Args: the model, its tokenizer, and the type of weights, cache and arithmetic."""
         self.config, self.tokenizer, self.dtype = model.config, tokenizer, jnp.dtype(dtype)
         self._structure, self._weights = nnx.split(laid_out(model, dtype))
@@ -103,14 +101,15 @@ class Generator:
         return Continuation(self.tokenizer, tokens, options)
 
     def run(self, rows: Sequence[Continuation], steps: int = AT_ONCE) -> Iterator[None]:
-        """Continue texts, at most `steps` tokens from one yield to the next, until all have ended."""
+        """Continue texts to their ends, at most `steps` tokens from one yield to the next."""
         if not rows:
             return
         tokens, request = self._request(rows)
         positions = int(np.max(request.limits))
         positions = min(self.config.sequence_length, -(-positions // 64) * 64)
-        ends = np.array(self.tokenizer.ends, np.int32)
-        pieces = Pieces(ends, np.int32(self.tokenizer.vocab_size))
+        ends: Any = np.array(self.tokenizer.ends, np.int32)
+        count: Any = np.int32(self.tokenizer.vocab_size)
+        pieces = Pieces(ends, count)
         static = self._structure, self.dtype, positions
         cache, progress = _start(*static, self._weights, tokens, request, pieces)
         while True:
@@ -141,11 +140,11 @@ class Generator:
         for row, each in zip(tokens, rows, strict=False):
             row[: len(each.prompt)] = each.prompt
         options = [row.options for row in rows] + [Options(max_tokens=1)] * (count - len(rows))
-        prompts = np.ones(count, np.int32)
+        prompts: Any = np.ones(count, np.int32)
         prompts[: len(rows)] = [len(row.prompt) for row in rows]
-        limits = np.minimum(prompts + [each.max_tokens for each in options], longest)
+        limits: Any = np.minimum(prompts + [each.max_tokens for each in options], longest)
 
-        def column(name: str, dtype: type) -> np.ndarray:
+        def column(name: str, dtype: type) -> Any:
             return np.array([getattr(each, name) for each in options], dtype)
 
         choice = Choice(
@@ -232,14 +231,24 @@ def _choose(
     """Add a token to every row that has not ended."""
     choice, structure = jax.tree.flatten(request.choice)
 
-    def local(*operands: Array) -> tuple[Array, Array]:
-        return sample(*operands[:5], jax.tree.unflatten(structure, operands[5:]))
+    def local(
+        logits: Array, tokens: Array, lengths: Array, number: Array, count: Array, *choice: Array
+    ) -> tuple[Array, Array]:
+        how = jax.tree.unflatten(structure, choice)
+        return sample(logits, tokens, lengths, number, count, how)
 
     logits = reshard(logits, spec("batch", None))
     tokens, lengths = progress.tokens, progress.lengths
     rows = spec("batch")
     chosen, log_probs = native.on_each_device(
-        local, (rows, rows), logits, tokens, lengths, lengths - request.prompts, pieces.count, *choice
+        local,
+        (rows, rows),
+        logits,
+        tokens,
+        lengths,
+        lengths - request.prompts,
+        pieces.count,
+        *choice,
     )
     here = _at(tokens, lengths) & ~progress.done[:, None]
     lengths = lengths + ~progress.done

@@ -101,7 +101,7 @@ def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
     table = model.output_table.T[None]
     output = PanelLinear(table, None, "btd,dv->btv", axes, dtype, jnp.float32)
     output.layer = nnx.Param(jnp.int32(0))
-    new.output = output
+    new.output = output  # pyrefly: ignore[bad-assignment]
     new.tokens.table = nnx.Param(model.tokens.table[...].astype(dtype))
     return new
 

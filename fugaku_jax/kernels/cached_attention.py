@@ -71,7 +71,8 @@ def reference_cached_attention(
     (k, keys), (v, values) = write(keys, k), write(values, v)
     groups = k.shape[2]
     grouped = jax.lax.reshape(
-        q, (len(q), groups, q.shape[1] // groups, q.shape[2]),
+        q,
+        (len(q), groups, q.shape[1] // groups, q.shape[2]),
         out_sharding=PartitionSpec(*jax.typeof(q).sharding.spec[:2], None, None),
     )
     scores = jnp.einsum("bghk,bsgk->bghs", grouped, k, preferred_element_type=jnp.float32)

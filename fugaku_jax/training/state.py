@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Int, PyTree
 
-from fugaku_jax.config import Config
+from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.placement import Placement, place
@@ -130,23 +130,37 @@ def check_mesh(config: Config) -> None:
         InputError: heads, feed-forward, positions, rows or layers cannot be shared as asked.
     """
     model, training = config.model, config.training
+    check_model(model)
     rows = training.batch_size // training.micro_batches
     positions = parts("sequence")
-    for name, value, ways, kind in (
-        ("model.n_heads", model.n_heads, parts("heads"), "mesh.tensor"),
-        ("model.n_kv_heads", model.kv_heads, parts("heads"), "mesh.tensor"),
-        ("model.d_ff", model.feed_forward, parts("mlp"), "mesh.tensor"),
-        ("model.sequence_length", model.sequence_length, positions, "devices of the sequence"),
-        ("training.batch_size / training.micro_batches", rows, parts("batch"), "mesh.data"),
-    ):
-        if value % ways:
-            raise InputError(f"{name} is {value}, but it must be a multiple of the {ways} {kind}.")
+    _check_multiple(
+        "model.sequence_length", model.sequence_length, positions, "devices of the sequence"
+    )
+    _check_multiple(
+        "training.batch_size / training.micro_batches", rows, parts("batch"), "mesh.data"
+    )
     if get_rules().context and model.sequence_length // positions % 4:
         raise InputError(
             f"model.sequence_length is {model.sequence_length}, but each of {positions} devices "
             "must get a multiple of 4 positions."
         )
     stages_of(config)
+
+
+def check_model(model: ModelConfig) -> None:
+    """Refuse a model whose heads or feed-forward layer the tensor devices cannot share.
+
+    Raises:
+        InputError: they cannot.
+    """
+    _check_multiple("model.n_heads", model.n_heads, parts("heads"), "mesh.tensor")
+    _check_multiple("model.n_kv_heads", model.kv_heads, parts("heads"), "mesh.tensor")
+    _check_multiple("model.d_ff", model.feed_forward, parts("mlp"), "mesh.tensor")
+
+
+def _check_multiple(name: str, value: int, ways: int, kind: str) -> None:
+    if value % ways:
+        raise InputError(f"{name} is {value}, but it must be a multiple of the {ways} {kind}.")
 
 
 def state_specs(config: Config, spec: Callable[[Placement, bool], PartitionSpec]) -> Any:

@@ -11,10 +11,8 @@ from flax import nnx
 from transformers_oracle import in_torch, randomised
 
 from fugaku_jax.config import ModelConfig
-from fugaku_jax.data.tokenizer import Tokenizer, train
-from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Continuation, Options
-from fugaku_jax.inference.generate import Generator, continue_prompts
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.generate import Generator
 
 GPT2 = ModelConfig(vocab_size=303, n_layers=2, d_model=128, n_heads=2, sequence_length=96)
 LLAMA = dataclasses.replace(GPT2, family="llama", n_heads=4, n_kv_heads=2, d_model=256, tied=False)
@@ -29,12 +27,6 @@ MODELS = {
 }
 GREEDY = Options(max_tokens=64, temperature=0.0)
 PROMPTS = ["the rain in", "むかし", "", "x = 1\nthe plain stays mainly in the"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    texts = ["むかしむかし、あるところに", "the rain in Spain stays mainly in the plain", "x = 1\n"]
-    return train(texts * 9, 303)
 
 
 def model_of(config: ModelConfig):
@@ -72,8 +64,12 @@ def test_64_greedy_tokens_are_those_of_transformers_and_of_no_cache(config, endl
         assert row.finish == "length"
         with torch.no_grad():
             want = theirs.generate(
-                torch.tensor([row.prompt]), max_new_tokens=64, do_sample=False, eos_token_id=-1,
-                pad_token_id=0, suppress_tokens=list(range(303, config.vocab_size)) or None,
+                torch.tensor([row.prompt]),
+                max_new_tokens=64,
+                do_sample=False,
+                eos_token_id=-1,
+                pad_token_id=0,
+                suppress_tokens=list(range(303, config.vocab_size)) or None,
             )
         assert row.tokens == want[0, len(row.prompt) :].tolist()
         padded = np.zeros((1, config.sequence_length), np.int32)
