@@ -89,8 +89,7 @@ def _line(text: str, options: Options) -> tuple[dict[str, Any], Options]:
         good = isinstance(value, kinds) and not isinstance(value, bool)
         if not good or (name == "stop" and not all(isinstance(each, str) for each in value)):
             raise InputError(f"{name} is {value!r}, but it must be {said}.")
-        wanted = {(list,): tuple, (int, float): float}.get(kinds, lambda same: same)
-        given[name] = wanted(value)
+        given[name] = tuple(value) if kinds == (list,) else float(value) if float in kinds else value
     try:
         given.pop("prompt").encode()
     except UnicodeEncodeError:

@@ -165,9 +165,12 @@ def continue_prompts(
     A prompt longer than the model's positions keeps its last tokens.
     """
     generator = Generator(model, tokenizer)
-    options, longest = Options(new_tokens, seed=seed), max(1, model.config.sequence_length - 1)
-    ids = ([tokenizer.end_of_document, *tokenizer.encode(prompt)] for prompt in prompts)
-    rows = [Continuation(tokenizer, each[-longest:], options) for each in ids]
+    longest = max(1, model.config.sequence_length - 1)
+    rows = []
+    for number, prompt in enumerate(prompts):
+        tokens = [tokenizer.end_of_document, *tokenizer.encode(prompt)]
+        options = Options(new_tokens, seed=seed + number)
+        rows.append(Continuation(tokenizer, tokens[-longest:], options))
     for _ in generator.run(rows):
         pass
     return [row.text for row in rows]
