@@ -89,7 +89,9 @@ def _line(text: str, options: Options) -> tuple[dict[str, Any], Options]:
         good = isinstance(value, kinds) and not isinstance(value, bool)
         if not good or (name == "stop" and not all(isinstance(each, str) for each in value)):
             raise InputError(f"{name} is {value!r}, but it must be {said}.")
-        given[name] = tuple(value) if kinds == (list,) else float(value) if float in kinds else value
+        given[name] = (
+            tuple(value) if kinds == (list,) else float(value) if float in kinds else value
+        )
     try:
         given.pop("prompt").encode()
     except UnicodeEncodeError:

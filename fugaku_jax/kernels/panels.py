@@ -70,7 +70,7 @@ def reference_panel_product(
     """Do so in `jnp`."""
     matrix = jax.lax.dynamic_index_in_dim(panels, layer, keepdims=False)
     y = jnp.einsum("mk,pkw->mpw", x, matrix, preferred_element_type=jnp.float32)
-    y = y.reshape(len(x), -1)[:, :columns]
+    y = y.reshape(len(x), len(matrix) * WIDTH)[:, :columns]
     if bias is not None:
         y += jax.lax.dynamic_index_in_dim(bias, layer, keepdims=False)
     return y.astype(dtype)

@@ -1,4 +1,4 @@
-"""The generation benchmark works at toy size; its figures at full size are for `launch/bench.py`."""
+"""The generation benchmark works at toy size; its figures are for `launch/bench.py`."""
 
 import pytest
 from generation import CONTENDERS, Shape, run
