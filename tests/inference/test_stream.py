@@ -47,7 +47,7 @@ TOKENS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TOKENS)
 @example([3 + byte for byte in KANA])
 @example([2, 3 + 0xE9, 3 + 0xAC, 2, 3 + 0xB1, 3 + 0xE9])
@@ -68,7 +68,7 @@ def test_bytes_that_are_no_character_are_replaced_and_lost_are_none(tokenizer):
     assert "".join(pieces(tokenizer, tokens)) == tokenizer.decode(tokens)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.text("ab#", max_size=4), max_size=12),
     st.lists(st.text("ab#", min_size=1, max_size=4), max_size=3),
