@@ -26,7 +26,6 @@ from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.sharding.devices import emulate
 from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.sharding.rules import get_rules, set_rules
-from fugaku_jax.training.state import check_model
 
 Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
 Prompts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROMPT")]]
@@ -80,8 +79,7 @@ def generate(
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
     set_mesh(mesh)
     set_rules(get_rules().without_stages())
-    config, weights, tokenizer = load_for_inference(model, dtype)
-    check_model(config)
+    _, weights, tokenizer = load_for_inference(model, dtype)
     generator = Generator(weights, tokenizer, dtype)
     del weights
     if jsonl is not None and out is not None:

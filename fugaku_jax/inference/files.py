@@ -81,7 +81,7 @@ def _line(text: str, options: Options) -> tuple[dict[str, Any], Options]:
         raise InputError("this is nested too deeply.") from None
     if not isinstance(line, dict) or "prompt" not in line:
         raise InputError('this is no JSON object with a "prompt".')
-    given = {}
+    given: dict[str, Any] = {}
     for name, (kinds, said) in _KINDS.items():
         if name not in line:
             continue

@@ -37,7 +37,12 @@ class TrainState:
 
 
 def abstract_model(config: Config) -> tuple[nnx.GraphDef[GPT], PyTree[jax.ShapeDtypeStruct]]:
-    """Return the model's structure and the shapes of its weights, allocating nothing."""
+    """Return the model's structure and the shapes of its weights, allocating nothing.
+
+    Raises:
+        InputError: the tensor devices of the mesh cannot share them.
+    """
+    _check_model(config.model)
     model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0)))
     structure, shapes = nnx.split(model)
     return structure, nnx.to_pure_dict(shapes)
@@ -130,7 +135,7 @@ def check_mesh(config: Config) -> None:
         InputError: heads, feed-forward, positions, rows or layers cannot be shared as asked.
     """
     model, training = config.model, config.training
-    check_model(model)
+    _check_model(model)
     rows = training.batch_size // training.micro_batches
     positions = parts("sequence")
     _check_multiple(
@@ -147,12 +152,7 @@ def check_mesh(config: Config) -> None:
     stages_of(config)
 
 
-def check_model(model: ModelConfig) -> None:
-    """Refuse a model whose heads or feed-forward layer the tensor devices cannot share.
-
-    Raises:
-        InputError: they cannot.
-    """
+def _check_model(model: ModelConfig) -> None:
     _check_multiple("model.n_heads", model.n_heads, parts("heads"), "mesh.tensor")
     _check_multiple("model.n_kv_heads", model.kv_heads, parts("heads"), "mesh.tensor")
     _check_multiple("model.d_ff", model.feed_forward, parts("mlp"), "mesh.tensor")
