@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import axis_names
@@ -81,6 +81,20 @@ class PanelLinear(nnx.Module):
         return native.on_each_device(local, result, x, panels, self.layer[...], bias)
 
 
+class BitEmbedding(nnx.Module):
+    """An `Embedding` of any type, held as bits: XLA would make all of it fp32 each time else."""
+
+    def __init__(self, table: Float[Array, "V D"], dtype: DTypeLike) -> None:
+        self.dtype = jnp.dtype(dtype)
+        bits = jnp.dtype(f"uint{8 * self.dtype.itemsize}")
+        self.bits = nnx.Param(jax.lax.bitcast_convert_type(table.astype(self.dtype), bits))
+
+    def __call__(self, index: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Look rows up."""
+        rows = self.bits[...].at[index].get(out_sharding=spec("batch", "sequence", "embed"))
+        return jax.lax.bitcast_convert_type(rows, self.dtype)
+
+
 def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
     """Return a copy of a model whose products read panels.
 
@@ -102,7 +116,9 @@ def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
     output = PanelLinear(table, None, "btd,dv->btv", axes, dtype, jnp.float32)
     output.layer = nnx.Param(jnp.int32(0))
     new.output = output  # pyrefly: ignore[bad-assignment]
-    new.tokens.table = nnx.Param(model.tokens.table[...].astype(dtype))
+    new.tokens = BitEmbedding(  # pyrefly: ignore[bad-assignment]
+        model.tokens.table[...], dtype
+    )
     return new
 
 
