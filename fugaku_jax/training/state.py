@@ -73,7 +73,12 @@ def placements(config: Config) -> PyTree[Placement]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def init_state(config: Config) -> TrainState:
-    """Make the state that a run starts from, each array already where it belongs."""
+    """Make the state that a run starts from, each array already where it belongs.
+
+    Raises:
+        InputError: the tensor devices of the mesh cannot share the model.
+    """
+    _check_model(config.model)
     model_key, _ = run_keys(config)
     parameters = nnx.to_pure_dict(nnx.state(GPT(config.model, model_key)))
     parameters["blocks"] = jax.tree.map(stages_of(config).store, parameters["blocks"])
