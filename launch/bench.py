@@ -1,4 +1,4 @@
-"""Measure this machine: a step and its products beside PyTorch, tokenising, pipelines, scaling.
+"""Measure this machine: steps and generation beside PyTorch, tokenising, pipelines, scaling.
 
 python launch/bench.py tokenize texts.jsonl.gz --tokenizer llm-jp.model
 python launch/bench.py scaling --rounds 2 --json
@@ -30,6 +30,16 @@ def step(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
         steps: Timed steps of each process.
     """
     _show_all(load_module(BENCHMARKS / "step.py").run(rounds, steps, say=say), json)
+
+
+def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
+    """Compare generation in bf16 with `transformers` (needs `pip install .[test]`).
+
+    Args:
+        rounds: Processes that each contender gets for each batch, in turn.
+        calls: Timed calls of each process, each of 64 tokens after 64.
+    """
+    _show_all(load_module(BENCHMARKS / "generation.py").run(rounds, calls, say=say), json)
 
 
 def kernels(
@@ -124,7 +134,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return f"{value} ({'–'.join(spread)})" if spread else value
 
 
-PROGRAMS = (step, kernels, tokenize, load, pipeline, scaling)
+PROGRAMS = (step, generate, kernels, tokenize, load, pipeline, scaling)
 
 if __name__ == "__main__":
     programs = {each.__name__: each for each in PROGRAMS}

@@ -18,6 +18,8 @@ from fugaku_jax.errors import InputError
 _TRAINING_THREADS = 4
 _LONGEST_LINE = 1 << 16  # bytes; the trainer leaves longer lines out
 _LONGEST_SPACE_RUN = 16
+_ENDS = ("<EOD>", "<EOD|LLM-jp>", "<|endoftext|>")
+"""Pieces that end documents in some tokenizers, beside the end-of-sentence piece."""
 
 
 class Tokenizer:
@@ -71,6 +73,22 @@ class Tokenizer:
     def end_of_document(self) -> int:
         """The id put after every document: the model's `</s>`, as Fugaku-LLM's training did."""
         return self._processor.eos_id()
+
+    @functools.cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end a text: that put after every document first, then others' habits."""
+        end, process = self.end_of_document, self._processor
+        known = [process.piece_to_id(piece) for piece in _ENDS]
+        found = {
+            n for n, piece in zip(known, _ENDS, strict=True) if process.id_to_piece(n) == piece
+        }
+        return (end, *sorted(found - {end}))
+
+    def byte(self, token: int) -> int | None:
+        """The value of a piece that stands for a byte; None of every other piece."""
+        if not self._processor.is_byte(token):
+            return None
+        return int(self._processor.id_to_piece(token)[3:-1], 16)
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -31,9 +31,6 @@ CHAT_TEMPLATE = """\
 """
 """The prompt that Fugaku-LLM-13B-instruct was tuned with, in Jinja."""
 
-_ENDS = ("<EOD>", "<EOD|LLM-jp>", "<|endoftext|>")
-"""Control pieces that end documents in some tokenizers, beside the end-of-sentence piece."""
-
 
 def export_run(
     run_dir: Path, out: Path, store: Store | None, dtype: str, shard_bytes: int
@@ -94,8 +91,7 @@ def _documents(config: Config, tokenizer: Tokenizer, dtype: str) -> dict[str, An
     assert dtype in DTYPES
     fast = to_tokenizer_json(tokenizer)
     pieces = [piece for piece, _ in fast["model"]["vocab"]]
-    end = tokenizer.end_of_document
-    ends = [end, *(n for n, piece in enumerate(pieces) if piece in _ENDS and n != end)]
+    end, ends = tokenizer.end_of_document, list(tokenizer.ends)
     return {
         "config.json": to_hf_config(config.model, ends, dtype),
         "generation_config.json": {

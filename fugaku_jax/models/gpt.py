@@ -64,20 +64,35 @@ class Block(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Return the stream after this block; `dropout` draws its masks, None keeps everything."""
         config = self.config
-        is_llama = config.family == "llama"
-        normal = self.attention_norm(x)
-        if is_llama:
-            kv = self.kv(normal)
-            q, k = (rotate(a, positions, config.rope_theta) for a in (self.q(normal), kv[:, :, 0]))
-            operands = q, k, kv[:, :, 1]
-        else:
-            operands = (self.qkv(normal),)
         masks = [dropout and dropout.fold(place) for place in range(3)]
+        operands = self.operands(x, positions)
         mixed = attend(operands, segment_ids, masks[0], config.attention_dropout)
-        x = x + _dropped(self.attention_output(mixed), config.dropout, masks[1])
+        return self.rest(x, mixed, masks[1], masks[2])
+
+    def operands(
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"] | None
+    ) -> tuple[Float[Array, "B T ..."], ...]:
+        """Return what attention needs: one array of queries, keys and values, or three."""
+        normal = self.attention_norm(x)
+        if self.config.family == "gpt2":
+            return (self.qkv(normal),)
+        kv, theta = self.kv(normal), self.config.rope_theta
+        q, k = (rotate(a, positions, theta) for a in (self.q(normal), kv[:, :, 0]))
+        return q, k, kv[:, :, 1]
+
+    def rest(
+        self,
+        x: Float[Array, "B T D"],
+        mixed: Float[Array, "B T H K"],
+        first_mask: Dropout | None = None,
+        second_mask: Dropout | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Return the stream after this block, given what attention made of the operands."""
+        rate, activation = self.config.dropout, gelu if self.config.family == "gpt2" else swiglu
+        x = x + _dropped(self.attention_output(mixed), rate, first_mask)
         hidden = self.up(self.feed_forward_norm(x))
-        y = self.down(hidden, swiglu if is_llama else gelu)
-        return x + _dropped(y, config.dropout, masks[2])
+        y = self.down(hidden, activation)
+        return x + _dropped(y, rate, second_mask)
 
 
 def make_norm(config: ModelConfig) -> LayerNorm | RMSNorm:
@@ -165,6 +180,10 @@ class GPT(nnx.Module):
             preferred_element_type=jnp.float32,
             out_sharding=spec("batch", "sequence", "vocab"),
         )
+        return self.without_padding(logits)
+
+    def without_padding(self, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
+        """Give the padding of the vocabulary no probability."""
         token = jax.lax.broadcasted_iota(
             jnp.int32, logits.shape, 2, out_sharding=spec("batch", "sequence", "vocab")
         )

@@ -23,7 +23,7 @@ from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.evaluation.perplexity import Perplexity
-from fugaku_jax.inference.sampler import generate
+from fugaku_jax.inference.generate import continue_prompts
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
 from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
 from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
@@ -248,7 +248,7 @@ class _Session:
     def _sample(self, step: int, state: TrainState) -> None:
         training, model = self.config.training, whole_model(self.config, state.parameters)
         with use_rules(get_rules().without_stages()):
-            texts = generate(
+            texts = continue_prompts(
                 model, self.tokenizer, training.prompts, training.sample_tokens, seed=step
             )
         for prompt, text in zip(training.prompts, texts, strict=True):

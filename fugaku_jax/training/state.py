@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Int, PyTree
 
-from fugaku_jax.config import Config
+from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.placement import Placement, place
@@ -37,7 +37,12 @@ class TrainState:
 
 
 def abstract_model(config: Config) -> tuple[nnx.GraphDef[GPT], PyTree[jax.ShapeDtypeStruct]]:
-    """Return the model's structure and the shapes of its weights, allocating nothing."""
+    """Return the model's structure and the shapes of its weights, allocating nothing.
+
+    Raises:
+        InputError: the tensor devices of the mesh cannot share them.
+    """
+    _check_model(config.model)
     model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0)))
     structure, shapes = nnx.split(model)
     return structure, nnx.to_pure_dict(shapes)
@@ -68,7 +73,12 @@ def placements(config: Config) -> PyTree[Placement]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def init_state(config: Config) -> TrainState:
-    """Make the state that a run starts from, each array already where it belongs."""
+    """Make the state that a run starts from, each array already where it belongs.
+
+    Raises:
+        InputError: the tensor devices of the mesh cannot share the model.
+    """
+    _check_model(config.model)
     model_key, _ = run_keys(config)
     parameters = nnx.to_pure_dict(nnx.state(GPT(config.model, model_key)))
     parameters["blocks"] = jax.tree.map(stages_of(config).store, parameters["blocks"])
@@ -130,23 +140,32 @@ def check_mesh(config: Config) -> None:
         InputError: heads, feed-forward, positions, rows or layers cannot be shared as asked.
     """
     model, training = config.model, config.training
+    _check_model(model)
     rows = training.batch_size // training.micro_batches
     positions = parts("sequence")
-    for name, value, ways, kind in (
-        ("model.n_heads", model.n_heads, parts("heads"), "mesh.tensor"),
-        ("model.n_kv_heads", model.kv_heads, parts("heads"), "mesh.tensor"),
-        ("model.d_ff", model.feed_forward, parts("mlp"), "mesh.tensor"),
-        ("model.sequence_length", model.sequence_length, positions, "devices of the sequence"),
-        ("training.batch_size / training.micro_batches", rows, parts("batch"), "mesh.data"),
-    ):
-        if value % ways:
-            raise InputError(f"{name} is {value}, but it must be a multiple of the {ways} {kind}.")
+    _check_multiple(
+        "model.sequence_length", model.sequence_length, positions, "devices of the sequence"
+    )
+    _check_multiple(
+        "training.batch_size / training.micro_batches", rows, parts("batch"), "mesh.data"
+    )
     if get_rules().context and model.sequence_length // positions % 4:
         raise InputError(
             f"model.sequence_length is {model.sequence_length}, but each of {positions} devices "
             "must get a multiple of 4 positions."
         )
     stages_of(config)
+
+
+def _check_model(model: ModelConfig) -> None:
+    _check_multiple("model.n_heads", model.n_heads, parts("heads"), "mesh.tensor")
+    _check_multiple("model.n_kv_heads", model.kv_heads, parts("heads"), "mesh.tensor")
+    _check_multiple("model.d_ff", model.feed_forward, parts("mlp"), "mesh.tensor")
+
+
+def _check_multiple(name: str, value: int, ways: int, kind: str) -> None:
+    if value % ways:
+        raise InputError(f"{name} is {value}, but it must be a multiple of the {ways} {kind}.")
 
 
 def state_specs(config: Config, spec: Callable[[Placement, bool], PartitionSpec]) -> Any:

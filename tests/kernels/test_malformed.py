@@ -23,6 +23,7 @@ EPSILON = {"epsilon": np.float32(1e-5), "centred": True}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
 PRODUCT |= dict.fromkeys(("transpose_a", "transpose_b", "accumulate", "add_bias"), False)
+PANELS, KEPT, ONE = of(2, 1, 3, 64), of(2, 3, 7, 1, 5), of(3, 1, 5)
 # Operands, results, attributes, and which operand is updated where it lies.
 RIGHT = {
     "layer_norm": ([X, ROW, ROW], [X], EPSILON, {}),
@@ -39,6 +40,18 @@ RIGHT = {
     ),
     "sum_of_squares": ([X], [NUMBER], {}, {}),
     "matmul": ([of(1, 2, 3), of(1, 3, 4)], [of(1, 2, 4)], PRODUCT, {}),
+    "panels": (
+        [of(4, 3), PANELS, COUNT, of(2, 9)],
+        [of(4, 9)],
+        {"rows": 4, "columns": 9, "add_bias": True},
+        {},
+    ),
+    "cached_attention": (
+        [of(3, 2, 5), ONE, ONE, KEPT, KEPT, COUNT, TARGETS],
+        [of(3, 2, 5), KEPT, KEPT],
+        {},
+        {3: 1, 4: 2},
+    ),
 }
 NARROW, WHOLE = of(3, 5, dtype="float16"), of(3, 5, dtype="int32")
 OTHER, FLAT = of(5, 3), of(15)
@@ -91,6 +104,25 @@ WRONG = [
     ("matmul", {}, {0: of(1, 2, 3)}),
     ("matmul", {}, {0: of(1, 2, 4, dtype="float16")}),
     ("matmul", {2: of(1, 2, 4)}, {}),  # to add to, but it is not the result
+    ("panels", {0: of(4, 4)}, {}),
+    ("panels", {0: of(4, 3, dtype="float16")}, {}),
+    ("panels", {1: of(2, 2, 3, 64)}, {}),
+    ("panels", {1: of(2, 1, 3, 32)}, {}),
+    ("panels", {1: of(1, 3, 64)}, {}),
+    ("panels", {1: of(0, 1, 3, 64), 3: of(0, 9)}, {}),
+    ("panels", {2: ROW}, {}),
+    ("panels", {3: of(9)}, {}),
+    ("panels", {3: of(2, 9, dtype="float16")}, {}),
+    ("panels", {}, {0: of(4, 64)}),
+    ("panels", {}, {0: of(4, 9, dtype="float16")}),
+    ("cached_attention", {0: of(3, 2, 4)}, {0: of(3, 2, 4)}),
+    ("cached_attention", {0: of(2, 2, 5)}, {0: of(2, 2, 5)}),
+    ("cached_attention", {0: of(3, 5)}, {0: of(3, 5)}),
+    ("cached_attention", {1: of(3, 2, 5)}, {}),
+    ("cached_attention", {2: of(3, 1, 4)}, {}),
+    ("cached_attention", {0: of(3, 2, 5, dtype="bfloat16")}, {0: of(3, 2, 5, dtype="bfloat16")}),
+    ("cached_attention", {6: of(2, dtype="int32")}, {}),
+    ("cached_attention", {3: of(2, 3, 7, 2, 5)}, {1: of(2, 3, 7, 2, 5)}),
 ]
 
 
@@ -118,7 +150,7 @@ def test_what_does_not_fit_is_refused(function, operands, results):
         jax.block_until_ready(call(function, operands, results))
 
 
-@pytest.mark.parametrize("function", ["softmax", "adamw"])
+@pytest.mark.parametrize("function", ["softmax", "adamw", "cached_attention"])
 def test_what_is_to_be_updated_where_it_lies_must_be(function):
     with pytest.raises(jax.errors.JaxRuntimeError, match="must be aliased"):
         jax.block_until_ready(call(function, {}, {}, aliases={}))

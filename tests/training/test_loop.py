@@ -11,7 +11,7 @@ import pytest
 
 from fugaku_jax.config import flat_fields
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference import sampler
+from fugaku_jax.inference.generate import continue_prompts
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
 from fugaku_jax.training.metrics import read_metrics, read_samples
@@ -193,6 +193,6 @@ def test_a_saved_model_generates_text_from_a_prompt(config, tmp_path, store_path
     loaded, model = load_model(tmp_path)
     assert flat_fields(loaded.to_dict()) == flat_fields(config.to_dict())
     tokenizer = loop.open_store(str(store_path)).tokenizer()
-    first = sampler.generate(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
-    assert first == sampler.generate(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
+    first = continue_prompts(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
+    assert first == continue_prompts(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
     assert len(first) == 2

@@ -1,0 +1,126 @@
+"""Let a trained model continue texts.
+
+python launch/generate.py runs/tiny "むかしむかし"
+python launch/generate.py models/tiny "one" "two" --temperature 0 --max-tokens 64
+python launch/generate.py runs/tiny --jsonl prompts.jsonl --out texts.jsonl
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from huge_pages import use_huge_pages
+
+if __name__ == "__main__":  # here, so that what follows is imported only once
+    use_huge_pages()
+
+import tyro
+from command import parse, run_program
+
+from fugaku_jax.config import MeshConfig
+from fugaku_jax.errors import InputError
+from fugaku_jax.inference.continuation import Continuation, Options
+from fugaku_jax.inference.files import continue_file
+from fugaku_jax.inference.generate import Generator
+from fugaku_jax.interop.load import load_for_inference
+from fugaku_jax.sharding.devices import emulate
+from fugaku_jax.sharding.mesh import set_mesh
+from fugaku_jax.sharding.rules import get_rules, set_rules
+
+Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
+Prompts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROMPT")]]
+Stops = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+Off = tyro.conf.FlagCreatePairsOff
+
+
+def generate(
+    model: Model,
+    prompts: Prompts = (),
+    max_tokens: int = 256,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: Stops = (),
+    seed: int = 0,
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
+    log_probs: Annotated[bool, Off] = False,
+    jsonl: Path | None = None,
+    out: Path | None = None,
+    emulate_devices: int | None = None,
+    mesh: MeshConfig = MeshConfig(),  # noqa: B008
+) -> None:
+    """Print what follows each prompt, as it comes.
+
+    Args:
+        model: Run directory, whose newest checkpoint is taken, or a model directory of Hugging
+            Face's.
+        prompts: Texts to continue.
+        max_tokens: Most tokens of a continuation.
+        temperature: What logits are divided by; 0 takes the most probable token.
+        top_k: Choose among so many of the most probable tokens; 0 for all.
+        top_p: Choose among the fewest most probable tokens of this probability together.
+        repetition_penalty: Above 1, tokens that the text has already are less probable.
+        stop: The text ends before this; may be given several times.
+        seed: Of the random choice.
+        dtype: Type of weights, cache and arithmetic.
+        log_probs: Print each token with the logarithm of its probability instead of the text.
+        jsonl: File of prompts, a JSON object a line with "prompt" and any of the options.
+        out: File for the continuations of --jsonl.
+        emulate_devices: Let this process have so many devices, by emulation on its CPU.
+        mesh: How many devices share the work, and how.
+    """
+    values = max_tokens, temperature, top_k, top_p, repetition_penalty, stop, seed
+    options = Options(*values)
+    if (jsonl is None) != (out is None) or (jsonl is None) != bool(prompts):
+        raise InputError("Give prompts, or --jsonl IN with --out OUT.")
+    emulate(emulate_devices)
+    if mesh.pipeline != 1 or mesh.context != 1:
+        raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
+    set_mesh(mesh)
+    set_rules(get_rules().without_stages())
+    _, weights, tokenizer = load_for_inference(model, dtype)
+    generator = Generator(weights, tokenizer, dtype)
+    del weights
+    if jsonl is not None and out is not None:
+        count = continue_file(generator, jsonl, out, options)
+        print(f"{out}: {count} continuations")
+        return
+    rows = [generator.begin(prompt, options) for prompt in prompts]
+    if log_probs or len(rows) > 1:
+        for _ in generator.run(rows):
+            pass
+        for prompt, row in zip(prompts, rows, strict=True):
+            show(prompt, row, generator, log_probs)
+    else:
+        stream(prompts[0], rows[0], generator)
+
+
+def stream(prompt: str, row: Continuation, generator: Generator) -> None:
+    """Print a prompt and its continuation, as it comes."""
+    sys.stdout.write(prompt)
+    shown = 0
+    for _ in generator.run([row], steps=1):
+        sys.stdout.write(row.text[shown:])
+        sys.stdout.flush()
+        shown = len(row.text)
+    print()
+
+
+def show(prompt: str, row: Continuation, generator: Generator, log_probs: bool) -> None:
+    """Print a prompt with its continuation, or with the tokens of that."""
+    if not log_probs:
+        print(prompt + row.text)
+        return
+    print(prompt)
+    for token, value in zip(row.tokens, row.log_probs, strict=True):
+        print(f"{value:9.4f} {token:7d} {generator.tokenizer.decode([token])!r}")
+
+
+def main() -> None:
+    """Read the arguments and generate."""
+    parse(generate, description=__doc__)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,212 @@
+"""Tokens a second of generation beside `transformers`, in bf16, one machine, one run.
+
+Each contender runs in a process of its own, one process at a time, with the same weights' shapes
+and prompts; processes alternate, round by round. The most probable token is taken each time and
+nothing ends a text early. Loading, compilation and the first call are not timed; the prompt's pass
+is.
+
+As a program, this file is one contender's process: `python generation.py OURS_OR_THEIRS '{...}'`.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
+
+from huge_pages import use_huge_pages
+
+CONTENDERS = ("fugaku_jax", "transformers")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The model, GPT-2, and what it generates."""
+
+    n_layers: int = 12
+    d_model: int = 768
+    n_heads: int = 12
+    vocab_size: int = 50_304
+    prompt_tokens: int = 64
+    new_tokens: int = 64
+
+    @property
+    def positions(self) -> int:
+        """Positions of the model: as many as are used."""
+        return self.prompt_tokens + self.new_tokens
+
+
+def run(
+    rounds: int = 3,
+    calls: int = 3,
+    batches: Sequence[int] = (1, 16),
+    shape: Shape | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure both contenders.
+
+    Args:
+        rounds: processes that each contender gets for each batch.
+        calls: timed calls of each process.
+        batches: prompts of a call.
+        shape: the model and the lengths; those of `Shape()` if not given.
+        say: is told what was measured as it goes.
+
+    Returns:
+        `ratio_batch_N` for each batch: our speed by theirs, of the median calls; and `contenders`,
+        a row for each and each batch: `contender`, `batch`, `tokens_per_second` (new tokens of all
+        rows, of the median call), `tokens_per_second_min` and `_max`, `timed_calls`.
+
+    Raises:
+        RuntimeError: a contender's process failed.
+    """
+    shape = shape or Shape()
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for batch in batches:
+        for number in range(rounds):
+            for name in CONTENDERS[:: -1 if number % 2 else 1]:
+                found = _run_process(name, batch, calls, shape)
+                seconds.setdefault((name, batch), []).extend(found)
+                speed = batch * shape.new_tokens / statistics.median(found)
+                say(f"{name}, batch {batch}: {speed:.1f} tokens/s")
+    figures: dict[str, Any] = {
+        f"ratio_batch_{batch}": statistics.median(seconds["transformers", batch])
+        / statistics.median(seconds["fugaku_jax", batch])
+        for batch in batches
+    }
+    return figures | {"contenders": [_row(*key, shape, seconds[key]) for key in seconds]}
+
+
+def _run_process(name: str, batch: int, calls: int, shape: Shape) -> list[float]:
+    arguments = {"batch": batch, "calls": calls, "shape": dataclasses.asdict(shape)}
+    process = subprocess.run(
+        [sys.executable, __file__, name, json.dumps(arguments)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise RuntimeError(f"The contender {name} failed:\n{process.stderr[-4000:]}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def _row(name: str, batch: int, shape: Shape, seconds: list[float]) -> dict[str, Any]:
+    tokens = batch * shape.new_tokens
+    return {
+        "contender": name,
+        "batch": batch,
+        "tokens_per_second": tokens / statistics.median(seconds),
+        "tokens_per_second_min": tokens / max(seconds),
+        "tokens_per_second_max": tokens / min(seconds),
+        "timed_calls": len(seconds),
+    }
+
+
+def _prompts(batch: int, shape: Shape) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, shape.vocab_size, (batch, shape.prompt_tokens))
+
+
+class _NoText:
+    """A tokenizer that knows all ids, of which none ends a text and none has any text."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size, self.ends = vocab_size, (vocab_size,)
+
+    def byte(self, _: int) -> None:
+        return None
+
+    def decode(self, _: Sequence[int]) -> str:
+        return ""
+
+
+def _ours(batch: int, shape: Shape) -> Callable[[], int]:
+    """Return a function that generates and returns how many tokens a row got."""
+    import jax
+
+    from fugaku_jax.config import ModelConfig
+    from fugaku_jax.inference.continuation import Continuation, Options
+    from fugaku_jax.inference.generate import Generator
+    from fugaku_jax.models.gpt import GPT
+    from fugaku_jax.sharding.mesh import set_mesh
+
+    set_mesh()
+    config = ModelConfig(
+        vocab_size=shape.vocab_size,
+        n_layers=shape.n_layers,
+        d_model=shape.d_model,
+        n_heads=shape.n_heads,
+        sequence_length=shape.positions,
+    )
+    tokenizer: Any = _NoText(shape.vocab_size)
+    generator = Generator(GPT(config, jax.random.key(0)), tokenizer)
+    options = Options(max_tokens=shape.new_tokens, temperature=0.0)
+    prompts = _prompts(batch, shape).tolist()
+
+    def generate() -> int:
+        rows = [Continuation(tokenizer, prompt, options) for prompt in prompts]
+        for _ in generator.run(rows):
+            pass
+        return len(rows[0].tokens)
+
+    return generate
+
+
+def _theirs(batch: int, shape: Shape) -> Callable[[], int]:
+    """Return a function that generates and returns how many tokens a row got."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=shape.vocab_size,
+        n_positions=shape.positions,
+        n_embd=shape.d_model,
+        n_layer=shape.n_layers,
+        n_head=shape.n_heads,
+    )
+    model = GPT2LMHeadModel(config).to(torch.bfloat16).eval()
+    prompts = torch.from_numpy(_prompts(batch, shape))
+
+    def generate() -> int:
+        with torch.inference_mode():
+            tokens = model.generate(
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                max_new_tokens=shape.new_tokens,
+                min_new_tokens=shape.new_tokens,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        return tokens.shape[1] - shape.prompt_tokens
+
+    return generate
+
+
+def main() -> None:
+    """Run as one contender: print the seconds of its calls as JSON."""
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    shape = Shape(**arguments["shape"])
+    if name == "fugaku_jax":
+        use_huge_pages()  # as `launch/generate.py` does
+    generate = {"fugaku_jax": _ours, "transformers": _theirs}[name](arguments["batch"], shape)
+    seconds = []
+    for _ in range(1 + arguments["calls"]):
+        start = time.perf_counter()
+        assert generate() == shape.new_tokens
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps(seconds[1:]))
+
+
+if __name__ == "__main__":
+    main()

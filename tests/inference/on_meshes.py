@@ -1,0 +1,54 @@
+"""Generate on several meshes of emulated devices, for `test_generate.py`; print JSON.
+
+The numbers of devices are fixed when JAX starts, hence a process of its own.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+from conftest import TEXTS
+
+from fugaku_jax.config import MeshConfig, ModelConfig
+from fugaku_jax.data.tokenizer import Tokenizer, train
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.generate import Generator
+from fugaku_jax.models.gpt import GPT
+from fugaku_jax.sharding.mesh import set_mesh
+from fugaku_jax.sharding.rules import get_rules, set_rules
+
+GPT2 = {"vocab_size": 303, "n_layers": 2, "d_model": 24, "n_heads": 4, "sequence_length": 64}
+LLAMA = GPT2 | {"family": "llama", "n_kv_heads": 2, "d_model": 32, "tied": False}
+MODELS = {"gpt2": GPT2, "llama": LLAMA}
+MESHES = {
+    "gpt2": ({"data": 1}, {"data": 2, "tensor": 2}),
+    "llama": ({"data": 1}, {"data": 1, "tensor": 2, "pipeline": 2}),
+}
+OPTIONS = [Options(12, temperature=n / 4, seed=n, repetition_penalty=1 + n / 5) for n in range(5)]
+PROMPTS = ["", "the rain", "むかし", "x = 1", "the plain stays mainly"]
+
+
+def generate(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
+    """Continue the prompts; the model lies whole along all but the tensor axes."""
+    config = MeshConfig(**mesh)
+    devices = config.data * config.tensor * config.pipeline
+    set_mesh(config, jax.devices()[:devices])
+    set_rules(get_rules().without_stages())
+    shape = ModelConfig(**model, init_std=0.3)
+    weights = jax.jit(lambda: GPT(shape, jax.random.key(0)))()
+    rows = Generator(weights, tokenizer, jnp.float32)(PROMPTS, OPTIONS)
+    return {"tokens": [row.tokens for row in rows], "log_probs": [row.log_probs for row in rows]}
+
+
+def main() -> None:
+    """Run every family on every mesh."""
+    tokenizer = train(TEXTS * 9, 303)
+    found = {
+        name: [generate(mesh, model, tokenizer) for mesh in MESHES[name]]
+        for name, model in MODELS.items()
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""`launch/generate.py` on a run that has just begun: prompts, files, and wrong input."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.data.build import build_store
+from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.tokenizer import train
+from fugaku_jax.errors import InputError
+from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
+from fugaku_jax.training.state import init_state
+
+ROOT = Path(__file__).parents[2]
+VOCAB = 303
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run with untrained weights, saved at step 1."""
+    folder = tmp_path_factory.mktemp("generate")
+    texts = [f"{i} wet days in {place}\n" for i in range(30) for place in ("May", "Nara", "Kobe")]
+    path = folder / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    sets = [InputSet("en", (path,), "en", 1.0)]
+    build_store(str(folder / "store"), sets, train(texts, VOCAB), validation=0.2)
+    config = Config(
+        model=ModelConfig(vocab_size=VOCAB, n_layers=1, d_model=16, n_heads=2, sequence_length=32),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        training=TrainingConfig(steps=1, batch_size=2),
+        data=DataConfig(store=str(folder / "store")),
+    )
+    run = folder / "run"
+    run.mkdir()
+    (run / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
+    with RunCheckpoints(run, config.checkpoint) as checkpoints:
+        checkpoints.save(1, config, init_state(config), {"config": config.to_dict()})
+    return run
+
+
+@pytest.fixture
+def generate(monkeypatch, capsys):
+    """Run the program in this process and return what it prints."""
+    monkeypatch.syspath_prepend(ROOT / "launch")
+    program = importlib.import_module("generate")
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, arguments)])
+        program.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def write_lines(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_prompts_are_printed_with_what_follows(generate, run_dir):
+    streamed = generate(run_dir, "3 wet", "--max-tokens", 6, "--seed", 5)
+    assert streamed.startswith("3 wet")
+    both = generate(run_dir, "3 wet", "Nara", "--max-tokens", 6, "--seed", 5)
+    assert both.startswith(streamed + "Nara")
+    told = generate(run_dir, "3 wet", "--max-tokens", 6, "--log-probs").splitlines()
+    assert told[0] == "3 wet"
+    assert 1 <= len(told[1:]) <= 6
+    assert all(float(line.split()[0]) < 0 for line in told[1:])
+
+
+def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
+    lines = [{"prompt": f"{n} wet", "seed": n, "n": [n], "temperature": 1} for n in range(18)]
+    lines[3] |= {"max_tokens": 2, "stop": ["\n"], "top_k": 3, "top_p": 0.9}
+    source, out = write_lines(tmp_path / "in.jsonl", *lines), tmp_path / "out.jsonl"
+    generate(run_dir, "--jsonl", source, "--out", out, "--max-tokens", 4)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(found) == 18
+    for line, row in zip(lines, found, strict=True):
+        assert line.items() <= row.items()
+        assert row["finish"] in ("end", "stop", "length")
+        assert len(row["tokens"]) == len(row["log_probs"]) <= line.get("max_tokens", 4)
+    # A line alone is continued as it is among others.
+    write_lines(source, lines[7])
+    generate(run_dir, "--jsonl", source, "--out", out, "--max-tokens", 4)
+    alone = json.loads(out.read_text())
+    assert alone.pop("log_probs") == pytest.approx(found[7].pop("log_probs"), abs=1e-5)
+    assert alone == found[7]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "this is no JSON"),
+        ('["prompt"]', 'no JSON object with a "prompt"'),
+        ('{"prompt": 3}', "prompt is 3, but it must be a string"),
+        ('{"prompt": "a", "top_k": 1.5}', "top_k is 1.5, but it must be a whole number"),
+        ('{"prompt": "a", "seed": true}', "seed is True, but"),
+        ('{"prompt": "a", "stop": "x"}', "stop is 'x', but it must be a list of strings"),
+        ('{"prompt": "a", "top_p": 2}', "top_p is 2.0, but it must be greater than 0"),
+        ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
+        (json.dumps({"prompt": "1" * 40}), "has 41 tokens, but the model has 32 positions"),
+        ("[" * 100_000, "this is"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_written(generate, run_dir, tmp_path, line, message):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "a"}\n' + line + "\n")
+    with pytest.raises(InputError, match="line 2: ") as error:
+        generate(run_dir, "--jsonl", source, "--out", out)
+    assert message in str(error.value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "a"], "nowhere is no directory"),
+        (["RUN"], "Give prompts, or --jsonl IN with --out OUT"),
+        (["RUN", "a", "--jsonl", "x", "--out", "y"], "Give prompts, or --jsonl"),
+        (["RUN", "--jsonl", "x"], "Give prompts, or --jsonl IN with --out OUT"),
+        (["RUN", "--jsonl", "absent", "--out", "y"], "absent cannot be read: No such file"),
+        (["RUN", "a", "--temperature", "-1"], "temperature is -1.0, but it must be at least 0"),
+        (["RUN", "a", "--mesh.pipeline", "2"], "shared by --mesh.data and --mesh.tensor alone"),
+        (["RUN", "a", "--mesh.tensor", "3"], "mesh.tensor"),
+        (["RUN", "1" * 40], "has 41 tokens, but the model has 32 positions"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(generate, run_dir, arguments, message):
+    given = [run_dir if argument == "RUN" else argument for argument in arguments]
+    with pytest.raises(InputError) as error:
+        generate(*given)
+    assert message in str(error.value)
+
+
+def test_shared_by_emulated_devices_it_says_the_same(generate, run_dir):
+    wanted = generate(run_dir, "3 wet", "--max-tokens", 8, "--dtype", "float32")
+    arguments = ["--max-tokens", "8", "--dtype", "float32"]
+    arguments += ["--emulate-devices", "2", "--mesh.tensor", "2"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch" / "generate.py", run_dir, "3 wet", *arguments],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == wanted
+
+
+def test_heads_that_cannot_be_shared_are_wrong_input_and_exit_code_2(run_dir):
+    command = [sys.executable, ROOT / "launch" / "generate.py", run_dir, "a"]
+    done = subprocess.run(
+        [*command, "--emulate-devices", "4", "--mesh.tensor", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model.n_heads is 2, but it must be a multiple of the 4")
+    assert done.stderr.count("\n") == 1
