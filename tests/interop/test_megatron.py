@@ -1,8 +1,11 @@
 """Megatron's checkpoints become the model that `transformers` has, and run nothing of their own."""
 
+import importlib
 import os
 import pickle
+import sys
 import zipfile
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +24,7 @@ from small_runs import logits
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.imported import default_run, place_parameters
+from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.interop.megatron import open_megatron
 from fugaku_jax.interop.torch_file import read_torch_file
 from fugaku_jax.training.checkpoint import load_model
@@ -248,3 +252,23 @@ def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path):
             archive.writestr(each, content)
     with pytest.raises(InputError, match="a tensor leaves its storage"):
         read_torch_file(path)
+
+
+def test_the_program_imports_and_refuses(oracle, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "launch")
+    program = importlib.import_module("convert")
+
+    def convert(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["convert.py", "from-megatron", *map(str, arguments)])
+        program.main()
+
+    write_megatron_lm(tmp_path / "megatron", oracle[0], 2.0, tensor=2)
+    convert(tmp_path / "megatron", tmp_path / "run", "--vocab-size", VOCAB)
+    said = capsys.readouterr()
+    assert "gpt2, " in said.out
+    assert "run has no tokenizer" in said.err
+    with pytest.raises(InputError, match="was imported without a tokenizer"):
+        load_for_inference(tmp_path / "run", jnp.float32)
+    with pytest.raises(InputError, match="cannot be read"):
+        convert(tmp_path / "megatron", tmp_path / "other", "--tokenizer", tmp_path / "absent")
+    assert not (tmp_path / "other").exists()
