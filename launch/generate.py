@@ -79,9 +79,9 @@ def generate(
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
     set_mesh(mesh)
     set_rules(get_rules().without_stages())
-    _, weights, tokenizer = load_for_inference(model, dtype)
-    generator = Generator(weights, tokenizer, dtype)
-    del weights
+    loaded = load_for_inference(model, dtype)
+    generator = Generator(loaded.model, loaded.tokenizer, dtype, loaded.first_token)
+    del loaded
     if jsonl is not None and out is not None:
         count = continue_file(generator, jsonl, out, options)
         print(f"{out}: {count} continuations")

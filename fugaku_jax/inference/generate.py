@@ -66,9 +66,24 @@ class Pieces(NamedTuple):
 class Generator:
     """A model ready to generate: its weights are copied, cast and laid out once."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, dtype: DTypeLike = jnp.bfloat16) -> None:
-        """Args: the model, its tokenizer, and the type of weights, cache and arithmetic."""
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        dtype: DTypeLike = jnp.bfloat16,
+        first_token: int | None = None,
+    ) -> None:
+        """Lay the weights out.
+
+        Args:
+            model: the model; it is not needed any longer.
+            tokenizer: its tokenizer.
+            dtype: type of weights, cache and arithmetic.
+            first_token: what stands before every prompt; an end of document, as before the
+                documents of training, if not given.
+        """
         self.config, self.tokenizer, self.dtype = model.config, tokenizer, jnp.dtype(dtype)
+        self.first_token = tokenizer.end_of_document if first_token is None else first_token
         self._structure, self._weights = nnx.split(laid_out(model, dtype))
 
     def __call__(
@@ -86,12 +101,12 @@ class Generator:
         return rows
 
     def begin(self, prompt: str, options: Options) -> Continuation:
-        """Return a text to continue, as training began its documents: behind an end of document.
+        """Return a text to continue.
 
         Raises:
             InputError: the prompt leaves no room among the model's positions.
         """
-        tokens = [self.tokenizer.end_of_document, *self.tokenizer.encode(prompt)]
+        tokens = [self.first_token, *self.tokenizer.encode(prompt)]
         positions = self.config.sequence_length
         if len(tokens) >= positions:
             raise InputError(

@@ -38,12 +38,9 @@ def open_hf(folder: Path) -> Imported:
     def read(tensor: Tensor) -> Shaped[np.ndarray, "..."]:
         return stored[named[tensor.name]].read()
 
-    return Imported(
-        model,
-        read,
-        read_hf_tokenizer(folder, model),
-        {"format": "Hugging Face", "path": str(folder), "sha256": _digest(folder, stored)},
-    )
+    origin = {"format": "Hugging Face", "path": str(folder), "sha256": _digest(folder, stored)}
+    origin |= {"first_token": _first_token(folder, model)}
+    return Imported(model, read, read_hf_tokenizer(folder, model), origin)
 
 
 def read_hf_tokenizer(folder: Path, model: ModelConfig) -> Tokenizer | None:
@@ -92,6 +89,12 @@ def _refuse_others(
             f"{folder} has {', '.join(others[:3])}{', …' * (len(others) > 3)}, which no "
             f"{ARCHITECTURES[model.family]} of {CONFIG}'s shape has."
         )
+
+
+def _first_token(folder: Path, model: ModelConfig) -> int | None:
+    """Return the token that its texts begin with, if the configuration names one."""
+    token = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("bos_token_id")
+    return token if type(token) is int and 0 <= token < model.vocab_size else None
 
 
 def _digest(folder: Path, stored: dict[str, StoredTensor]) -> str:

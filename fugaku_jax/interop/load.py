@@ -1,6 +1,8 @@
 """A model for use, from a run of ours or a model directory of Hugging Face's."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from jax.typing import DTypeLike
 
@@ -14,11 +16,22 @@ from fugaku_jax.interop.imported import default_run, place_parameters
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.rules import get_rules, use_rules
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.run import TOKENIZER_FILE, is_untrained
+from fugaku_jax.training.run import TOKENIZER_FILE, is_untrained, read_ledger
 from fugaku_jax.training.state import whole_model
 
 
-def load_for_inference(path: Path, dtype: DTypeLike) -> tuple[ModelConfig, GPT, Tokenizer]:
+class Loaded(NamedTuple):
+    """A model and what its texts are made of."""
+
+    config: ModelConfig
+    model: GPT
+    tokenizer: Tokenizer
+    first_token: int
+    """What stands before every text: the end of the one before, as in our training, unless the
+    model comes from elsewhere and names another."""
+
+
+def load_for_inference(path: Path, dtype: DTypeLike) -> Loaded:
     """Load a model and its tokenizer onto the mesh that is set.
 
     The weights are split by the mesh's tensor axes and lie whole along all others, which carry
@@ -36,17 +49,22 @@ def load_for_inference(path: Path, dtype: DTypeLike) -> tuple[ModelConfig, GPT, 
         raise InputError(f"{path} is no directory; give a run or a model directory.")
     if not is_hf_directory(path):
         config, model = load_model(path, dtype)
-        return config.model, model, run_tokenizer(path, config)
+        origin = read_ledger(path)["imported"] if is_untrained(path) else {}
+        return _loaded(config.model, model, run_tokenizer(path, config), origin)
     source = open_hf(path)
     if source.tokenizer is None:
         raise InputError(f"{path} has no {TOKENIZER}, and no other tokenizer is supported.")
     config = default_run(source.model)
     with use_rules(get_rules().without_stages()):
-        return (
-            source.model,
-            whole_model(config, place_parameters(source, config, dtype)),
-            source.tokenizer,
-        )
+        model = whole_model(config, place_parameters(source, config, dtype))
+    return _loaded(source.model, model, source.tokenizer, source.origin)
+
+
+def _loaded(
+    config: ModelConfig, model: GPT, tokenizer: Tokenizer, origin: Mapping[str, Any]
+) -> Loaded:
+    first = origin.get("first_token")
+    return Loaded(config, model, tokenizer, tokenizer.end_of_document if first is None else first)
 
 
 def run_tokenizer(run_dir: Path, config: Config) -> Tokenizer:

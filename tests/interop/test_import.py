@@ -17,6 +17,8 @@ from small_runs import GPT2, LLAMA, MODELS, VOCAB, logits, make_run, same_bits
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.generate import Generator
 from fugaku_jax.interop import safetensors_reader
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_import import open_hf
@@ -75,7 +77,7 @@ def test_there_and_back_every_bit_and_every_file_is_the_same(model, store, tmp_p
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_logits_are_those_of_transformers(family, exported):
     theirs = AutoModelForCausalLM.from_pretrained(exported / family)
-    shape, ours, _ = load_for_inference(exported / family, jnp.float32)
+    shape, ours, _, _ = load_for_inference(exported / family, jnp.float32)
     tokens = np.random.default_rng(1).integers(0, VOCAB, (2, shape.sequence_length), np.int32)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens).long()).logits.numpy()
@@ -120,8 +122,19 @@ def test_training_and_evaluation_know_an_imported_run(store, exported, tmp_path)
         jax.tree.map(lambda x, y: x.shape == y.shape, state.parameters, state.moments.mean)
     )
     assert (run / "tokenizer.model").read_bytes() == store.tokenizer().model_bytes
-    _, _, tokenizer = load_for_inference(run, jnp.bfloat16)
+    _, _, tokenizer, _ = load_for_inference(run, jnp.bfloat16)
     assert tokenizer.sha256 == store.tokenizer().sha256
+
+
+@pytest.mark.parametrize(("named", "expected"), [(1, 1), (None, 2), (VOCAB, 2), ("<s>", 2)])
+def test_a_text_begins_with_the_token_that_the_model_names(named, expected, copy, tmp_path):
+    folder = copy("llama", bos_token_id=named)
+    import_run(open_hf(folder), tmp_path / "run")
+    for path in (folder, tmp_path / "run"):
+        loaded = load_for_inference(path, jnp.bfloat16)
+        assert loaded.first_token == expected
+    generator = Generator(loaded.model, loaded.tokenizer, jnp.bfloat16, loaded.first_token)
+    assert generator.begin("rain", Options()).prompt[0] == expected
 
 
 def test_gelu_by_erf_is_another_function(copy):

@@ -16,8 +16,8 @@ def test_weights_are_cast_as_they_are_read_and_moments_are_not_read(store, tmp_p
     run = make_run(tmp_path / "run", LLAMA, store)
     export_run(run, tmp_path / "out", store, "bfloat16", GIGABYTE)
     monkeypatch.setattr(RunCheckpoints, "restore", None)
-    _, ours, _ = load_for_inference(run, jnp.bfloat16)
-    _, theirs, _ = load_for_inference(tmp_path / "out", jnp.bfloat16)
+    _, ours, _, _ = load_for_inference(run, jnp.bfloat16)
+    _, theirs, _, _ = load_for_inference(tmp_path / "out", jnp.bfloat16)
     same_bits(ours, theirs)
 
 

@@ -39,7 +39,7 @@ def theirs(folder, tokens, **fields):
 
 def test_gelu_is_that_by_tanh(exported):
     tokens = np.random.default_rng(1).integers(0, VOCAB, (2, GPT2.sequence_length), np.int32)
-    _, model, _ = load_for_inference(exported / "run", jnp.float32)
+    _, model, _, _ = load_for_inference(exported / "run", jnp.float32)
     ours = logits(model, tokens)
     assert np.abs(theirs(exported / "out", tokens) - ours).max() < 1e-4
     by_erf = theirs(exported / "out", tokens, activation_function="gelu")
@@ -47,7 +47,7 @@ def test_gelu_is_that_by_tanh(exported):
 
 
 def test_padding_rows_are_neither_exported_nor_probable(exported):
-    _, model, _ = load_for_inference(exported / "run", jnp.float32)
+    _, model, _, _ = load_for_inference(exported / "run", jnp.float32)
     assert np.abs(np.asarray(model.tokens.table[...])[VOCAB:]).min() > 0  # trained like any other
     stored = open_hf(exported / "out")
     assert stored.model.vocab_size == VOCAB
@@ -80,6 +80,6 @@ def test_both_ends_of_a_text_are_known(piece, exported, store, tmp_path):
 def test_the_output_matrix_is_the_embedding_only_where_it_is_tied(store, tmp_path):
     run = make_run(tmp_path / "run", LLAMA, store)
     export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
-    _, model, _ = load_for_inference(tmp_path / "out", jnp.float32)
+    _, model, _, _ = load_for_inference(tmp_path / "out", jnp.float32)
     tables = [np.asarray(each.table[...]) for each in (model.tokens, model.output)]
     assert not np.array_equal(*tables)

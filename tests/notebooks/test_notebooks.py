@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, and is kept with what it printed and drew."""
+"""Every notebook runs from its first cell to its last, and is kept with what it put out."""
 
 from pathlib import Path
 
@@ -18,7 +18,9 @@ def kinds(notebook: nbformat.NotebookNode) -> list[set[str]]:
     """What each cell of code put out: text, pictures, errors."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     found = [[{o.output_type, *o.get("data", {})} for o in cell.outputs] for cell in code]
-    return [set().union(*each) & {"stream", "image/svg+xml", "image/png", "error"} for each in found]
+    return [
+        set().union(*each) & {"stream", "image/svg+xml", "image/png", "error"} for each in found
+    ]
 
 
 def test_there_are_notebooks():
