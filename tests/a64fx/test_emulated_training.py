@@ -78,6 +78,7 @@ def assert_equal_within_fp32_rounding(got, expected):
     assert expected[-1, 0] < expected[0, 0] - 0.1  # the steps did something
 
 
+@pytest.mark.long
 def test_train_tiny_has_the_losses_of_this_machine(store, expected, tmp_path):
     run_python(train(store, tmp_path), env=NATIVE, timeout=1200)
     assert_equal_within_fp32_rounding(figures(tmp_path), expected)

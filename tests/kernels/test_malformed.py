@@ -22,7 +22,8 @@ TARGETS, COUNT = of(3, dtype="int32"), of(dtype="int32")
 EPSILON = {"epsilon": np.float32(1e-5), "centred": True}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
-PRODUCT |= dict.fromkeys(("transpose_a", "transpose_b", "accumulate", "add_bias"), False)
+FLAGS = ("transpose_a", "transpose_b", "gelu_of_a", "accumulate", "add_bias", "gelu_slope")
+PRODUCT |= dict.fromkeys(FLAGS, False)
 PANELS, KEPT, ONE = of(2, 1, 3, 64), of(2, 3, 7, 1, 5), of(3, 1, 5)
 # Operands, results, attributes, and which operand is updated where it lies.
 RIGHT = {
