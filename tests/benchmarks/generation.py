@@ -120,6 +120,8 @@ def _prompts(batch: int, shape: Shape) -> Any:
 class _NoText:
     """A tokenizer that knows all ids, of which none ends a text and none has any text."""
 
+    end_of_document = 0
+
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size, self.ends = vocab_size, (vocab_size,)
 
