@@ -1,7 +1,7 @@
 """A pytest plugin for the emulated machine, where a test takes long and most of it is compiling.
 
 What was compiled is kept beside the machine. Hypothesis stops after a few examples, each of which
-is a program to compile. The reference, which is XLA's code and not ours, is not tested by itself.
+is a program to compile, and does not mind that it is slow to draw them. The reference, which is XLA's code and not ours, is not tested by itself.
 """
 
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 MOST_EXAMPLES = 5
 
@@ -21,6 +21,7 @@ _initialise = settings.__init__
 def _initialise_with_few(self: settings, *args: Any, **given: Any) -> None:
     if isinstance(given.get("max_examples"), int):
         given["max_examples"] = min(given["max_examples"], MOST_EXAMPLES)
+    given.setdefault("suppress_health_check", [HealthCheck.too_slow])
     _initialise(self, *args, **given)
 
 
