@@ -1,7 +1,8 @@
 """A pytest plugin for the emulated machine, where a test takes long and most of it is compiling.
 
 What was compiled is kept beside the machine. Hypothesis stops after a few examples, each of which
-is a program to compile, and does not mind that it is slow to draw them. The reference, which is XLA's code and not ours, is not tested by itself.
+is a program to compile, and does not mind that it is slow to draw them. The reference, which is
+XLA's code and not ours, is not tested by itself.
 """
 
 import os
