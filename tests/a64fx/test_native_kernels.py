@@ -36,13 +36,8 @@ PIPES = 2
 LANES = 16
 
 
-SHORT = "test_norm.py"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name == SHORT else pytest.mark.long) for name in KERNEL_TESTS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", KERNEL_TESTS)
 def test_kernels_pass_their_own_tests(name):
     """With the libraries `a64fx` and `generic`, which are chosen and loaded as on a real one."""
     options = ("-p", "emulated_session", "-p", "no:cacheprovider", "-rs")
