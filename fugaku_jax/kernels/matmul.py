@@ -44,16 +44,19 @@ def einsum(
             `y` alone, and so are their partitions.
         gelu_of_x: contract gelu(x), which the native kernel does not write to memory.
         gelu_slope: multiply the product by gelu's derivative there; of the result's type and
-            partition.
+            partition. Not together with `into`.
 
     Raises:
-        ValueError: the operands do not have the dimensions of the equation.
+        ValueError: the operands do not have the dimensions of the equation, or of `into` and
+            `gelu_slope` both are given.
     """
     dtype = jnp.dtype(dtype or x.dtype) if into is None else into.dtype
     inputs, output = equation.split("->")
     left, right = inputs.split(",")
     if (x.ndim, y.ndim) != (len(left), len(right)):
         raise ValueError(f"{equation} is asked of arrays of {x.ndim} and {y.ndim} dimensions.")
+    if into is not None and gelu_slope is not None:
+        raise ValueError("Of `into` and `gelu_slope` only one may be given.")
     shared: dict[str, tuple[str, ...]] = {}
     for labels, operand in ((left, x), (right, y)):
         for label, entry in zip(labels, jax.typeof(operand).sharding.spec, strict=True):

@@ -155,6 +155,12 @@ def test_operands_of_other_dimensions_are_refused():
         einsum("mk,kn->mn", jnp.ones(3), jnp.ones((3, 3)), EVERYWHERE)
 
 
+def test_a_slope_of_what_is_added_to_is_refused():
+    x = jnp.ones((3, 3))
+    with pytest.raises(ValueError, match="only one may be given"):
+        einsum("mk,kn->mn", x, x, EVERYWHERE, into=x, gelu_slope=x)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("depth", [0, 5, 1100])
 def test_a_bias_is_added_before_the_result_is_rounded(dtype, depth):
