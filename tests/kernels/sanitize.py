@@ -21,6 +21,7 @@ def main() -> int:
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
             *("--no-deps", "--upgrade", "--target", PLACE),
             *("--config-settings", "build-dir=build/sanitize"),
+            *("--config-settings", "install.strip=false"),  # reports name files and lines
             *("--config-settings", "cmake.define.SANITIZE=ON", ROOT),
         ],
         check=True,
