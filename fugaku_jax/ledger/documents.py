@@ -66,7 +66,9 @@ def from_parquet(data: bytes) -> pa.Table:
         ValueError: the bytes are no Parquet file, are not a document table, or the token spans do
             not lie one after the other.
     """
-    table = pq.read_table(pa.BufferReader(data))
+    # One of Arrow's threads could be the last to hold `data`, and give it back to a Python that has
+    # ended meanwhile: that aborts the program (https://github.com/apache/arrow/issues/34314).
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     if table.schema.names != SCHEMA.names or table.schema.types != SCHEMA.types:
         raise ValueError(f"a document table has the columns {', '.join(SCHEMA.names)}")
     lengths = table["length"].to_numpy()

@@ -1,6 +1,7 @@
 """The document table survives Parquet, and its digest tells any two tables apart."""
 
 import dataclasses
+import threading
 
 import pyarrow as pa
 import pytest
@@ -44,3 +45,17 @@ def test_what_is_no_document_table_is_refused():
     gap = make_table(ROWS).set_column(4, "start", pa.array([0, 4]))
     with pytest.raises(ValueError, match="one after the other"):
         from_parquet(to_parquet(gap))
+
+
+def test_no_thread_of_arrows_keeps_the_bytes_of_a_table():
+    # Such a thread gives them back when it likes, and aborts a program that has ended by then.
+    last_holders = []
+
+    class Watched(bytes):
+        def __del__(self) -> None:
+            last_holders.append(threading.get_ident())
+
+    parquet = to_parquet(make_table(ROWS))
+    for _ in range(50):
+        from_parquet(Watched(parquet))
+    assert last_holders == [threading.get_ident()] * 50
