@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 BENCHMARKS = Path(__file__).parent.parent / "tests" / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # where benchmarks find each other
 Json = Annotated[bool, tyro.conf.arg(help="Print one JSON object as the last line.")]
 Inputs = tyro.conf.Positional[tuple[Path, ...]]
 say = functools.partial(print, file=sys.stderr, flush=True)

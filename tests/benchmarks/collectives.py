@@ -11,11 +11,12 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from processes import run_python
 
 LOCAL_AXIS = "local"
 
@@ -43,21 +44,10 @@ def run(
         RuntimeError: the process with the emulated devices failed.
     """
     flags = f"--xla_force_host_platform_device_count={math.prod(shape) * local}"
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
-    }
+    variables = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
     arguments = {"shape": shape, "local": local, "megabytes": megabytes, "rounds": rounds}
-    process = subprocess.run(
-        [sys.executable, __file__, json.dumps(arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        raise RuntimeError(f"Collectives on emulated devices failed:\n{process.stderr[-4000:]}")
-    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    program = __file__, json.dumps(arguments)
+    rows = run_python("Collectives on emulated devices", *program, variables=variables)
     for row in rows:
         say(f"{row['contender']}: {row['seconds']:.4f} s")
     return rows

@@ -10,15 +10,15 @@ As a program, this file is one contender's process: `python generation.py OURS_O
 
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processes import run_python, token_speeds
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
 
@@ -87,28 +87,13 @@ def run(
 
 def _run_process(name: str, batch: int, calls: int, shape: Shape) -> list[float]:
     arguments = {"batch": batch, "calls": calls, "shape": dataclasses.asdict(shape)}
-    process = subprocess.run(
-        [sys.executable, __file__, name, json.dumps(arguments)],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        raise RuntimeError(f"The contender {name} failed:\n{process.stderr[-4000:]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    (result,) = run_python(f"The contender {name}", __file__, name, json.dumps(arguments))
+    return result["seconds"]
 
 
 def _row(name: str, batch: int, shape: Shape, seconds: list[float]) -> dict[str, Any]:
-    tokens = batch * shape.new_tokens
-    return {
-        "contender": name,
-        "batch": batch,
-        "tokens_per_second": tokens / statistics.median(seconds),
-        "tokens_per_second_min": tokens / max(seconds),
-        "tokens_per_second_max": tokens / min(seconds),
-        "timed_calls": len(seconds),
-    }
+    speeds = token_speeds(batch * shape.new_tokens, seconds)
+    return {"contender": name, "batch": batch, **speeds, "timed_calls": len(seconds)}
 
 
 def _prompts(batch: int, shape: Shape) -> Any:
@@ -207,7 +192,7 @@ def main() -> None:
         start = time.perf_counter()
         assert generate() == shape.new_tokens
         seconds.append(time.perf_counter() - start)
-    print(json.dumps(seconds[1:]))
+    print(json.dumps({"seconds": seconds[1:]}))
 
 
 if __name__ == "__main__":

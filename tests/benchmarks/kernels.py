@@ -17,13 +17,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from attentions import Attention, attentions
 from products import Product, products
 from updates import Update

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processes import run_python
 
 LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
 
@@ -57,20 +58,9 @@ def run(
             "forward_seconds": forward_seconds,
             "passes": passes,
         }
-        command = [sys.executable, LOCAL, "-n", str(count), "--", __file__, json.dumps(arguments)]
-        process = subprocess.run(
-            command,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if process.returncode:
-            raise RuntimeError(f"A pipeline of {count} processes failed:\n{process.stderr[-4000:]}")
-        for line in process.stdout.splitlines():
-            if not line.startswith("{"):  # gloo says who is connected
-                continue
-            rows.append(row := json.loads(line))
+        program = LOCAL, "-n", count, "--", __file__, json.dumps(arguments)
+        for row in run_python(f"A pipeline of {count} processes", *program):
+            rows.append(row)
             say(
                 f"{row['contender']}: idle {row['idle_measured']:.3f}, "
                 f"modelled {row['idle_modelled']:.3f}"

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processes import run_python
 
 CONTENDERS = "1 process", "2 processes, joined", "2 processes, apart"
 LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
@@ -146,19 +147,9 @@ def _run_processes(
     """Start processes on some cores, and return what rank 0 prints as JSON."""
     caching = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
-    options = ["-n", str(processes), "--devices-per-process", str(devices)]
-    program = [__file__, task, json.dumps(arguments)]
-    process = subprocess.run(
-        [*pinned, sys.executable, str(LOCAL), *options, "--", *program],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | caching,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        raise RuntimeError(f"{_count(processes)} failed:\n{process.stderr[-4000:]}")
-    # gloo says in between who is connected.
-    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    options = LOCAL, "-n", processes, "--devices-per-process", devices
+    program = __file__, task, json.dumps(arguments)
+    return run_python(_count(processes), *options, "--", *program, variables=caching, before=pinned)
 
 
 def _count(processes: int) -> str:

@@ -9,10 +9,8 @@ As a program, this file is one contender's process: `python step.py JAX_OR_TORCH
 
 import dataclasses
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processes import run_python, token_speeds
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
 
@@ -116,22 +116,15 @@ def _run_process(
 ) -> dict[str, Any]:
     arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "warmup": warmup}
     # The caches spare later rounds the compilation, which is not timed.
-    environment = os.environ | {
-        **ALLOCATORS[allocator],
-        "JAX_PLATFORMS": "cpu",
+    caches = {
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
     }
-    process = subprocess.run(
-        [sys.executable, __file__, name, json.dumps(arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        raise RuntimeError(f"The contender {name} failed:\n{process.stderr[-4000:]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    return run_python(
+        f"The contender {name}",
+        *(__file__, name, json.dumps(arguments)),
+        variables=ALLOCATORS[allocator] | caches,
+    )[-1]
 
 
 def _row(
@@ -141,9 +134,7 @@ def _row(
     return {
         "contender": name,
         "allocator": allocator,
-        "tokens_per_second": shape.tokens / statistics.median(seconds),
-        "tokens_per_second_min": shape.tokens / max(seconds),
-        "tokens_per_second_max": shape.tokens / min(seconds),
+        **token_speeds(shape.tokens, seconds),
         "peak_memory_bytes": max(process["peak_memory_bytes"] for process in processes),
         "loss": processes[-1]["loss"],
         "timed_steps": len(seconds),
