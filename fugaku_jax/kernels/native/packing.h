@@ -86,6 +86,8 @@ template <class Kind, class T, class Read = AsItIs>
   }
 }
 
+constexpr int64_t AHEAD = 16;  // rows that are asked for early: each may be on a page of its own
+
 // Packs op(X)[row .. row + depth, column .. column + width], rows being what is summed over, as
 // `[steps][PANEL]` numbers; columns from `width` on are 0. PANEL is a multiple of LANES.
 template <class Kind, int64_t PANEL, class T>
@@ -93,38 +95,43 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
                 typename Kind::Number* target) {
   constexpr int64_t DEPTH = Kind::DEPTH;
   const int64_t steps = (depth + DEPTH - 1) / DEPTH;
+  if (!x.transposed) {
+    const T* source = x.at(row, column);
+    for (int64_t s = 0; s < steps; ++s, source += DEPTH * x.stride) {
+      const int64_t rows = depth - s * DEPTH;
+      for (int64_t k = AHEAD; k < std::min(AHEAD + DEPTH, rows); ++k)
+        for (int64_t j = 0; j < width; j += 64 / sizeof(T))
+          __builtin_prefetch(source + k * x.stride + j);
+#pragma GCC unroll 4
+      for (int64_t lane = 0; lane < PANEL; lane += LANES) {
+        const int64_t here = std::clamp(width - lane, int64_t(0), LANES);
+        const auto packed = across<Kind>(source + lane, x.stride, rows, here);
+        std::memcpy(target + s * PANEL + lane, &packed, sizeof packed);
+      }
+    }
+    return;
+  }
+  using Register = decltype(along<Kind>(x.data, 0));
   for (int64_t lane = 0; lane < PANEL; lane += LANES) {
     const int64_t here = std::clamp(width - lane, int64_t(0), LANES);
-    if (here == 0) {
-      for (int64_t s = 0; s < steps; ++s)
-        std::fill_n(target + s * PANEL + lane, LANES, typename Kind::Number{});
-    } else if (x.transposed) {
-      using Register = decltype(along<Kind>(x.data, 0));
-      for (int64_t s = 0; s < steps; s += tile::NUMBERS<Kind>) {
-        const int64_t some = std::min(tile::NUMBERS<Kind>, steps - s);
-        Register square[LANES];
+    for (int64_t s = 0; s < steps; s += tile::NUMBERS<Kind>) {
+      const int64_t some = std::min(tile::NUMBERS<Kind>, steps - s);
+      Register square[LANES];
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < LANES; ++i)
-          square[i] = i < here ? along<Kind>(x.at(row + s * DEPTH, column + lane + i),
-                                             depth - s * DEPTH)
-                               : Register{};
-        vector::transpose(square);
+      for (int64_t i = 0; i < LANES; ++i)
+        square[i] = i < here ? along<Kind>(x.at(row + s * DEPTH, column + lane + i),
+                                           depth - s * DEPTH)
+                             : Register{};
+      vector::transpose(square);
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < LANES; ++i) {
-          typename Kind::Number* place = target + s * PANEL + lane;
-          if constexpr (std::is_same_v<Kind, Halves>) {
-            if (2 * i < some) isa::narrow(square[i], place + 2 * i * PANEL);
-            if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place + (2 * i + 1) * PANEL);
-          } else if (i < some) {
-            std::memcpy(place + i * PANEL, &square[i], sizeof square[i]);
-          }
+      for (int64_t i = 0; i < LANES; ++i) {
+        typename Kind::Number* place = target + s * PANEL + lane;
+        if constexpr (std::is_same_v<Kind, Halves>) {
+          if (2 * i < some) isa::narrow(square[i], place + 2 * i * PANEL);
+          if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place + (2 * i + 1) * PANEL);
+        } else if (i < some) {
+          std::memcpy(place + i * PANEL, &square[i], sizeof square[i]);
         }
-      }
-    } else {
-      const T* source = x.at(row, column + lane);
-      for (int64_t s = 0; s < steps; ++s, source += DEPTH * x.stride) {
-        const auto packed = across<Kind>(source, x.stride, depth - s * DEPTH, here);
-        std::memcpy(target + s * PANEL + lane, &packed, sizeof packed);
       }
     }
   }
@@ -156,7 +163,6 @@ void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column,
   }
   static_assert(ROWS <= LANES);
   constexpr int64_t TILES = LANES / ROWS;  // that a row's numbers reach over
-  constexpr int64_t AHEAD = 8;  // rows of X, each perhaps on a page of its own
   for (int64_t s = 0; s < steps; ++s) {
     const T* source = x.at(row, column + s * DEPTH);
     const int64_t rows = depth - s * DEPTH;
