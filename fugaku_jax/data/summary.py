@@ -76,6 +76,7 @@ def find_document(
     for index, each in enumerate(store.sets):
         for split in SPLITS:
             table = store.documents(index, split)
+            # Not by an expression, which Arrow would give to threads of its own.
             rows = table.filter(pc.call_function("equal", [table["id"], document])).to_pylist()
             side = side or (split if rows else None)
             for row in rows if split == "train" else ():
