@@ -31,9 +31,12 @@ def swap_messages(
     right[[(edge + 1) % stages for edge in edges]] = 1
     side = jnp.asarray(right)[jax.lax.axis_index(axes)]
     if len(alone) % 2:
-        # A gather wants groups of one size, a sum does not.
-        mine = jnp.stack([message * (side == 0), message * (side == 1)])
-        both = jax.lax.psum(mine, axes, axis_index_groups=groups)
+        # A gather wants groups of one size, a sum does not. Bits are summed: with zeros they stay
+        # what they are, infinities too, and XLA aborts at a sum of bf16 where axes are left over.
+        bits = jax.lax.bitcast_convert_type(message, f"uint{8 * message.dtype.itemsize}")
+        mine = jnp.stack([bits * (side == 0), bits * (side == 1)])
+        summed = jax.lax.psum(mine, axes, axis_index_groups=groups)
+        both = jax.lax.bitcast_convert_type(summed, message.dtype)
     else:
         both = jax.lax.all_gather(message[None], axes, axis_index_groups=groups, tiled=True)
     return jax.lax.dynamic_index_in_dim(both, 1 - side, keepdims=False), side == 1

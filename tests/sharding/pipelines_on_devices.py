@@ -2,7 +2,8 @@
 
 Run by `test_pipeline.py`, since the number of emulated devices is fixed when JAX starts:
 `python pipelines_on_devices.py OUT.npz` saves, under `CASE/`, the loss and the gradients of each,
-the layers in their order.
+the layers in their order; and under `swapped/STAGES/TYPE` what neighbours sent each other. As in a
+run, an axis that is not of the stages is left Explicit.
 """
 
 import functools
@@ -16,6 +17,7 @@ from jax.sharding import AxisType, PartitionSpec
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.models.split_stack import backward_inputs, backward_weights, left_types
 from fugaku_jax.models.stack import Run, backward_layers, forward_layers, kept_types
+from fugaku_jax.sharding.neighbours import swap_messages
 from fugaku_jax.sharding.pipeline import pipelined_gradient
 from fugaku_jax.sharding.schedule import make_schedule
 from fugaku_jax.sharding.schedule_slots import plan_slots
@@ -23,18 +25,20 @@ from fugaku_jax.sharding.stage_program import StageProgram
 from fugaku_jax.sharding.stages import make_stages
 
 WIDTH, VOCABULARY, SCALE = 6, 11, 0.5
-# Kind, stages, micro-batches, chunks, layers, stages that recompute.
+TYPES = ("float32", "bfloat16", "float16")
+# Kind, stages, micro-batches, chunks, layers, stages that recompute, type of the stream.
 CASES = {
-    "gpipe": ("gpipe", 2, 4, 1, 4, 0),
-    "1f1b": ("1f1b", 2, 4, 1, 4, 0),
-    "1f1b, one micro-batch, four layers on three stages": ("1f1b", 3, 1, 1, 4, 1),
-    "1f1b, four stages, all recomputing": ("1f1b", 4, 6, 1, 6, 4),
-    "interleaved": ("interleaved", 2, 4, 2, 4, 0),
-    "interleaved, three stages, a recomputing one": ("interleaved", 3, 6, 2, 6, 1),
-    "zero bubble": ("zero_bubble", 2, 4, 1, 4, 0),
-    "zero bubble, one micro-batch": ("zero_bubble", 4, 1, 1, 4, 0),
-    "zero bubble, three stages, a recomputing one": ("zero_bubble", 3, 4, 1, 6, 1),
-    "zero bubble, six layers on four stages": ("zero_bubble", 4, 6, 1, 6, 0),
+    "gpipe": ("gpipe", 2, 4, 1, 4, 0, "float32"),
+    "1f1b": ("1f1b", 2, 4, 1, 4, 0, "float32"),
+    "1f1b, one micro-batch, four layers on three stages": ("1f1b", 3, 1, 1, 4, 1, "float32"),
+    "1f1b, three stages, bf16": ("1f1b", 3, 4, 1, 4, 0, "bfloat16"),
+    "1f1b, four stages, all recomputing": ("1f1b", 4, 6, 1, 6, 4, "float32"),
+    "interleaved": ("interleaved", 2, 4, 2, 4, 0, "float32"),
+    "interleaved, three stages, a recomputing one": ("interleaved", 3, 6, 2, 6, 1, "float32"),
+    "zero bubble": ("zero_bubble", 2, 4, 1, 4, 0, "float32"),
+    "zero bubble, one micro-batch": ("zero_bubble", 4, 1, 1, 4, 0, "float32"),
+    "zero bubble, three stages, a recomputing one": ("zero_bubble", 3, 4, 1, 6, 1, "float32"),
+    "zero bubble, six layers on four stages": ("zero_bubble", 4, 6, 1, 6, 0, "float32"),
 }
 ORACLES_STAGES = 2
 """The oracle's; the model is the same on any number."""
@@ -58,16 +62,17 @@ def parameters(layers: int) -> tuple[dict, dict, np.ndarray]:
 
 def layer(x, weights, given):
     number, mask = given
-    hidden = jnp.tanh(x @ weights["up"] + weights["bias"]) * mask
-    return x + hidden @ weights["down"] / (2.0 + number)
+    up, bias, down = (weights[name].astype(x.dtype) for name in ("up", "bias", "down"))
+    hidden = jnp.tanh(x @ up + bias) * mask.astype(x.dtype)
+    return x + hidden @ down / (2.0 + number).astype(x.dtype)
 
 
 def mask(m):
     return 1 + 0.1 * jnp.float32(m) * jnp.arange(2 * WIDTH)
 
 
-def embed(shared, tokens):
-    return shared["table"][tokens[:, :-1]]
+def embed(shared, tokens, dtype):
+    return shared["table"][tokens[:, :-1]].astype(dtype)
 
 
 def loss(shared, y, tokens):
@@ -75,7 +80,7 @@ def loss(shared, y, tokens):
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, 1:, None], -1).sum()
 
 
-def by_autodiff(stages, micro_batches, layers):
+def by_autodiff(stages, micro_batches, layers, dtype):
     """Return loss and gradients of GPipe as one differentiates it: a scan and a `ppermute`."""
     weights, shared, all_tokens = parameters(layers)
     assert layers % stages == 0
@@ -86,7 +91,7 @@ def by_autodiff(stages, micro_batches, layers):
 
         def tick(arrived, t):
             m = jnp.clip(t - stage, 0, micro_batches - 1)
-            x = jnp.where(stage == 0, embed(shared, tokens[m]), arrived)
+            x = jnp.where(stage == 0, embed(shared, tokens[m], dtype), arrived)
             y, _ = jax.lax.scan(
                 lambda x, one: (layer(x, one[0], (one[1], mask(m))), None), x, (weights, numbers)
             )
@@ -95,13 +100,17 @@ def by_autodiff(stages, micro_batches, layers):
             there = [(s, s + 1) for s in range(stages - 1)]
             return jax.lax.ppermute(y, "a", there), value
 
-        start = jnp.zeros((2, 3, WIDTH))
+        start = jnp.zeros((2, 3, WIDTH), dtype)
         _, values = jax.lax.scan(tick, start, jnp.arange(micro_batches + stages - 1))
         return values.sum()[None]
 
     spec = PartitionSpec("a")
     run = jax.shard_map(
-        per_stage, in_specs=(spec, PartitionSpec()), out_specs=spec, check_vma=False
+        per_stage,
+        in_specs=(spec, PartitionSpec()),
+        out_specs=spec,
+        axis_names={"a"},
+        check_vma=False,
     )
 
     def total(weights, shared):
@@ -111,10 +120,10 @@ def by_autodiff(stages, micro_batches, layers):
     return value, jax.tree.map(lambda g: SCALE * g, gradients)
 
 
-def program(all_tokens):
+def program(all_tokens, dtype):
     tokens = jnp.asarray(all_tokens)
     return StageProgram(
-        embed=lambda shared, m: embed(shared, tokens[m]),
+        embed=lambda shared, m: embed(shared, tokens[m], dtype),
         kept_types=lambda weights, chunk, x, m: kept_types(layer, x, weights, Run(*chunk), mask(m)),
         forward=lambda weights, chunk, x, m, *to: forward_layers(
             layer, x, weights, Run(*chunk), mask(m), *to
@@ -133,7 +142,7 @@ def program(all_tokens):
     )
 
 
-def by_schedule(kind, stages, micro_batches, chunks, layers, recomputing):
+def by_schedule(kind, stages, micro_batches, chunks, layers, recomputing, dtype):
     """Return loss and gradients by the executor."""
     weights, shared, tokens = parameters(layers)
     config = MeshConfig(pipeline=stages, chunks=chunks, schedule=kind)
@@ -144,18 +153,47 @@ def by_schedule(kind, stages, micro_batches, chunks, layers, recomputing):
     def per_stage(weights, shared):
         scale = jnp.float32(SCALE)
         found = pipelined_gradient(
-            program(tokens), schedule, plan, weights, shared, held.layers, ("a",), scale
+            program(tokens, dtype), schedule, plan, weights, shared, held.layers, ("a",), scale
         )
         return found[0][None], found[1], jax.tree.map(lambda g: g[None], found[2])
 
     spec = PartitionSpec("a")
     run = jax.jit(
-        jax.shard_map(per_stage, in_specs=(spec, PartitionSpec()), out_specs=spec, check_vma=False)
+        jax.shard_map(
+            per_stage,
+            in_specs=(spec, PartitionSpec()),
+            out_specs=spec,
+            axis_names={"a"},
+            check_vma=False,
+        )
     )
     stored = jax.tree.map(lambda w: np.asarray(held.store(jnp.asarray(w))), weights)
     losses, d_weights, d_shared = run(place(stored), shared)
     d_weights = jax.tree.map(lambda g: held.restore(jnp.asarray(np.asarray(g))), d_weights)
     return losses.sum(), (d_weights, jax.tree.map(lambda g: g.sum(0), d_shared))
+
+
+def swapped(stages):
+    """Return, by type, what the first two stages sent each other, and what these received."""
+    sent = np.random.default_rng(0).normal(size=(stages, 5)).astype(np.float32)
+    sent[:, 1:4] = -0.0, np.inf, np.nan
+
+    def per_stage(messages):
+        return {name: swap_messages(x[0], [0], stages, ("a",))[0][None] for name, x in messages}
+
+    spec = PartitionSpec("a")
+    run = jax.jit(
+        jax.shard_map(
+            lambda messages: per_stage(messages.items()),
+            in_specs=spec,
+            out_specs=spec,
+            axis_names={"a"},
+            check_vma=False,
+        )
+    )
+    messages = place({name: sent.astype(jnp.dtype(name)) for name in TYPES})
+    received = run(messages)
+    return {name: [np.asarray(x[name])[:2] for x in (messages, received)] for name in TYPES}
 
 
 def place(weights):
@@ -174,18 +212,24 @@ def main() -> None:
 
     def set_stages(count):
         devices = jax.devices()[:count]
-        jax.set_mesh(jax.make_mesh((count,), ("a",), (AxisType.Explicit,), devices=devices))
+        axis_types = (AxisType.Explicit,) * 2
+        jax.set_mesh(jax.make_mesh((count, 1), ("a", "b"), axis_types, devices=devices))
 
     @functools.cache
-    def oracle(micro_batches, layers):
+    def oracle(micro_batches, layers, dtype):
         set_stages(ORACLES_STAGES)
-        return by_autodiff(ORACLES_STAGES, micro_batches, layers)
+        return by_autodiff(ORACLES_STAGES, micro_batches, layers, dtype)
 
     for name, case in CASES.items():
-        _, stages, micro_batches, _, layers, _ = case
-        save(f"{name}/oracle", oracle(micro_batches, layers))
+        _, stages, micro_batches, _, layers, _, dtype = case
+        save(f"{name}/oracle", oracle(micro_batches, layers, dtype))
         set_stages(stages)
         save(f"{name}/executor", by_schedule(*case))
+    for stages in (2, 3, 4):
+        set_stages(stages)
+        for name, (sent, received) in swapped(stages).items():
+            # As bits, which NumPy can save in every type.
+            saved[f"swapped/{stages}/{name}"] = np.stack([sent, received]).view(np.uint8)
     np.savez(sys.argv[1], **saved)
 
 
