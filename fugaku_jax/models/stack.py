@@ -66,7 +66,13 @@ def scan_layers(
         per_layer: other arrays with a leading axis of layers, such as the layers' numbers.
         shared: arrays that every layer is given whole.
         exchange: where the weights are.
+
+    Raises:
+        ValueError: the leading axes differ: rows that are no layers would take part.
     """
+    counts = {len(leaf) for leaf in jax.tree.leaves((weights, per_layer))}
+    if len(counts) > 1:
+        raise ValueError(f"Stacks of {sorted(counts)} layers do not belong together.")
 
     @jax.custom_vjp
     def run(x: Array, weights: PyTree, per_layer: Any, shared: Any) -> Array:

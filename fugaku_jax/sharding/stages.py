@@ -28,11 +28,6 @@ class Stages:
         flat = self.layers.ravel()
         return np.array_equal(flat, np.arange(len(flat)))
 
-    @property
-    def has_gaps(self) -> bool:
-        """Whether some slots are empty."""
-        return bool(np.any(self.layers < 0))
-
     def store(self, stacked: Array) -> Array:
         """Bring `[layer, ...]` into storage order; empty slots get zeros."""
         if self.is_plain:
@@ -55,7 +50,8 @@ def make_stages(n_layers: int, config: MeshConfig, stages: int) -> Stages:
 
     Layers follow each other through the first chunk of every stage, then the second of every
     stage, and so on. If they cannot be shared evenly, and `mesh.layers` does not say how, the first
-    chunks get one more, so that the last, which also has the logits, has least.
+    chunks get one more, so that the last, which also has the logits, has least. On a single stage
+    the chunks follow each other, and are stored as the one run that they are.
 
     Raises:
         InputError: fewer layers than chunks, or `mesh.layers` does not fit.
@@ -75,6 +71,8 @@ def make_stages(n_layers: int, config: MeshConfig, stages: int) -> Stages:
             f"mesh.layers is {counts}, but it must be {runs} numbers that sum to model.n_layers, "
             f"{n_layers}."
         )
+    if stages == 1:
+        return Stages(np.arange(n_layers)[None, None])
     layers = np.full((config.chunks, stages, max(counts)), -1)
     first = 0
     for run, count in enumerate(counts):

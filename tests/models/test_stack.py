@@ -62,3 +62,9 @@ def test_a_weight_is_not_kept_twice_and_bf16_is_kept_as_bits(dtype):
     kernels = [leaf for leaf in kept if leaf.shape == (LAYERS, WIDTH, WIDTH)]
     # In fp32 the kernel itself; in bf16 also the narrow copy that the product used.
     assert len(kernels) == (1 if dtype == jnp.float32 else 2)
+
+
+def test_rows_that_are_no_layers_are_refused():
+    x, weights = arguments(jnp.float32)
+    with pytest.raises(ValueError, match=r"Stacks of \[4, 5\] layers"):
+        jax.grad(lambda x: scan_layers(layer, x, weights, jnp.arange(4), 0.0).sum())(x)

@@ -126,6 +126,17 @@ def test_wsd_schedule_is_stable_until_its_linear_decay(change):
     np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-9)
 
 
+def test_chunks_of_a_single_stage_change_nothing(change):
+    """Three layers in two chunks of two would leave a slot for a layer that does not exist."""
+    model = {"n_layers": 3, "dropout": 0.0, "attention_dropout": 0.0}
+    whole = change(model=model)
+    chunks = change(model=model, mesh={"schedule": "interleaved", "chunks": 2})
+    expected, metrics = run(whole, batch(whole), steps=2)
+    state, found = run(chunks, batch(chunks), steps=2)
+    assert found == metrics
+    assert relative_difference(state.parameters, expected.parameters) == 0
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("bf16", 2e-2), ("fp16", 3e-3)])
 def test_narrow_formats_follow_fp32(change, name, tolerance):
     """One unit in the last place is 2^-8 in bf16 and 2^-11 in fp16; losses average over many."""
