@@ -66,7 +66,8 @@ class Block(nnx.Module):
         config = self.config
         masks = [dropout and dropout.fold(place) for place in range(3)]
         operands = self.operands(x, positions)
-        mixed = attend(operands, segment_ids, masks[0], config.attention_dropout)
+        rate, length = config.attention_dropout, config.sequence_length
+        mixed = attend(operands, segment_ids, masks[0], rate, length)
         return self.rest(x, mixed, masks[1], masks[2])
 
     def operands(

@@ -117,5 +117,10 @@ def spec(*axes: LogicalAxis | None) -> PartitionSpec:
 
 def parts(logical: LogicalAxis) -> int:
     """Return into how many parts a logical axis is split, manual axes counted."""
+    return devices_along(_in_force.axes(logical))
+
+
+def devices_along(axes: tuple[str, ...]) -> int:
+    """Return how many devices stand along mesh axes, manual ones counted."""
     mesh = jax.sharding.get_abstract_mesh()
-    return math.prod(mesh.shape.get(axis, 1) for axis in _in_force.axes(logical))
+    return math.prod(mesh.shape.get(axis, 1) for axis in axes)

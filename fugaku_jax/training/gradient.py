@@ -26,7 +26,7 @@ from fugaku_jax.models.stack import (
     scan_layers,
 )
 from fugaku_jax.sharding.placement import shard_of
-from fugaku_jax.sharding.rules import get_rules, parts
+from fugaku_jax.sharding.rules import devices_along, get_rules, parts
 from fugaku_jax.sharding.stage_program import StageProgram
 from fugaku_jax.training.precision import COMPUTE_DTYPES
 
@@ -54,23 +54,27 @@ class Part:
         """Return a micro-batch's tokens and positions `[B, T]`, segment ids and dropout.
 
         Where devices share a sequence, tokens and positions are this device's; segment ids are
-        those of the whole sequence.
+        those of the whole sequence. Where tensor devices share positions that do not divide, some
+        are added behind this device's own. As they stand last nobody else attends to them, and no
+        loss is asked of them, so that nothing of them is in a gradient but zeros.
         """
         tokens = self.tokens[index][:, :-1]
         positions = segment_ids = None
         if self.config.data.reset_at_document:
             positions, segment_ids = document_segments(tokens, self.end_of_document)
-        elif get_rules().context:
+            if not get_rules().context:
+                segment_ids = self._filled(segment_ids)
+        elif get_rules().context or self._missing:
             shape, axes = tokens.shape, jax.typeof(tokens).sharding
             positions = jax.lax.broadcasted_iota(jnp.int32, shape, 1, out_sharding=axes)
         if positions is not None:
-            positions = self._own(positions)
+            positions = self._filled(self._own(positions))
         masks = self.masks
         if masks is not None:
             masks = Dropout(
                 masks.key, masks.sequence_length, self._first_row(index), self._first_position()
             )
-        return self._own(tokens), positions, segment_ids, masks
+        return self._filled(self._own(tokens)), positions, segment_ids, masks
 
     def targets(self, index: Array | int) -> Int[Array, "B T"]:
         """Return the tokens to predict, at this device's positions."""
@@ -82,7 +86,7 @@ class Part:
         """Sum the loss over the positions of a micro-batch, in nats."""
         targets = self.targets(index)
         return cross_entropy(
-            model.whole(hidden),
+            model.whole(hidden)[:, : targets.shape[1]],
             model.output_table,
             targets,
             jnp.ones(targets.shape, jnp.float32, out_sharding=jax.typeof(targets).sharding),
@@ -95,10 +99,24 @@ class Part:
         axes = get_rules().context
         return shard_of(x, tuple((axis, 1) for axis in axes))
 
+    def _filled(self, x: Int[Array, "B T_own"]) -> Int[Array, "B T"]:
+        """Add positions until tensor devices can share them equally."""
+        return jnp.pad(x, ((0, 0), (0, self._missing)), mode="edge") if self._missing else x
+
+    @property
+    def _length(self) -> int:
+        """Positions of a sequence that are this device's."""
+        return self.config.model.sequence_length // devices_along(get_rules().context)
+
+    @property
+    def _missing(self) -> int:
+        """How many positions that lacks to be shared equally by tensor devices."""
+        rules = get_rules()
+        return -self._length % devices_along(rules.tensor if rules.sequence_parallel else ())
+
     def _first_position(self) -> Array | int:
         axes = get_rules().context
-        length = self.config.model.sequence_length
-        return jax.lax.axis_index(axes) * (length // jax.lax.axis_size(axes)) if axes else 0
+        return jax.lax.axis_index(axes) * self._length if axes else 0
 
     def _first_row(self, index: Array | int) -> Array | int:
         """Rows count through the whole batch, so masks do not depend on how it is cut."""

@@ -15,7 +15,7 @@ from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.placement import Placement, place
-from fugaku_jax.sharding.rules import get_rules, parts
+from fugaku_jax.sharding.rules import devices_along, get_rules, parts
 from fugaku_jax.sharding.stages import Stages, make_stages
 from fugaku_jax.training.optimizer import Moments
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
@@ -142,17 +142,15 @@ def check_mesh(config: Config) -> None:
     model, training = config.model, config.training
     _check_model(model)
     rows = training.batch_size // training.micro_batches
-    positions = parts("sequence")
-    _check_multiple(
-        "model.sequence_length", model.sequence_length, positions, "devices of the sequence"
-    )
+    length, context = model.sequence_length, devices_along(get_rules().context)
+    _check_multiple("model.sequence_length", length, context, "mesh.context")
     _check_multiple(
         "training.batch_size / training.micro_batches", rows, parts("batch"), "mesh.data"
     )
-    if get_rules().context and model.sequence_length // positions % 4:
+    if context > 1 and length // context % 4:
         raise InputError(
-            f"model.sequence_length is {model.sequence_length}, but each of {positions} devices "
-            "must get a multiple of 4 positions."
+            f"model.sequence_length is {length}, but each of the {context} devices of "
+            "mesh.context must get a multiple of 4 positions."
         )
     stages_of(config)
 

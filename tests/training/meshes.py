@@ -1,7 +1,7 @@
 """Train a tiny model for a few steps on several meshes of emulated devices; save what comes out.
 
 Run by `test_meshes.py`, since the number of emulated devices is fixed when JAX starts:
-`python meshes.py OUT.npz '{"name": {"mesh": {...}, "model": {...}, "training": {...}}, ...}'`.
+`python meshes.py OUT.npz '{"name": {"mesh": {...}, "model": {...}, "training": {...}, "data": {...}}, ...}'`.
 A mesh of `n` devices takes the first `n`.
 """
 
@@ -12,7 +12,14 @@ import sys
 import jax
 import numpy as np
 
-from fugaku_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from fugaku_jax.sharding.mesh import set_mesh
 from fugaku_jax.sharding.rules import spec
 from fugaku_jax.training.state import init_state, stages_of
@@ -24,20 +31,21 @@ MODEL = {
     "n_layers": 4,
     "d_model": 24,
     "n_heads": 6,
-    "sequence_length": 24,
+    "sequence_length": 16,
     "dropout": 0.1,
     "attention_dropout": 0.1,
 }
 TRAINING = {"steps": 10, "batch_size": 24, "micro_batches": 2}
 
 
-def make_config(mesh: dict, model: dict, training: dict) -> Config:
+def make_config(mesh: dict, model: dict, training: dict, data: dict | None = None) -> Config:
     """Return the run of one case."""
     return Config(
         model=ModelConfig(**(MODEL | model)),
         # Keys have no gradient for their bias but rounding, which a small epsilon would blow up.
         optimizer=OptimizerConfig(learning_rate=1e-3, epsilon=1e-5),
         training=TrainingConfig(**(TRAINING | training)),
+        data=DataConfig(**(data or {})),
         mesh=MeshConfig(**mesh | {"layers": tuple(mesh.get("layers", ()))}),
     )
 
@@ -79,11 +87,11 @@ def main() -> None:
     """Run every case; save its results under `case/...`, and of one device under `case/one/...`."""
     saved, known = {}, {}
     for name, case in json.loads(sys.argv[2]).items():
-        model, training = case.get("model", {}), case.get("training", {})
-        key = json.dumps([model, training])
+        run = [case.get(section, {}) for section in ("model", "training", "data")]
+        key = json.dumps(run)
         if key not in known:
-            known[key] = train(make_config({"data": 1}, model, training))
-        many = train(make_config(case["mesh"], model, training))
+            known[key] = train(make_config({"data": 1}, *run))
+        many = train(make_config(case["mesh"], *run))
         saved |= {f"{name}/one/{k}": v for k, v in known[key].items()}
         saved |= {f"{name}/many/{k}": v for k, v in many.items()}
         worst = max(

@@ -15,7 +15,7 @@ THREE = {"micro_batches": 3}
 LLAMA = {"family": "llama", "n_kv_heads": 3, "d_ff": 48, "tied": False}
 CASES = {
     "data": {"mesh": {"data": 4}},
-    "context": {"mesh": {"data": 1, "context": 3}},
+    "context": {"mesh": {"data": 1, "context": 4}},
     "context, data, tensor, pipeline": {
         "mesh": {"data": 2, "context": 2, "tensor": 3, "pipeline": 2, "weights": "zero1"},
         "training": THREE,
@@ -23,7 +23,9 @@ CASES = {
     "zero1": {"mesh": {"data": 6, "weights": "zero1", "collective": "bucket"}},
     "sharded weights": {"mesh": {"data": 4, "weights": "sharded"}},
     "tensor by 3, a vocabulary of 250": {"mesh": {"data": 1, "tensor": 3}},
-    "sequence parallel": {"mesh": {"data": 1, "tensor": 6, "sequence_parallel": True}},
+    "sequence parallel, two positions more": {
+        "mesh": {"data": 1, "tensor": 6, "sequence_parallel": True}
+    },
     "gpipe": {"mesh": {"data": 1, "pipeline": 2, "schedule": "gpipe"}, "training": THREE},
     "1f1b, 6 micro-batches in 4 stages": {
         "mesh": {"data": 1, "pipeline": 4},
@@ -46,14 +48,14 @@ CASES = {
         "training": THREE,
     },
     "data, tensor, pipeline, sequence": {
-        "mesh": {"data": 2, "tensor": 3, "pipeline": 4, "sequence_parallel": True},
+        "mesh": {"data": 2, "tensor": 2, "pipeline": 4, "sequence_parallel": True},
         "training": THREE,
     },
     "sharded weights, tensor, pipeline": {
         "mesh": {"data": 4, "tensor": 3, "pipeline": 2, "weights": "sharded"},
         "training": THREE,
     },
-    "all six axes": {
+    "all six axes, four positions more on a device": {
         "mesh": {
             "data": 1,
             "context": 2,
@@ -68,10 +70,11 @@ CASES = {
     "core groups of a node, turned": {
         "mesh": {"data": 4, "tensor": 6, "local": 2, "weights": "zero1", "collective": "turned"},
     },
-    "llama: data, tensor, pipeline, sequence": {
+    "llama: data, tensor, pipeline, sequence, two positions more, documents": {
         "mesh": {"data": 2, "tensor": 3, "pipeline": 4, "sequence_parallel": True},
         "training": THREE,
         "model": LLAMA,
+        "data": {"reset_at_document": True},
     },
     "llama: context, sharded weights, tensor, zero bubble": {
         "mesh": {
