@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from fugaku_jax.errors import InputError
 
+WSD_DECAY_FRACTION = 0.1
+"""Share of a run over which `wsd` lets the learning rate fall, if not told otherwise."""
+
 
 def _require(condition: bool, path: str, value: object, allowed: str) -> None:
     if not condition:
@@ -148,8 +151,8 @@ class OptimizerConfig:
     warmup_tokens: int = 0
     """Tokens of the linear warm-up."""
     decay_tokens: int | None = None
-    """Cosine: tokens at which the decay ends. WSD: tokens of the final decay (a tenth of the run
-    if not given). Not given with cosine: all tokens of the run."""
+    """Cosine: tokens at which the decay ends, those of the run if not given. WSD: tokens of the
+    final decay, a tenth of the run if not given, or what the warm-up leaves of that."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.95
@@ -167,8 +170,14 @@ class OptimizerConfig:
         for name in ("min_learning_rate", "warmup_tokens", "weight_decay", "clip"):
             value = getattr(self, name)
             _require(value >= 0, f"optimizer.{name}", value, "at least 0")
-        decay = self.decay_tokens
+        decay, warmup = self.decay_tokens, self.warmup_tokens
         _require(decay is None or decay > 0, "optimizer.decay_tokens", decay, "greater than 0")
+        _require(
+            decay is None or self.schedule == "wsd" or decay > warmup,
+            "optimizer.decay_tokens",
+            decay,
+            f"greater than optimizer.warmup_tokens, {warmup}, after which a cosine begins to fall",
+        )
         _require(
             self.min_learning_rate <= self.learning_rate,
             "optimizer.min_learning_rate",
@@ -213,6 +222,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "training", "steps", "batch_size", "micro_batches")
+        _require(self.steps < 2**31, "training.steps", self.steps, "less than 2^31")
         for name in ("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"):
             value = getattr(self, name)
             _require(value >= 0, f"training.{name}", value, "at least 0")
@@ -316,6 +326,16 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Saving and retention."""
 
+    def __post_init__(self) -> None:
+        optimizer, total = self.optimizer, self.total_tokens
+        decay, warmup = optimizer.decay_tokens, optimizer.warmup_tokens
+        _require(
+            decay is None or optimizer.schedule != "wsd" or warmup + decay <= total,
+            "optimizer.decay_tokens",
+            decay,
+            f"at most what optimizer.warmup_tokens, {warmup}, leave of the run's {total} tokens",
+        )
+
     @property
     def tokens_per_step(self) -> int:
         """Tokens that one optimizer step learns from."""
@@ -325,6 +345,20 @@ class Config:
     def total_tokens(self) -> int:
         """Tokens of the whole run."""
         return self.training.steps * self.tokens_per_step
+
+    @property
+    def decay_span(self) -> tuple[float, float]:
+        """Tokens at which the learning rate begins to fall, and at which it has fallen.
+
+        Both are the same where the run ends before the warm-up does.
+        """
+        optimizer, total = self.optimizer, self.total_tokens
+        if optimizer.schedule == "cosine":
+            start, end = optimizer.warmup_tokens, optimizer.decay_tokens or total
+        else:
+            final = optimizer.decay_tokens or total * WSD_DECAY_FRACTION
+            start, end = max(total - final, optimizer.warmup_tokens), total
+        return min(start, end), end
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as nested dictionaries that JSON can hold."""

@@ -1,4 +1,4 @@
-"""AdamW over all parameters, and learning rates that are functions of tokens."""
+"""AdamW over all parameters, and its learning rates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from fugaku_jax.config import Config, OptimizerConfig
 from fugaku_jax.kernels.adamw import adamw
-
-WSD_DECAY_FRACTION = 0.1
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -89,32 +86,28 @@ def clip_factor(norm: Float[Array, ""], limit: float) -> Float[Array, ""]:
 
 
 def make_schedule(config: Config) -> Callable[[Array], Array]:
-    """Return the learning rate as a function of the tokens seen before the step (fp32).
+    """Return the learning rate as a function of the steps taken before.
 
     `cosine` rises linearly over `warmup_tokens`, then follows half a cosine from the peak to the
     minimum at `decay_tokens`, and stays there (Megatron's rule, tokens in place of steps).
     `wsd` rises, stays at the peak, and falls linearly over the run's last `decay_tokens`
     (Hu et al., "MiniCPM", 2024, section 4).
+
+    The rate is fp32, or of the type of its argument if that is a wider float. It errs by a few
+    roundings of the peak: tokens, which outgrow int32 and would be rounded in fp32, are counted in
+    steps, and the fall is computed so that nothing cancels where it is almost nothing.
     """
     optimizer = config.optimizer
     peak, low = optimizer.learning_rate, optimizer.min_learning_rate
-    warmup, total = optimizer.warmup_tokens, config.total_tokens
-    if optimizer.schedule == "cosine":
-        end = optimizer.decay_tokens or total
-        start = warmup
-    else:
-        end = total
-        start = total - (optimizer.decay_tokens or int(total * WSD_DECAY_FRACTION))
+    start, end = (tokens / config.tokens_per_step for tokens in config.decay_span)
+    warmup = optimizer.warmup_tokens / config.tokens_per_step
 
-    def learning_rate(tokens: Array) -> Array:
+    def learning_rate(steps: Array) -> Array:
         # The rate of a step is that of its last token, so the first step already learns.
-        seen = tokens.astype(jnp.float32) + config.tokens_per_step
-        rise = jnp.minimum(seen / max(warmup, 1), 1.0)
-        progress = jnp.clip((seen - start) / max(end - start, 1), 0.0, 1.0)
-        if optimizer.schedule == "cosine":
-            fall = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        else:
-            fall = 1 - progress
-        return jnp.where(seen < warmup, peak * rise, low + (peak - low) * fall)
+        seen = (steps + 1).astype(jnp.promote_types(steps.dtype, jnp.float32))
+        left = jnp.clip((end - seen) / (end - start), 0.0, 1.0)
+        fall = jnp.sin(jnp.pi / 2 * left) ** 2 if optimizer.schedule == "cosine" else left
+        decayed = low + (peak - low) * fall
+        return jnp.where(seen <= warmup, peak * (seen / warmup), decayed)
 
     return learning_rate

@@ -56,6 +56,7 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
     # Layers are scattered one by one on the way back, the other weights are not.
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
     inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
+    step_tokens = float(config.tokens_per_step)
     rules = get_rules()
     exchanger = Exchanger(config.mesh.collective, rules.local_axis)
 
@@ -91,12 +92,12 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
 
     def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
         scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
-        loss, scaled = gradient(state, tokens, scale / config.tokens_per_step)
-        loss = exchanger.sum(loss, rules.manual) / config.tokens_per_step
+        loss, scaled = gradient(state, tokens, scale / step_tokens)
+        loss = exchanger.sum(loss, rules.manual) / step_tokens
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
         finite = jnp.isfinite(norm)
-        rate = learning_rate(state.step.astype(jnp.float32) * config.tokens_per_step)
+        rate = learning_rate(state.step)
         own = jax.tree.map(lambda x, p: shard_of(x, p.state), state.parameters, where)
         parameters, moments = update(
             config.optimizer,

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,19 @@ from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.tokenizer import train as train_tokenizer
 
 VOCAB = 1200
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="session")
+def recipes() -> dict[str, Config]:
+    """Every recipe there is, by name."""
+    return {path.stem: runpy.run_path(str(path))[path.stem]() for path in CONFIGS.glob("[a-z]*.py")}
+
+
+@pytest.fixture(params=sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
+def recipe(request, recipes: dict[str, Config]) -> Config:
+    """Each recipe in turn."""
+    return recipes[request.param]
 
 
 @pytest.fixture(scope="session")
