@@ -33,7 +33,8 @@ def build(
         tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
         validation: Fraction of the documents to hold out.
         workers: Threads that encode.
-        on_bad_line: What to do at a line that is no document: stop, or skip and list it.
+        on_bad_line: What to do at a line that is no document, or where a file is damaged: stop,
+            or skip the line, or what lies behind it in the file, and list it.
     """
     sets = read_inputs(inputs)
     console = Console(stderr=True)
@@ -55,6 +56,9 @@ def build(
         print(f"{len(report.bad_lines)} bad lines left out:", *report.bad_lines, sep="\n  ")
     for name, count in report.duplicates.items():
         print(f"set {name}: {count} documents are copies of earlier ones (kept)")
+    if report.damaged_files:
+        files = report.damaged_files
+        print(f"{len(files)} damaged files, of which the rest is left out:", *files, sep="\n  ")
     show(out)
 
 

@@ -40,6 +40,7 @@ class BuildReport:
     """What a build did that the store itself does not say."""
 
     bad_lines: list[str] = field(default_factory=list)  # one sentence each
+    damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
     duplicates: dict[str, int] = field(default_factory=dict)  # by set: documents seen before
 
 
@@ -86,7 +87,8 @@ def build_store(
         tokenizer: encodes the texts; its end-of-document token follows every document.
         validation: fraction of the documents to hold out, from 0 to below 1.
         workers: threads that encode; None is one a core.
-        on_bad_line: "stop" at a line that is no document, or "skip" and list it.
+        on_bad_line: "stop" at a line that is no document and where a file is damaged, or "skip"
+            the line, or what lies behind it in the file, and list it.
         progress: told now and then how far the reading is.
 
     Raises:
@@ -191,10 +193,9 @@ def _write_set(
 
 def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:
     if on_bad_line == "stop":
-        raise InputError(
-            f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves such lines out."
-        )
-    report.bad_lines.append(line.sentence)
+        what = "the rest of such files" if line.ends_file else "such lines"
+        raise InputError(f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves {what} out.")
+    (report.damaged_files if line.ends_file else report.bad_lines).append(line.sentence)
 
 
 class _Splitter:
