@@ -8,13 +8,14 @@ from command import parse, run_program
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fugaku_jax.data.build import available_workers, build_store, choose_tokenizer
+from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.inputs import read_inputs
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.summary import find_document, summary_tables
+from fugaku_jax.processor import available_cores
 
-_CORES = available_workers()
+_CORES = len(available_cores())
 
 
 def build(
