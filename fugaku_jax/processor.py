@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 FLAGS_VARIABLE = "XLA_FLAGS"
@@ -15,6 +16,19 @@ A64FX_FLAGS = {
 
 _PR_SVE_GET_VL = 51  # <linux/prctl.h>
 _PR_SVE_VL_LEN_MASK = 0xFFFF
+
+
+def available_cores() -> list[int]:
+    """Return the numbers of the cores that this process may use; on macOS that is all."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def bind(cores: Sequence[int]) -> None:
+    """Keep this process, and those that it starts from now on, on some cores; not on macOS."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
 
 
 @functools.cache

@@ -8,13 +8,14 @@ from command import parse, run_program
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fugaku_jax.data.build import available_workers, build_store, choose_tokenizer
+from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.inputs import read_inputs
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.summary import find_document, summary_tables
+from fugaku_jax.processor import available_cores
 
-_CORES = available_workers()
+_CORES = len(available_cores())
 
 
 def build(
@@ -33,7 +34,8 @@ def build(
         tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
         validation: Fraction of the documents to hold out.
         workers: Threads that encode.
-        on_bad_line: What to do at a line that is no document: stop, or skip and list it.
+        on_bad_line: What to do at a line that is no document, or where a file is damaged: stop,
+            or skip the line, or what lies behind it in the file, and list it.
     """
     sets = read_inputs(inputs)
     console = Console(stderr=True)
@@ -55,6 +57,9 @@ def build(
         print(f"{len(report.bad_lines)} bad lines left out:", *report.bad_lines, sep="\n  ")
     for name, count in report.duplicates.items():
         print(f"set {name}: {count} documents are copies of earlier ones (kept)")
+    if report.damaged_files:
+        files = report.damaged_files
+        print(f"{len(files)} damaged files, of which the rest is left out:", *files, sep="\n  ")
     show(out)
 
 

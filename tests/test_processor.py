@@ -1,4 +1,4 @@
-"""What XLA is told on an A64FX, and nowhere else."""
+"""What XLA is told on an A64FX, and nowhere else; and which cores are ours."""
 
 import os
 
@@ -43,3 +43,10 @@ def test_no_x86_has_registers_of_sve(monkeypatch):
     monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
     assert processor.vector_bytes() == 0
     assert not processor.is_a64fx()
+
+
+def test_where_the_system_does_not_say_which_cores_are_ours_all_are(monkeypatch):
+    for name in ("sched_getaffinity", "sched_setaffinity"):  # macOS has neither
+        monkeypatch.delattr(os, name, raising=False)
+    assert processor.available_cores() == list(range(os.cpu_count() or 1))
+    processor.bind([0])

@@ -7,7 +7,6 @@ always encoded whole, as encoding it in parts would change the tokens at the joi
 
 import collections
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.writer import EncodedDocument, SetWriter, StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger.documents import DocumentRow
+from fugaku_jax.processor import available_cores
 
 _TRAINING_BYTES = 16 << 20  # of text a tokenizer is trained on; more makes it little better
 _BLOCKS_A_WORKER = 4  # in flight: enough that none waits, few enough to bound the memory
@@ -40,12 +40,8 @@ class BuildReport:
     """What a build did that the store itself does not say."""
 
     bad_lines: list[str] = field(default_factory=list)  # one sentence each
+    damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
     duplicates: dict[str, int] = field(default_factory=dict)  # by set: documents seen before
-
-
-def available_workers() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLine) -> Tokenizer:
@@ -86,7 +82,8 @@ def build_store(
         tokenizer: encodes the texts; its end-of-document token follows every document.
         validation: fraction of the documents to hold out, from 0 to below 1.
         workers: threads that encode; None is one a core.
-        on_bad_line: "stop" at a line that is no document, or "skip" and list it.
+        on_bad_line: "stop" at a line that is no document and where a file is damaged, or "skip"
+            the line, or what lies behind it in the file, and list it.
         progress: told now and then how far the reading is.
 
     Raises:
@@ -94,7 +91,7 @@ def build_store(
     """
     if not 0 <= validation < 1:
         raise InputError(f"--validation: must be from 0 to below 1, got {validation}.")
-    workers = available_workers() if workers is None else workers
+    workers = len(available_cores()) if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers: must be at least 1, got {workers}.")
     report = BuildReport()
@@ -191,10 +188,9 @@ def _write_set(
 
 def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:
     if on_bad_line == "stop":
-        raise InputError(
-            f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves such lines out."
-        )
-    report.bad_lines.append(line.sentence)
+        what = "the rest of such files" if line.ends_file else "such lines"
+        raise InputError(f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves {what} out.")
+    (report.damaged_files if line.ends_file else report.bad_lines).append(line.sentence)
 
 
 class _Splitter:

@@ -51,7 +51,8 @@ def open_store(name_or_url: str) -> Store:
         return Store.open(name_or_url)
     try:
         return _open_or_build(_user_cache())
-    except (OSError, InputError):  # no place to write to, or no room: the temporary folder may do
+    # No home, no place to write to, or no room: the temporary folder may do.
+    except (OSError, RuntimeError, InputError):
         folder = Path(tempfile.mkdtemp(prefix="fugaku_jax-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return _open_or_build(folder)

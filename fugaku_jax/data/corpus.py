@@ -4,25 +4,23 @@ Reading has two halves. `read_blocks` runs in one thread and only moves and deco
 `parse_block` does the costly part (JSON, UTF-8, checks) and may run in many threads at once.
 """
 
-import gzip
-import json
+import codecs
 import os
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
+from fugaku_jax.data.lines import parse_line, read_lines
 from fugaku_jax.errors import InputError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
 _BLOCK_BYTES = 1 << 18  # of text a block: enough work for a thread, little enough to balance
-_READ_BYTES = 1 << 20
 _COLUMNS = ("text", "id", "source", "licence", "license")
+_STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class BadLine:
     """A line that is no document: one sentence that names the file and the line."""
 
     sentence: str
+    ends_file: bool = False  # the file is damaged here, and nothing behind it can be read
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ def check_input(path: Path) -> None:
 
 
 def read_blocks(path: Path) -> Iterator[Block | BadLine]:
-    """The blocks of a file in order; a BadLine ends it where the file itself is corrupt.
+    """The blocks of a file in order; a BadLine ends it where the file itself is damaged.
 
     Raises:
-        InputError: the file does not exist, cannot be opened, or has an unknown ending.
+        InputError: the file does not exist, has an unknown ending, or gives nothing at all.
     """
     check_input(path)
     name = path.name.lower()
@@ -90,132 +89,89 @@ def parse_block(block: Block) -> list[Document | BadLine]:
             continue  # an empty line at the end of a file is usual
         try:
             if is_text:
-                fields: Any = {"text": _decode(line)}
+                fields: Any = {"text": line}
             else:
-                fields = json.loads(_decode(line)) if isinstance(line, bytes) else line
+                fields = parse_line(line) if isinstance(line, bytes) else line
             parsed.append(_document(fields, block.path, number))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             parsed.append(BadLine(f"{block.path}:{number}: {_reason(error)}."))
     return parsed
-
-
-def _decode(line: Any) -> str:
-    return line.decode("utf-8-sig")  # some programs put a byte-order mark before the first line
 
 
 def _document(fields: Any, path: Path, number: int) -> Document:
     if not isinstance(fields, Mapping):
         raise ValueError(f"must be a JSON object with `text`, got {_kind(fields)}")
-    text = fields.get("text")
     if "text" not in fields:
         raise ValueError(f"has no `text`; its fields are {', '.join(map(str, fields)) or 'none'}")
-    if not isinstance(text, str):
-        raise ValueError(f"`text` must be a string, got {_kind(text)}")
+    text = _string("text", fields["text"])
     if not text:
         raise ValueError("`text` is empty")
-    text.encode()  # a lone surrogate, which JSON can write, raises here
     identity = fields.get("id")
-    if type(identity) is int:
-        identity = str(identity)
-    identity = _optional("id", identity)
+    if identity is None or type(identity) is int:
+        identity = f"{path.name}:{number}" if identity is None else str(identity)
+    licence = fields.get("licence", fields.get("license"))
+    source = fields.get("source")
     return Document(
         text,
-        f"{path.name}:{number}" if identity is None else identity,
-        _optional("source", fields.get("source")),
-        _optional("licence", fields.get("licence", fields.get("license"))),
+        _string("id", identity),
+        None if source is None else _string("source", source),
+        None if licence is None else _string("licence", licence),
     )
 
 
-def _optional(name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
+def _string(name: str, value: Any) -> str:
+    """A field as a string. Bytes are UTF-8, whether or not their column of Parquet says so."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, str):
         raise ValueError(f"`{name}` must be a string, got {_kind(value)}")
-    (value or "").encode()
+    value.encode()  # a lone surrogate, which JSON can write, raises here
     return value
 
 
 def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    return "null" if value is None else kinds.get(type(value), "a number")
+    kinds = {dict: "an object", list: "an array", bool: "a boolean", int: "a number"}
+    kinds |= {float: "a number", type(None): "null"}
+    return kinds.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
     if isinstance(error, UnicodeEncodeError):
         return f"holds the lone surrogate U+{ord(error.object[error.start]):04X}, which is no text"
-    if isinstance(error, RecursionError):
-        return "the JSON is nested too deeply"
     return str(error)
 
 
 def _text_block(path: Path) -> Iterator[Block]:
     data = path.read_bytes()
-    yield Block(path, 1, [data], len(data))
+    yield Block(path, 1, [data.removeprefix(codecs.BOM_UTF8)], len(data))
 
 
 def _json_blocks(path: Path) -> Iterator[Block | BadLine]:
     with path.open("rb") as file:
-        read = _reader(path, file)
-        number, rest, lines, held = 1, b"", [], 0
-        while True:
-            try:
-                data = read(_READ_BYTES)
-            except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-                yield Block(path, number, lines, file.tell())
-                reason = str(error).rstrip(".") or "it is cut short"
-                yield BadLine(f"{path}:{number + len(lines)}: cannot be read: {reason}.")
-                return
-            *whole, rest = (rest + data).split(b"\n") if data else (rest, b"")
-            for line in whole:
+        number, lines, held = 1, [], 0
+        try:
+            for line in read_lines(file, path.name):
                 lines.append(line)
                 held += len(line)
                 if held >= _BLOCK_BYTES:
                     yield Block(path, number, lines, file.tell())
                     number, lines, held = number + len(lines), [], 0
-            if not data:
+        except OSError as error:
+            if lines:
                 yield Block(path, number, lines, file.tell())
-                return
+            yield _damage(path, number + len(lines), error)
+        else:
+            yield Block(path, number, lines, file.tell())
 
 
-def _reader(path: Path, file: IO[bytes]) -> Callable[[int], bytes]:
-    if path.name.lower().endswith(".gz"):
-        return gzip.GzipFile(fileobj=file).read1
-    if path.name.lower().endswith(".zst"):
-        return _zstandard_reader(file)
-    return file.read
-
-
-def _zstandard_reader(file: IO[bytes]) -> Callable[[int], bytes]:
-    """Reads all frames of a file, and raises EOFError when the last one is cut short.
-
-    The library's own stream reader takes a file that was cut short for a whole one.
-    """
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
-    started = False
-
-    def read(size: int) -> bytes:
-        nonlocal decompressor, started
-        compressed = b""
-        while True:
-            compressed = compressed or file.read(size)
-            if not compressed:
-                if started:
-                    raise EOFError("the file is cut short in a zstd frame")
-                return b""
-            started = True
-            data = decompressor.decompress(compressed)
-            compressed = b""
-            if decompressor.eof:
-                compressed = decompressor.unused_data
-                file.seek(-len(compressed), 1)
-                compressed = b""
-                decompressor, started = zstandard.ZstdDecompressor().decompressobj(), False
-            if data:
-                return data
-
-    return read
+def _damage(path: Path, number: int, error: Exception) -> BadLine:
+    """Where a file is damaged. Raises InputError if that is where it begins."""
+    reason = " ".join(str(error).split()).rstrip(".") or "it is cut short"
+    if number == 1:
+        raise InputError(f"input {path}: cannot be read: {reason}.") from error
+    return BadLine(f"{path}:{number}: cannot be read from here on: {reason}.", ends_file=True)
 
 
 def _parquet_blocks(path: Path) -> Iterator[Block | BadLine]:
@@ -224,31 +180,23 @@ def _parquet_blocks(path: Path) -> Iterator[Block | BadLine]:
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if name in _COLUMNS]
             if "text" not in names:
-                yield BadLine(f"{path}:1: has no column `text`.")
-                return
+                there = ", ".join(file.schema_arrow.names)
+                raise InputError(f"input {path}: has no column `text`; its columns are {there}.")
             total = max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(batch_size=256, columns=names):
                 yield Block(path, number, _rows(batch), size * (number - 1) // total)
                 number += batch.num_rows
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        yield BadLine(f"{path}:{number}: cannot be read: {reason}.")
+        yield _damage(path, number, error)
 
 
 def _rows(batch: pa.RecordBatch) -> list[Mapping[str, Any]]:
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:  # find the rows to blame; a Row raises again when it is parsed
-        columns = {name: batch.column(name).cast(pa.binary()) for name in batch.schema.names}
-        return [
-            _BinaryRow({name: column[i].as_py() for name, column in columns.items()})
-            for i in range(batch.num_rows)
-        ]
-
-
-class _BinaryRow(dict[str, Any]):
-    """A row whose strings are decoded when they are looked at, so that only bad ones fail."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = super().get(key, default)
-        return value.decode() if isinstance(value, bytes) else value
+    """Rows with strings as bytes, so that only what is no UTF-8 fails when it is parsed."""
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if column.type in _STRINGS:
+            column = column.cast(pa.large_binary())
+        columns[name] = column
+    return pa.table(columns).to_pylist()

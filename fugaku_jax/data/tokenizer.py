@@ -16,7 +16,10 @@ from fugaku_jax.errors import InputError
 
 # The trainer adds up per-thread sums: with a fixed number the model is the same everywhere.
 _TRAINING_THREADS = 4
-_LONGEST_LINE = 1 << 16  # bytes; the trainer leaves longer lines out
+_LONGEST_LINE = 1 << 16  # bytes; the trainer would leave longer lines out
+_PART = 1 << 14  # characters of a line that are always few enough bytes
+# The rest of a line; else as much as ends before a space or behind a sign; else as much as can be.
+_PARTS = re.compile(rf"(?s).{{1,{_PART}}}(?:\Z|(?=\s)|(?<=[^\w\s]))|.{{{_PART}}}")
 _LONGEST_SPACE_RUN = 16
 _ENDS = ("<EOD>", "<EOD|LLM-jp>", "<|endoftext|>")
 """Pieces that end documents in some tokenizers, beside the end-of-sentence piece."""
@@ -136,7 +139,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     by which SentencePiece itself writes a space. The same texts give the same model.
 
     Args:
-        texts: the training texts; lines over 65,536 bytes are left out.
+        texts: the training texts; lines of more than 16,384 characters are trained on in parts.
         vocab_size: the number of pieces wanted.
 
     Raises:
@@ -182,10 +185,9 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        for line in text.split("\n"):
-            # NUL ends a string inside the trainer, and U+2581 is its own mark for a space.
-            if line and "\0" not in line and "\u2581" not in line:
-                yield line
+        # NUL ends a string inside the trainer, and U+2581 is its own mark for a space.
+        for line in re.split("[\n\0\u2581]", text):
+            yield from _PARTS.findall(line)
 
 
 def _training_sentence(message: str, vocab_size: int) -> str:

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from command import parse, run_program
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.processor import available_cores, bind
 
 LAUNCH = Path(__file__).resolve().parents[1]
 
@@ -75,7 +76,7 @@ def start_and_wait(
     if devices:
         flag = f"--xla_force_host_platform_device_count={devices}"
         environ["XLA_FLAGS"] = f"{environ.get('XLA_FLAGS', '')} {flag}"
-    cores = sorted(os.sched_getaffinity(0))
+    cores = available_cores()
     ranks: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []  # not passed on before every rank has been started
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -84,10 +85,10 @@ def start_and_wait(
         outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
         try:
             for rank, output in enumerate([None, *outputs]):
-                os.sched_setaffinity(0, share(cores, rank, processes))  # the process inherits it
+                bind(share(cores, rank, processes))  # the process inherits it
                 ranks.append(start(command, environ | {"FUGAKU_JAX_PROCESS": str(rank)}, output))
         finally:
-            os.sched_setaffinity(0, cores)
+            bind(cores)
         failed, ended = wait(ranks, signals)
         if failed is None:
             return max(each.returncode for each in ranks)

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 import sentencepiece
 
-from fugaku_jax.data.build import available_workers, build_store
+from fugaku_jax.data.build import build_store
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.corpus import Block, Document, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.processor import available_cores
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,7 @@ def tokenize(
         texts already in memory), of our workers over the same texts in memory, and of the whole
         build (decompressing, parsing, hashing, splitting, `xz` of the held-out texts, writing).
     """
-    workers = workers or available_workers()
+    workers = workers or len(available_cores())
     model = Tokenizer.from_file(tokenizer)
     plain = sentencepiece.SentencePieceProcessor(model_proto=model.model_bytes)
     texts = [

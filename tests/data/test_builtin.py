@@ -7,6 +7,7 @@ import pytest
 
 from fugaku_jax.data import builtin
 from fugaku_jax.data.generated.world import PEOPLE, TOWNS, season_of
+from fugaku_jax.data.store import Store
 
 
 @pytest.fixture
@@ -45,6 +46,26 @@ def test_it_works_without_a_writable_cache(small: Path, monkeypatch: pytest.Monk
     store = builtin.open_store("builtin")
     assert not store.url.startswith(str(small))
     assert store.sets[0].train.tokens
+
+
+def test_it_works_for_a_user_without_a_home(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    places: list[Path] = []
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    def build(place: Path) -> Store:
+        places.append(place)
+        return store
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(builtin, "_open_or_build", build)
+    monkeypatch.setattr(builtin.tempfile, "mkdtemp", lambda **_: str(tmp_path))
+    assert builtin.open_store("builtin") is store
+    assert places == [tmp_path]
 
 
 @pytest.mark.usefixtures("small")

@@ -1,7 +1,9 @@
 """Every format gives the same documents, and every wrong line a sentence with file and number."""
 
 import gzip
+import io
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 import zstandard
 
 from fugaku_jax.data.corpus import BadLine, Document, parse_block, read_blocks
+from fugaku_jax.data.lines import read_lines
 from fugaku_jax.errors import InputError
 
 ROWS = [
@@ -117,25 +120,114 @@ def test_a_wrong_line_is_named_with_its_reason(tmp_path, line, reason):
     ],
 )
 def test_a_file_that_is_cut_short_or_damaged_is_named_with_the_line(tmp_path, name, encode):
-    whole = encode("".join(json.dumps({"text": str(i**9)}) + "\n" for i in range(3000)).encode())
+    rng = random.Random(0)
+    written = [rng.randbytes(200).hex() for _ in range(2500)]
+    whole = encode("".join(json.dumps({"text": text}) + "\n" for text in written).encode())
     path = tmp_path / name
     path.write_bytes(whole[: len(whole) // 2])
-    assert sentence(path).startswith(f"{path}:")
-    assert "cannot be read" in sentence(path)
-    path.write_bytes(whole[:2000] + bytes(100) + whole[2100:])
-    assert any(isinstance(item, BadLine) for item in read(path))
+    *documents, last = read(path)
+    texts = [document.text for document in documents]
+    assert texts == written[: len(texts)]
+    assert len(texts) > 500
+    assert last.ends_file
+    assert last.sentence.startswith(f"{path}:{len(texts) + 1}: cannot be read from here on: ")
+    path.write_bytes(whole[:-2000] + bytes(2000))
+    assert read(path)[-1].ends_file
+    path.write_bytes(whole[:8])
+    with pytest.raises(InputError, match=f"input {path}: cannot be read"):
+        read(path)
+
+
+def long_window() -> bytes:
+    """`ROWS` as zstd with a window of 2 GiB, as `zstd --long=31` makes them, and of no known size.
+
+    A frame's header is four bytes of mark, one of flags and one of the window's logarithm less 10.
+    """
+    frame = bytearray(zstandard.ZstdCompressor(write_content_size=False).compress(jsonl()))
+    assert frame[4] == 0
+    frame[5] = 31 - 10 << 3
+    return bytes(frame)
+
+
+def test_a_window_of_zstd_may_have_2_gib_and_a_larger_one_is_no_bad_line(tmp_path):
+    path = tmp_path / "long.jsonl.zst"
+    frame = long_window()
+    path.write_bytes(frame)
+    assert [document.id for document in read(path)] == ["a/1", "a/2", "long.jsonl.zst:3"]
+    path.write_bytes(frame[:5] + bytes([32 - 10 << 3]) + frame[6:])
+    with pytest.raises(InputError, match=r"long\.jsonl\.zst: cannot be read: .* too much memory"):
+        read(path)
+
+
+def test_each_byte_of_a_zstd_file_is_read_once_though_every_document_is_a_frame(tmp_path):
+    class Counted(io.FileIO):
+        given = 0
+
+        def read(self, size: int | None = -1) -> bytes | None:
+            data = super().read(size)
+            self.given += len(data or b"")
+            return data
+
+    path = tmp_path / "frames.jsonl.zst"
+    compress = zstandard.ZstdCompressor().compress
+    lines = [b'{"text": "%d"}' % number for number in range(5000)]
+    path.write_bytes(b"".join(compress(line + b"\n") for line in lines))
+    with Counted(path) as file:
+        assert list(read_lines(file, path.name)) == [*lines, b""]
+        assert file.given == path.stat().st_size
+
+
+COLUMNS = [
+    *(pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()),
+    *(pa.binary_view(), pa.dictionary(pa.int32(), pa.string())),
+    pa.dictionary(pa.int32(), pa.binary()),
+]
+
+
+@pytest.mark.parametrize("kind", COLUMNS, ids=str)
+def test_text_in_parquet_is_utf_8_whatever_its_column_is_called(tmp_path, kind):
+    path = tmp_path / "rows.parquet"
+    stored = kind.value_type if pa.types.is_dictionary(kind) else kind
+    columns = {
+        name: pa.array([text.encode() for text in texts], pa.binary()).cast(stored)
+        for name, texts in {"text": ["川の音", "second"], "id": ["一", "b"]}.items()
+    }
+    if pa.types.is_dictionary(kind):
+        columns = {name: column.dictionary_encode() for name, column in columns.items()}
+    pq.write_table(pa.table(columns), path)
+    assert read(path) == [
+        Document("川の音", "一", None, None),
+        Document("second", "b", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pa.array([5.5]), "a number"),
+        (pa.array([["a"]]), "an array"),
+        (pa.array([0], pa.timestamp("s")), "a value of type datetime"),
+        (pa.array([b"\0" * 16], pa.uuid()), "a value of type UUID"),
+    ],
+)
+def test_what_is_no_text_in_parquet_is_called_by_its_kind(tmp_path, column, kind):
+    pq.write_table(pa.table({"text": column}), tmp_path / "rows.parquet")
+    assert sentence(tmp_path / "rows.parquet").endswith(f"`text` must be a string, got {kind}.")
 
 
 def test_wrong_parquet_is_named(tmp_path):
     path = tmp_path / "bad.parquet"
     path.write_bytes(b"PAR1 this is none PAR1")
-    assert "cannot be read" in sentence(path)
-    pq.write_table(pa.table({"body": ["a"]}), path)
-    assert sentence(path) == f"{path}:1: has no column `text`."
+    with pytest.raises(InputError, match="cannot be read"):
+        read(path)
+    pq.write_table(pa.table({"body": ["a"], "id": ["b"]}), path)
+    with pytest.raises(InputError, match="no column `text`; its columns are body, id"):
+        read(path)
     rows = pa.array([b"good", b"b\xffd", b"fine"], pa.binary())
-    text = pa.Array.from_buffers(pa.string(), 3, rows.buffers())
-    pq.write_table(pa.table({"text": text}), path)
-    assert sentence(path).startswith(f"{path}:2: not valid UTF-8")
+    for kind in (pa.string(), pa.binary()):
+        text = pa.Array.from_buffers(kind, 3, rows.buffers())
+        pq.write_table(pa.table({"text": text}), path)
+        assert sentence(path).startswith(f"{path}:2: not valid UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tensorstore as ts
+import zstandard
 from small_corpora import make_texts, write_jsonl
 
 from fugaku_jax.data import corpus, kvstore, layout
@@ -158,6 +159,21 @@ def test_bad_lines_are_counted_and_left_out_when_asked(tmp_path, tokenizer):
     report = build_store(str(tmp_path / "s"), inputs, tokenizer, on_bad_line="skip")
     assert [line.split(": ")[0] for line in report.bad_lines] == [f"{path}:2", f"{path}:4"]
     assert report.duplicates == {"set": 1}
+
+
+def test_a_file_that_is_damaged_is_no_bad_line(tmp_path, tokenizer):
+    path = tmp_path / "texts.jsonl.zst"
+    frame = zstandard.ZstdCompressor().compress(b'{"text": "good"}\n')
+    path.write_bytes(frame + frame[:-3])
+    inputs = [InputSet("set", (path,))]
+    with pytest.raises(InputError, match=r"zst:2: .*--on-bad-line skip` leaves the rest of such"):
+        build_store(str(tmp_path / "s"), inputs, tokenizer)
+    report = build_store(str(tmp_path / "s"), inputs, tokenizer, on_bad_line="skip")
+    assert not report.bad_lines
+    assert [sentence.split(": ")[0] for sentence in report.damaged_files] == [f"{path}:2"]
+    path.write_bytes(frame[:-3])  # which gives nothing, and so cannot be skipped
+    with pytest.raises(InputError, match="cannot be read: the file is cut short in a zstd frame"):
+        build_store(str(tmp_path / "s"), inputs, tokenizer, on_bad_line="skip")
 
 
 def test_an_empty_corpus_is_refused(tmp_path, tokenizer):

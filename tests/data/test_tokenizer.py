@@ -1,5 +1,8 @@
 """Tokenizers keep every character, train the same model twice, and refuse what is no model."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -89,6 +92,38 @@ def test_a_model_without_an_end_piece_is_refused():
 def test_a_size_that_cannot_be_reached_is_told_in_a_sentence(texts, size, reason):
     with pytest.raises(InputError, match=reason):
         tokenizers.train(texts, size)
+
+
+LONG_LINES = {
+    "Japanese": "川の灯台は静かな町を照らしました。雪の山へ行く人も、むかしの歌をうたいます",
+    "Japanese without a sign": "川の灯台は静かな町を照らしました雪の山へ行く人もむかしの歌をうたいます",
+    "English": "the quiet river runs to the cold lighthouse, and the snow falls on it. ",
+    "a character of four bytes": "\U00020bb7野家で食べる",
+}
+
+
+@pytest.mark.parametrize("text", LONG_LINES.values(), ids=LONG_LINES)
+def test_a_long_line_is_cut_where_people_would_cut_it_and_keeps_every_character(text: str):
+    line = text * (150_000 // len(text.encode()))
+    parts = list(tokenizers._lines([line, "short"]))
+    assert parts.pop() == "short"
+    assert "".join(parts) == line
+    assert max(len(part.encode()) for part in parts) <= tokenizers._LONGEST_LINE
+    assert len(parts) < 20
+    if set(text) & set("。、,. "):
+        assert all(part[-1] in "。、,." or after[0] == " " for part, after in pairwise(parts))
+
+
+def test_a_tokenizer_learns_from_a_line_of_any_length():
+    words = ["川の音", "灯台", "静かな町", "行きました", "雪が", "むかし", "山へ", "明かり"]
+    line = "".join(np.random.default_rng(0).choice(words, 12_000))
+    assert len(line.encode()) > tokenizers._LONGEST_LINE
+    trained = tokenizers.train([line], 330)
+    assert len(line.encode()) / len(trained.encode(line)) > 4
+
+
+def test_what_the_trainer_cannot_take_is_left_out_and_nothing_around_it():
+    assert list(tokenizers._lines(["a\0b\u2581c\n\nd"])) == ["a", "b", "c", "d"]
 
 
 def test_an_error_of_the_texts_is_not_hidden_by_the_trainer():
