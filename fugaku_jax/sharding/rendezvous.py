@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fugaku_jax.errors import InputError
+from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.sharding.host_environment import Hosts, split_address
 
 Json = Any
@@ -28,8 +28,8 @@ _GRACE_SECONDS = 30.0
 """How much longer than rank 0 the others wait, so that rank 0 can say who is missing."""
 
 
-class RendezvousError(RuntimeError):
-    """The processes did not meet: a sentence for the person at the keyboard, exit code 1."""
+class RendezvousError(RunError):
+    """The processes did not meet."""
 
 
 @dataclass(frozen=True)
