@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_types import typed
 
 WSD_DECAY_FRACTION = 0.1
 """Share of a run over which `wsd` lets the learning rate fall, if not told otherwise."""
@@ -384,25 +385,6 @@ def config_from_dict(nested: dict[str, Any]) -> Config:
     """Rebuild a `Config` from what `Config.to_dict` gave.
 
     Raises:
-        InputError: a field is unknown, missing or has a value that is not allowed.
+        InputError: a field is unknown, missing, of another type or has a value that is not allowed.
     """
-    types: dict[str, Any] = {
-        "model": ModelConfig,
-        "optimizer": OptimizerConfig,
-        "training": TrainingConfig,
-        "data": DataConfig,
-        "mesh": MeshConfig,
-        "checkpoint": CheckpointConfig,
-    }
-    sections = dict(nested)
-    try:
-        training = dict(sections["training"])
-        training["prompts"] = tuple(training.get("prompts", ()))
-        sections["training"] = training
-        mesh = dict(sections.get("mesh", {}))
-        sections["mesh"] = mesh | {"layers": tuple(mesh.get("layers", ()))}
-        return Config(**{name: types[name](**section) for name, section in sections.items()})
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"The configuration does not fit this version's fields: {error}."
-        ) from error
+    return typed(Config, nested)

@@ -9,12 +9,16 @@ the order of the search, which is the same in both.
 Source: Kudo, "Subword Regularization", 2018 (arXiv:1804.10959); SentencePiece, unigram_model.cc.
 """
 
+import math
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
 model_pb2: Any = sentencepiece_model_pb2  # its classes are made when it is imported
 
+LARGEST = 64_000_000
+"""Most bytes of a model; that of 256,000 pieces has five million."""
 GRID = 2.0**-7
 _USER_DEFINED = 0.0  # above every logarithm of a probability
 
@@ -24,8 +28,21 @@ def with_exact_scores(model_bytes: bytes) -> bytes:
 
     User-defined pieces, which SentencePiece takes wherever it can, become normal ones above all
     others.
+
+    Raises:
+        ValueError: the model is none, it is too large, or a piece has no text or no score.
     """
-    model = model_pb2.ModelProto.FromString(model_bytes)
+    if len(model_bytes) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")
+    try:
+        model = model_pb2.ModelProto.FromString(model_bytes)
+    except DecodeError as error:
+        raise ValueError("it cannot be decoded") from error
+    for each in model.pieces:  # a piece that is no UTF-8 raises here
+        if not each.piece or not math.isfinite(each.score):
+            raise ValueError("a piece has no text or no score")
+    if not model.pieces:
+        raise ValueError("it has no pieces")
     if model.trainer_spec.model_type != model_pb2.TrainerSpec.UNIGRAM:
         return model_bytes
     kinds = model_pb2.ModelProto.SentencePiece

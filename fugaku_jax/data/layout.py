@@ -6,15 +6,15 @@ key write, so a reader sees the whole old version or the whole new one.
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import tensorstore as ts
 
 from fugaku_jax.data.kvstore import context
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import parse_json
+from fugaku_jax.json_types import shown, typed
 
 FORMAT = "fugaku_jax token store"
 VERSION = 1
@@ -58,7 +58,7 @@ class Index:
     prefix: str
     vocab_size: int
     end_of_document: int
-    dtype: str  # uint16 or uint32
+    dtype: Literal["uint16", "uint32"]
     tokenizer_sha256: str
     sets: tuple[TokenSet, ...]
 
@@ -78,45 +78,38 @@ class Index:
         """Reads `store.json`. Raises InputError when it is none, newer, or has been altered."""
         corrupt = InputError(f"store {location}: {INDEX_KEY} is corrupt; build the store again.")
         try:
-            fields = json.loads(data)
-        except ValueError as error:
+            fields = parse_json(data, INDEX_KEY)
+        except InputError as error:
             raise corrupt from error
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        if fields.get("format") != FORMAT:
             raise InputError(f"store {location}: {INDEX_KEY} is not that of a token store.")
         if fields.get("version") != VERSION:
             raise InputError(
-                f"store {location}: has format version {fields.get('version')}, this program reads "
-                f"version {VERSION}; build the store again or update the program."
+                f"store {location}: has format version {shown(fields.get('version'))}, this "
+                f"program reads version {VERSION}; build the store again or update the program."
             )
+        content = {name: each for name, each in fields.items() if name not in _OF_THE_FILE}
         try:
-            index = cls(
-                **{key: fields[key] for key in _PLAIN_FIELDS},
-                sets=tuple(_token_set(each) for each in fields["sets"]),
-            )
-            intact = index.sha256 == fields["sha256"] and index.prefix.startswith(PREFIX_START)
-        except (KeyError, TypeError, AttributeError) as error:
+            index = typed(cls, content)
+        except InputError as error:
             raise corrupt from error
-        if not intact or "/" in index.prefix or index.dtype not in ("uint16", "uint32"):
+        intact = index.sha256 == fields.get("sha256") and index.prefix.startswith(PREFIX_START)
+        if not intact or "/" in index.prefix or not all(map(_is_possible, index.sets)):
             raise corrupt
         return index
 
 
-_PLAIN_FIELDS = ("prefix", "vocab_size", "end_of_document", "dtype", "tokenizer_sha256")
+_OF_THE_FILE = ("format", "version", "sha256")
 
 
-def _token_set(fields: Mapping[str, Any]) -> TokenSet:
-    splits = {name: Split(**fields[name]) for name in SPLITS}
-    values: dict[str, Any] = {**fields, **splits}
-    for split in splits.values():
-        if not all(type(n) is int and n >= 0 for n in (split.tokens, split.documents, split.bytes)):
-            raise TypeError
-    token_set = TokenSet(**values)
-    if type(token_set.name) is not str or not 0 <= token_set.weight < math.inf:
-        raise TypeError
-    return token_set
+def _is_possible(token_set: TokenSet) -> bool:
+    """Tell whether no size of a set is negative."""
+    sides = token_set.train, token_set.validation
+    sizes = [(side.tokens, side.documents, side.bytes) for side in sides]
+    return min(token_set.weight, *sizes[0], *sizes[1]) >= 0
 
 
-def token_dtype(vocab_size: int) -> str:
+def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
     """The data type of tokens: 16 bits where the vocabulary leaves room, as Megatron does."""
     return "uint16" if vocab_size < 65_500 else "uint32"
 

@@ -11,7 +11,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Integer
 
-from fugaku_jax.data.exact_scores import with_exact_scores
+from fugaku_jax.data.exact_scores import LARGEST, with_exact_scores
 from fugaku_jax.errors import InputError
 
 # The trainer adds up per-thread sums: with a fixed number the model is the same everywhere.
@@ -36,16 +36,13 @@ class Tokenizer:
         """Args: the serialised model, and the name that errors call it by. Raises InputError."""
         processor = sentencepiece.SentencePieceProcessor()
         try:
-            # An empty model would otherwise be taken as "nothing given".
-            if not model_bytes or not processor.LoadFromSerializedProto(model_bytes):
-                raise RuntimeError
-        except RuntimeError as error:
+            self.exact_model_bytes = with_exact_scores(model_bytes)
+            processor.LoadFromSerializedProto(self.exact_model_bytes)
+        except (RuntimeError, ValueError) as error:  # SentencePiece's own message may be no UTF-8
             raise InputError(
                 f"{name}: this is no SentencePiece model; give a `.model` file "
                 "or train one with `train:VOCAB`."
             ) from error
-        self.exact_model_bytes = with_exact_scores(model_bytes)
-        processor.LoadFromSerializedProto(self.exact_model_bytes)
         if processor.eos_id() < 0:
             raise InputError(
                 f"{name}: the model has no end-of-sentence piece to end documents with; "
@@ -58,9 +55,11 @@ class Tokenizer:
     def from_file(cls, path: str | Path) -> "Tokenizer":
         """Loads a `.model` file. Raises InputError when it is absent or no SentencePiece model."""
         try:
-            return cls(Path(path).read_bytes(), name=f"tokenizer {path}")
+            with Path(path).open("rb") as file:
+                model = file.read(LARGEST + 1)
         except OSError as error:
             raise InputError(f"tokenizer {path}: cannot be read: {error.strerror}.") from error
+        return cls(model, name=f"tokenizer {path}")
 
     @classmethod
     def from_bytes(cls, model: bytes) -> "Tokenizer":

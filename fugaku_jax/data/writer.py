@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import lzma
 import secrets
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from fugaku_jax.data.kvstore import local_path, open_location, storage_errors
 from fugaku_jax.data.layout import Index, Split, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import parse_json
 from fugaku_jax.ledger import documents
 from fugaku_jax.ledger.documents import DocumentRow
 
@@ -124,8 +124,8 @@ class StoreWriter:
         foreign = sorted(name for name in names if not name.startswith(layout.PREFIX_START))
         if found.state == "value":
             try:
-                is_store = json.loads(found.value).get("format") == layout.FORMAT
-            except (ValueError, AttributeError):
+                is_store = parse_json(found.value, layout.INDEX_KEY).get("format") == layout.FORMAT
+            except InputError:
                 is_store = False
             if is_store:
                 return

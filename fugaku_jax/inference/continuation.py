@@ -33,7 +33,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, good, allowed in (
-            ("max_tokens", self.max_tokens > 0, "greater than 0"),
+            ("max_tokens", 0 < self.max_tokens < 2**31, "greater than 0 and below 2147483648"),
             ("temperature", 0 <= self.temperature < float("inf"), "at least 0"),
             ("top_k", 0 <= self.top_k < 2**31, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "greater than 0 and at most 1"),

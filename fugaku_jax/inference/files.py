@@ -5,24 +5,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_type_hints
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.generate import Generator
+from fugaku_jax.json_file import parse_json
+from fugaku_jax.json_types import typed
 
 BATCH = 16
 """Lines that are continued at once."""
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "prompt": ((str,), "a string"),
-    "max_tokens": ((int,), "a whole number"),
-    "temperature": ((int, float), "a number"),
-    "top_k": ((int,), "a whole number"),
-    "top_p": ((int, float), "a number"),
-    "repetition_penalty": ((int, float), "a number"),
-    "stop": ((list,), "a list of strings"),
-    "seed": ((int,), "a whole number"),
-}
+LONGEST_LINE = 4_000_000
+"""Most bytes of a line; a prompt that has room in a model has some ten thousand."""
 
 
 def continue_file(generator: Generator, source: Path, out: Path, options: Options) -> int:
@@ -40,14 +34,8 @@ def continue_file(generator: Generator, source: Path, out: Path, options: Option
     Raises:
         InputError: a line is wrong, or a file cannot be read or written.
     """
-    lines = list(_read(source, options))
-    rows: list[tuple[dict[str, Any], Continuation]] = []
-    for number, (line, given) in enumerate(lines, start=1):
-        try:
-            rows.append((line, generator.begin(line["prompt"], given)))
-        except InputError as error:
-            raise InputError(f"{source}, line {number}: {error}") from None
-    with _opened(out, "w", "written") as file:
+    rows = list(_read(generator, source, options))
+    with _opened(out, "wb", "written") as file:
         for first in range(0, len(rows), BATCH):
             some = rows[first : first + BATCH]
             for _ in generator.run([row for _, row in some]):
@@ -55,54 +43,41 @@ def continue_file(generator: Generator, source: Path, out: Path, options: Option
             for line, row in some:
                 found = {"text": row.text, "finish": row.finish}
                 found |= {"tokens": row.tokens, "log_probs": row.log_probs}
-                file.write(json.dumps(line | found, ensure_ascii=False) + "\n")
+                text = json.dumps(line | found, ensure_ascii=False)
+                file.write(text.encode() + b"\n")
             file.flush()
     return len(rows)
 
 
-def _read(source: Path, options: Options) -> Iterator[tuple[dict[str, Any], Options]]:
-    with _opened(source, "r", "read") as file:
-        try:
-            for number, text in enumerate(file, start=1):
-                try:
-                    yield _line(text, options)
-                except InputError as error:
-                    raise InputError(f"{source}, line {number}: {error}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{source} is no text in UTF-8: {error.reason}.") from None
+def _read(
+    generator: Generator, source: Path, options: Options
+) -> Iterator[tuple[dict[str, Any], Continuation]]:
+    with _opened(source, "rb", "read") as file:
+        number = 0
+        while data := file.readline(LONGEST_LINE + 1):
+            number += 1
+            try:
+                line, given = _line(data, options)
+                yield line, generator.begin(line["prompt"], given)
+            except InputError as error:
+                raise InputError(f"{source}, line {number}: {error}") from None
 
 
-def _line(text: str, options: Options) -> tuple[dict[str, Any], Options]:
-    try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"this is no JSON: {error}.") from None
-    except RecursionError:
-        raise InputError("this is nested too deeply.") from None
-    if not isinstance(line, dict) or "prompt" not in line:
-        raise InputError('this is no JSON object with a "prompt".')
-    given: dict[str, Any] = {}
-    for name, (kinds, said) in _KINDS.items():
-        if name not in line:
-            continue
-        value = line[name]
-        good = isinstance(value, kinds) and not isinstance(value, bool)
-        if not good or (name == "stop" and not all(isinstance(each, str) for each in value)):
-            raise InputError(f"{name} is {value!r}, but it must be {said}.")
-        given[name] = (
-            tuple(value) if kinds == (list,) else float(value) if float in kinds else value
-        )
-    try:
-        given.pop("prompt").encode()
-    except UnicodeEncodeError:
-        raise InputError("prompt has half of a surrogate pair, which is no text.") from None
-    return line, dataclasses.replace(options, **given)
+def _line(data: bytes, options: Options) -> tuple[dict[str, Any], Options]:
+    if len(data) > LONGEST_LINE:
+        raise InputError(f"this is longer than {LONGEST_LINE:,} bytes.")
+    line = parse_json(data, "this")
+    if "prompt" not in line:
+        raise InputError('this has no "prompt".')
+    typed(str, line["prompt"], "prompt")
+    asked = {name: line[name] for name in get_type_hints(Options) if name in line}
+    return line, typed(Options, dataclasses.asdict(options) | asked)
 
 
 @contextmanager
-def _opened(path: Path, mode: str, done: str) -> Iterator[IO[str]]:
+def _opened(path: Path, mode: str, done: str) -> Iterator[IO[bytes]]:
     try:
-        with path.open(mode, encoding="utf-8", newline="\n") as file:
+        with path.open(mode) as file:
             yield file
     except OSError as error:
         raise InputError(f"{path} cannot be {done}: {error.strerror}.") from error

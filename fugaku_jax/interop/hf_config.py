@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_types import shown, typed
 
 ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
 """Theirs, by the name that our families and their `model_type` share."""
@@ -84,7 +85,8 @@ def from_hf_config(fields: Mapping[str, Any], name: str) -> ModelConfig:
     known = {architecture: family for family, architecture in ARCHITECTURES.items()}
     if not isinstance(theirs, list) or theirs[0] not in list(known):
         raise InputError(
-            f"{name}: the architecture is {theirs}, but it must be one of {', '.join(known)}."
+            f"{name}: the architecture is {shown(theirs)}, but it must be one of "
+            f"{', '.join(known)}."
         )
     if fields.get("quantization_config") is not None:
         raise InputError(f"{name}: the weights are quantised; give those before.")
@@ -153,7 +155,7 @@ def _rope_theta(fields: "_Fields") -> float:
         rope = _Fields(fields.values.get(place) or {}, f"{fields.name}: {place}")
         kind = rope.values.get("rope_type", rope.values.get("type", "default"))
         if kind != "default" or rope.get("partial_rotary_factor", float, 1.0) != 1:
-            raise InputError(f"{rope.name} is {dict(rope.values)}, but it must be default.")
+            raise InputError(f"{rope.name} is {shown(rope.values)}, but it must be default.")
         theta = rope.get("rope_theta", float, theta)
     return theta
 
@@ -163,7 +165,7 @@ class _Fields:
 
     def __init__(self, values: Any, name: str) -> None:
         if not isinstance(values, Mapping):
-            raise InputError(f"{name} is {values!r}, but it must be a JSON object.")
+            raise InputError(f"{name} is {shown(values)}, but it must be a JSON object.")
         self.values, self.name = values, name
 
     def get(self, field: str, kind: type[Value], default: Value | None = None) -> Value:
@@ -173,16 +175,13 @@ class _Fields:
             if default is None:
                 raise InputError(f"{self.name} has no {field}.")
             return default
-        whole_for_float = kind is float and type(value) is int
-        if type(value) is not kind and not whole_for_float:
-            raise InputError(f"{self.name}: {field} is {value!r}, but it must be {kind.__name__}.")
-        return kind(value)
+        return typed(kind, value, f"{self.name}: {field}")
 
     def must_be(self, field: str, default: str | bool, *allowed: str | bool) -> None:
         """Refuse a field whose value our model does not know."""
         value = self.values.get(field, default)
         if value not in allowed:
             raise InputError(
-                f"{self.name}: {field} is {value!r}, but it must be "
+                f"{self.name}: {field} is {shown(value)}, but it must be "
                 f"{' or '.join(map(str, allowed))}."
             )

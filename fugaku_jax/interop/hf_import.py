@@ -16,6 +16,7 @@ from fugaku_jax.interop.hf_shape import CONFIG, read_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.safetensors_reader import StoredTensor, read_headers
+from fugaku_jax.json_file import read_json
 
 TOKENIZER = "tokenizer.model"
 _IGNORED = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
@@ -93,7 +94,7 @@ def _refuse_others(
 
 def _first_token(folder: Path, model: ModelConfig) -> int | None:
     """Return the token that its texts begin with, if the configuration names one."""
-    token = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("bos_token_id")
+    token = read_json(folder / CONFIG).get("bos_token_id")
     return token if type(token) is int and 0 <= token < model.vocab_size else None
 
 

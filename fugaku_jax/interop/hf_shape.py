@@ -1,12 +1,12 @@
 """The shape of the model in a directory of Hugging Face's, and a recipe that takes it over."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_config import from_hf_config
+from fugaku_jax.json_file import read_json
 
 CONFIG = "config.json"
 
@@ -17,10 +17,10 @@ _OF_THE_RECIPE = ("dropout", "attention_dropout", "init_std", "vocab_multiple")
 def is_hf_directory(folder: Path) -> bool:
     """Tell whether a directory has the configuration of a model of Hugging Face's."""
     try:
-        fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        fields = read_json(folder / CONFIG)
+    except InputError:
         return False
-    return isinstance(fields, dict) and bool({"architectures", "model_type"} & fields.keys())
+    return bool({"architectures", "model_type"} & fields.keys())
 
 
 def read_hf_config(folder: Path) -> ModelConfig:
@@ -30,15 +30,9 @@ def read_hf_config(folder: Path) -> ModelConfig:
         InputError: there is none, or it is not supported.
     """
     path = folder / CONFIG
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} is no model directory: it has no {CONFIG}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as a configuration: {error}.") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path} cannot be read as a configuration: it is no JSON object.")
-    return from_hf_config(fields, str(path))
+    if not path.exists():
+        raise InputError(f"{folder} is no model directory: it has no {CONFIG}.")
+    return from_hf_config(read_json(path), str(path))
 
 
 def with_model_of(recipe: Config, folder: Path) -> Config:

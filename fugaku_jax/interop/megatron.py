@@ -21,6 +21,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.megatron_files import MegatronFiles, open_files
+from fugaku_jax.json_types import shown, typed
 
 _NAMES = {
     "wte": ("word_embeddings", 0),
@@ -89,7 +90,7 @@ def _model(files: MegatronFiles, vocab_size: int) -> ModelConfig:
     for name, allowed in _REQUIRED.items():
         value = args.get(name, allowed[0])
         if value not in allowed:
-            raise InputError(f"{where}: {name} is {value!r}, but it must be {allowed[0]!r}.")
+            raise InputError(f"{where}: {name} is {shown(value)}, but it must be {allowed[0]!r}.")
     if not (args.get("bias_gelu_fusion", True) or args.get("openai_gelu", False)):
         raise InputError(
             f"{where}: GELU was computed by erf, as neither bias_gelu_fusion nor openai_gelu was "
@@ -116,16 +117,11 @@ def _integer(args: Mapping[str, Any], name: str, default: int | None = None) -> 
     value = args.get(name)
     if value is None and default is not None:
         return default
-    if type(value) is not int:
-        raise InputError(f"The checkpoint's args have {name} {value!r}, but it must be an integer.")
-    return value
+    return typed(int, value, f"{name} of the checkpoint's args")
 
 
 def _number(args: Mapping[str, Any], name: str, default: float) -> float:
-    value = args.get(name, default)
-    if type(value) not in (int, float):
-        raise InputError(f"The checkpoint's args have {name} {value!r}, but it must be a number.")
-    return float(value)
+    return typed(float, args.get(name, default), f"{name} of the checkpoint's args")
 
 
 def _place(tensor: Tensor) -> tuple[str, int | None]:

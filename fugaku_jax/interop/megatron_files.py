@@ -7,14 +7,18 @@ tensor rank beside these (`layer_05-model_01-model_states.pt`).
 Source: Megatron-LM, `megatron/checkpointing.py`; DeepSpeed, `runtime/pipe/module.py`.
 """
 
+import itertools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.interop.torch_file import Namespace, TorchTensor, read_torch_file
+from fugaku_jax.interop.plain_pickle import Namespace
+from fugaku_jax.interop.torch_file import TorchTensor, read_torch_file
+from fugaku_jax.json_types import shown
 
 Names = dict[str, TorchTensor]
 
@@ -22,7 +26,8 @@ _POINTERS = ("latest_checkpointed_iteration.txt", "latest")
 _MEGATRON = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 _DEEPSPEED = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _LAYER = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
-_DEEPEST = 50
+_LONGEST_NAME = 250  # of a tensor, characters
+_MOST_TENSORS = 100_000  # of a file, and what else its dictionaries hold
 _NUMBERED = re.compile(r"(.*\.)?layers\.(\d+)\.(.*)")
 
 
@@ -73,24 +78,22 @@ def open_files(folder: Path) -> MegatronFiles:
         ranks.append(names)
     version = contents.get("checkpoint_version") or 0
     if type(version) not in (int, float) or not 0 <= version < 4:
-        raise InputError(f"{first} is of version {version!r}, but it must be 0 to 3.")
-    return MegatronFiles(folder, tuple(ranks), vars(args), float(version))
+        raise InputError(f"{first} is of version {shown(version)}, but it must be 0 to 3.")
+    return MegatronFiles(folder, tuple(ranks), args.values, float(version))
 
 
 def _iteration(folder: Path) -> Path:
     """Follow the file that names the newest iteration, if there is one."""
     for name in _POINTERS:
         try:
-            latest = (folder / name).read_text(encoding="utf-8").strip()
+            with (folder / name).open(encoding="utf-8", errors="replace") as file:
+                latest = file.read(_LONGEST_NAME).strip()
         except OSError:
             continue
-        candidates = (
-            [f"iter_{int(latest):07}", f"global_step{latest}"] if latest.isdecimal() else []
-        )
-        for each in (*candidates, latest):
-            if each and Path(each).name == each and (folder / each).is_dir():
+        for each in (f"iter_{latest:0>7}", f"global_step{latest}", latest):
+            if latest.strip(".") and Path(each).name == each and os.path.isdir(folder / each):
                 return folder / each
-        raise InputError(f"{folder / name} names {latest!r}, which is not there.")
+        raise InputError(f"{folder / name} names {shown(latest)}, which is not there.")
     return folder
 
 
@@ -126,7 +129,7 @@ def _add_stage(names: Names, path: Path) -> None:
         what = "interleaved stages" if "model0" in contents else "no model"
         raise InputError(f"{path} has {what}, which is not supported.")
     before = 1 + max((int(m[2]) for m in map(_NUMBERED.fullmatch, names) if m), default=-1)
-    for name, tensor in _flat(model, ""):
+    for name, tensor in _flat(model, path):
         numbered = _NUMBERED.fullmatch(name)
         if numbered:
             names[f"layers.{before + int(numbered[2])}.{numbered[3]}"] = tensor
@@ -145,8 +148,9 @@ def _add_layer_files(
                 f"{folder} is incomplete: layer_{number:02}-model_{rank:02}-model_states.pt is "
                 "missing."
             )
-        contents = read_torch_file(layers[number, rank])
-        found = dict(_flat(contents, "")) if isinstance(contents, Mapping) else {}
+        path = layers[number, rank]
+        contents = read_torch_file(path)
+        found = dict(_flat(contents, path)) if isinstance(contents, Mapping) else {}
         if "input_layernorm.weight" in found:
             names |= {f"layers.{count}.{name}": tensor for name, tensor in found.items()}
             count += 1
@@ -158,14 +162,18 @@ def _add_layer_files(
             names["output_layer.weight"] = found["lm_head.weight"]
 
 
-def _flat(nested: Mapping[Any, Any], prefix: str) -> list[tuple[str, TorchTensor]]:
-    """Flatten nested dictionaries; what is no tensor is left out."""
-    if prefix.count(".") > _DEEPEST:
-        raise InputError(f"A dictionary of the checkpoint is nested without end: {prefix[:40]}….")
-    flat: list[tuple[str, TorchTensor]] = []
-    for name, value in nested.items():
-        if isinstance(value, TorchTensor):
-            flat.append((f"{prefix}{name}", value))
-        elif isinstance(value, Mapping):
-            flat += _flat(value, f"{prefix}{name}.")
-    return flat
+def _flat(nested: Mapping[Any, Any], path: Path) -> Iterator[tuple[str, TorchTensor]]:
+    """Flatten the nested dictionaries of a file; what is no tensor is left out."""
+    count = itertools.count()
+
+    def within(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, TorchTensor]]:
+        for key, value in nested.items():
+            name = f"{prefix}{key}"
+            if len(name) > _LONGEST_NAME or next(count) == _MOST_TENSORS:
+                raise InputError(f"{path}: its dictionaries are nested without end: {name:.40}….")
+            if isinstance(value, TorchTensor):
+                yield name, value
+            elif isinstance(value, Mapping):
+                yield from within(value, f"{name}.")
+
+    return within(nested, "")

@@ -5,7 +5,7 @@ each tensor's place against its shape and the size of the file.
 Source: https://github.com/huggingface/safetensors, "Format".
 """
 
-import json
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from jaxtyping import Shaped
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.safetensors_shards import DTYPES, INDEX
+from fugaku_jax.json_file import LARGEST, parse_json, read_json
+from fugaku_jax.json_types import shown
 
 SINGLE = "model.safetensors"
-LARGEST_HEADER = 100_000_000
-"""Most bytes of a header, as in the reference implementation."""
 _DTYPES = dict(DTYPES.values())
 
 
@@ -53,17 +53,17 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
                 f"{folder} has neither {SINGLE} nor {INDEX}; weights are read from safetensors."
             )
         return read_header(folder / SINGLE)
-    try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(files.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index} cannot be read as an index of shards: {error!r}.") from error
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise InputError(f"{index} cannot be read as an index of shards: it has no weight_map.")
     found: dict[str, StoredTensor] = {}
-    for name in shards:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise InputError(f"{index} names {name!r}, which is no file of {folder}.")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} is incomplete: {INDEX} names {name}, which is missing.")
+    for name in sorted(set(files.values())):
+        if Path(name).name != name:
+            raise InputError(f"{index} names {shown(name)}, which is no file of {folder}.")
+        if not os.path.isfile(folder / name):  # false also of names that no file can have
+            raise InputError(
+                f"{folder} is incomplete: {INDEX} names {shown(name)}, which is missing."
+            )
         found |= read_header(folder / name)
     absent = [f"{name} (in {file})" for name, file in files.items() if name not in found]
     if absent:
@@ -84,21 +84,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             if len(start) < 8:
                 raise InputError(f"{path} is truncated: it has {size} bytes, and no header.")
             (length,) = struct.unpack("<Q", start)
-            if length > min(size - 8, LARGEST_HEADER):
+            if length > min(size - 8, LARGEST):
                 raise InputError(
                     f"{path} is damaged or truncated: it says that its header has {length:,} "
                     f"bytes, but the file has {size:,}, and no header more than "
-                    f"{LARGEST_HEADER:,}."
+                    f"{LARGEST:,}."
                 )
-            header = json.loads(file.read(length))
+            data = file.read(length)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged: its header is no JSON.") from error
-    if not isinstance(header, dict):
-        raise InputError(f"{path} is damaged: its header is no JSON object.")
+    header = parse_json(data, f"{path} is damaged: its header")
     header.pop("__metadata__", None)
     return _checked(path, header, 8 + length, size)
 

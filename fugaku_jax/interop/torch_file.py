@@ -2,29 +2,27 @@
 
 A file is a zip archive, stored uncompressed: `data.pkl`, a pickle in which tensors are references,
 and the bytes of each storage under `data/`. A pickle names functions to call, which is how reading
-one can run anything. Here only names from a short list are known, and what they give are stand-ins
-of our own that do nothing; any other name is refused.
+one can run anything. Here it is interpreted (`plain_pickle`), only calls of names from a short list
+are known, and what they give are stand-ins of our own that do nothing; any other is refused.
 Source: https://docs.pytorch.org/docs/stable/notes/serialization.html, `torch/serialization.py`.
 """
 
-import collections
-import io
 import math
-import pickle
 import struct
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.plain_pickle import LARGEST, Inert, Name, Namespace, read_pickle
+from fugaku_jax.json_types import shown
 
-LARGEST_PICKLE = 100_000_000
-"""Most bytes of a pickle; without its tensors that of a large model has a few hundred thousand."""
 _ZIP = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<26xHH")
 _STORAGES = {
@@ -42,25 +40,8 @@ _STORAGES = {
 _INERT_MODULES = ("megatron", "deepspeed", "numpy", "torch")
 """Whose classes may stand in a checkpoint beside its weights (states of generators, enumerations,
 types). None is ever imported: what they would make is an `Inert`."""
-_INERT_TORCH = ("Size", "device", "dtype", "float16", "float32", "bfloat16", "float64", "int64")
-
-
-class Inert:
-    """Stands for an object that is not looked at."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """Take whatever the object was made of."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Forget whatever it was."""
-
-
-class Namespace:
-    """Stands for `argparse.Namespace`; its attributes are what was saved."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Take the attributes."""
-        self.__dict__.update({str(name): value for name, value in dict(state).items()})
+_INERT_TORCH = ("Size", "device", "dtype")
+_MOST_DIMENSIONS = 64  # as PyTorch has it
 
 
 @dataclass(frozen=True)
@@ -97,7 +78,7 @@ def read_torch_file(path: Path) -> Any:
 
     Raises:
         InputError: it cannot be read, it is damaged, it is of the format before PyTorch 1.6, or its
-            pickle names anything but tensors and plain data.
+            pickle calls what makes anything but tensors and plain data.
     """
     try:
         with path.open("rb") as file:
@@ -113,7 +94,7 @@ def read_torch_file(path: Path) -> Any:
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged archive can raise anything
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
 
 
@@ -124,84 +105,104 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Any:
         raise InputError(f"{path} was not written by torch.save: it has no data.pkl.")
     root = pickles[0].removesuffix("data.pkl")
     order = f"{root}byteorder"
-    if order in entries and archive.read(order) != b"little":
+    if order in entries and _content(archive, entries[order], 16) != b"little":
         raise InputError(f"{path} was written on a big-endian machine, which is not supported.")
-    if entries[pickles[0]].file_size > LARGEST_PICKLE:
-        raise InputError(f"{path} is damaged: its data.pkl is larger than {LARGEST_PICKLE:,}.")
-    content = io.BytesIO(archive.read(pickles[0]))
-    return _Unpickler(content, path, entries, root).load()
+    data = _content(archive, entries[pickles[0]], LARGEST)
+    with path.open("rb") as file:
+        contents = _Contents(path, path.stat().st_size, file, entries, root)
+        return read_pickle(data, contents.called, contents.referred)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names of tensors and plain data, and no other."""
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
+    """Return the bytes of an entry, which takes no more memory than the file says it has."""
+    _check_stored(entry)
+    if entry.file_size > most:
+        raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes, {most:,} at most do")
+    return archive.read(entry)
 
-    def __init__(
-        self, file: io.BytesIO, path: Path, entries: dict[str, zipfile.ZipInfo], root: str
-    ) -> None:
-        super().__init__(file)
-        self._path, self._entries, self._root = path, entries, root
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Return our stand-in for a name."""
-        if module == "torch" and name in _STORAGES:
-            return np.dtype(_STORAGES[name])
-        known = {
-            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("argparse", "Namespace"): Namespace,
-            ("_codecs", "encode"): Inert,  # bytes of NumPy's arrays
-        }
-        if (module, name) in known:
-            return known[module, name]
-        package = module.partition(".")[0]
-        if package in _INERT_MODULES and (package != "torch" or name in _INERT_TORCH):
-            return Inert
+def _check_stored(entry: zipfile.ZipInfo) -> None:
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        raise ValueError(f"{entry.filename} is compressed")
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """A file's storages, and what calls in its pickle stand for."""
+
+    path: Path
+    size: int
+    """Bytes of the file."""
+    file: IO[bytes]
+    entries: Mapping[str, zipfile.ZipInfo]
+    root: str
+    """What the names of entries begin with."""
+
+    def called(self, function: Name, arguments: tuple[Any, ...]) -> Any:
+        """Return our stand-in for what a call gives."""
+        name = str(function)
+        if name in _CALLS:
+            return _CALLS[name](*arguments)
+        package = function.module.partition(".")[0]
+        if package in _INERT_MODULES and (package != "torch" or function.name in _INERT_TORCH):
+            return Inert()
         raise InputError(
-            f"{self._path} would have Python call {module}.{name}, which no checkpoint needs; it "
-            "was not called, and the file is not read."
+            f"{self.path} would have Python call {name:.80}, which no checkpoint needs; it was "
+            "not called, and the file is not read."
         )
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def referred(self, pid: Any) -> _Storage:
         """Find a storage in the archive."""
-        kind, dtype, key, _, elements = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise ValueError(f"unknown reference {pid!r}")
-        entry = self._entries[f"{self._root}data/{key}"]
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{entry.filename} is compressed")
-        with self._path.open("rb") as file:
-            file.seek(entry.header_offset)
-            lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        if type(pid) is not tuple or len(pid) != 5:
+            raise ValueError(f"unknown reference {shown(pid)}")
+        kind, storage, key, _, elements = pid
+        dtype = _STORAGES.get(storage.name) if type(storage) is Name else None
+        if kind != "storage" or dtype is None or type(key) is not str or type(elements) is not int:
+            raise ValueError(f"unknown reference {shown(pid)}")
+        entry = self.entries.get(f"{self.root}data/{key}")
+        if entry is None:
+            raise ValueError(f"there is no storage {shown(key)}")
+        _check_stored(entry)
+        self.file.seek(entry.header_offset)
+        lengths = _LOCAL_HEADER.unpack(self.file.read(_LOCAL_HEADER.size))
         offset = entry.header_offset + _LOCAL_HEADER.size + sum(lengths)
-        if elements < 0 or elements * dtype.itemsize > entry.file_size:
+        if not 0 <= elements * np.dtype(dtype).itemsize <= entry.file_size:
             raise ValueError(f"{entry.filename} is shorter than its tensor")
-        if offset + entry.file_size > self._path.stat().st_size:
+        if offset + entry.file_size > self.size:
             raise ValueError(f"{entry.filename} is truncated")
-        return _Storage(self._path, offset, dtype, elements)
-
-    def _tensor(
-        self,
-        storage: _Storage,
-        start: int,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        *_: Any,
-    ) -> TorchTensor:
-        """Stand in for `torch._utils._rebuild_tensor_v2`."""
-        numbers = (start, *shape, *strides)
-        if not all(type(n) is int and n >= 0 for n in numbers) or len(shape) != len(strides):
-            raise ValueError("a tensor has a shape that is none")
-        offset = storage.offset + start * storage.dtype.itemsize
-        tensor = TorchTensor(storage.path, offset, storage.dtype, tuple(shape), tuple(strides))
-        if math.prod(shape) and start + _reach(tensor) > storage.elements:
-            raise ValueError("a tensor leaves its storage")
-        return tensor
+        return _Storage(self.path, offset, np.dtype(dtype), elements)
 
 
-def _parameter(tensor: TorchTensor, *_: Any) -> TorchTensor:
-    """Stand in for `torch._utils._rebuild_parameter`."""
-    return tensor
+def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> TorchTensor | Inert:
+    """Stand in for `torch._utils._rebuild_tensor_v2`; one with more elements than its storage, as
+    by `expand`, is no weight, and not looked at."""
+    if type(storage) is not _Storage or type(shape) is not tuple or type(strides) is not tuple:
+        raise ValueError("a tensor is made of what is none")
+    numbers = (start, *shape, *strides)
+    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError("a tensor has a shape that is none")
+    if not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+        raise ValueError("a tensor has a shape that is none")
+    offset = storage.offset + start * storage.dtype.itemsize
+    strides = tuple(step * (n > 1) for n, step in zip(shape, strides, strict=True))
+    tensor = TorchTensor(storage.path, offset, storage.dtype, shape, strides)
+    if math.prod(shape) and start + _reach(tensor) > storage.elements:
+        raise ValueError("a tensor leaves its storage")
+    return tensor if math.prod(shape) <= storage.elements else Inert()
+
+
+def _empty() -> dict[Any, Any]:
+    """Stand in for `collections.OrderedDict`, whose items are set one by one and checked."""
+    return {}
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "collections.OrderedDict": _empty,
+    "argparse.Namespace": Namespace,
+    "_codecs.encode": lambda *_: Inert(),  # bytes of NumPy's arrays
+}
 
 
 def _reach(tensor: TorchTensor) -> int:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.json_file import parse_json
 from fugaku_jax.sharding.host_environment import Hosts, split_address
 
 Json = Any
-"""What `json.loads` gives."""
+"""What JSON can hold."""
 
 MAX_BYTES = 1 << 20
 """The longest message that is read; a whole configuration takes some 4,000 bytes."""
@@ -164,11 +165,11 @@ class _Meeting:
     def _understand(self, line: bytes) -> dict[str, Json] | None:
         """Read a line; None if it comes from a stranger or from another meeting."""
         try:
-            said = json.loads(line)
-        except ValueError:
+            said = parse_json(line, "a message")
+        except InputError:
             return None
         expected = {"meeting": str, "processes": int, "rank": int, "message": object}
-        if not isinstance(said, dict) or said.keys() != expected.keys():
+        if said.keys() != expected.keys():
             return None
         if not all(isinstance(said[key], kind) for key, kind in expected.items()):
             return None
@@ -225,8 +226,8 @@ def _attend(hosts: Hosts, host: str, port: int, name: str, message: Json) -> dic
         except OSError as error:
             raise RendezvousError(f"Rank 0 {where} went away ({error}).") from error
     try:
-        return json.loads(line)
-    except ValueError:
+        return parse_json(line, "the answer")
+    except InputError:
         raise RendezvousError(
             f"What listens {where} is not rank 0 of this job, or it went away."
         ) from None

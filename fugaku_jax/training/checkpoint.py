@@ -7,7 +7,6 @@ imported run has, holds the parameters alone.
 """
 
 import functools
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import read_json
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.rules import get_rules, use_rules
 from fugaku_jax.training.layout import (
@@ -139,11 +139,12 @@ def read_config(run_dir: Path) -> Config:
         InputError: there is none, or it is not one of this version's.
     """
     path = run_dir / CONFIG_FILE
+    if not path.exists():
+        raise InputError(f"{run_dir} is no run: it has no {CONFIG_FILE}.")
+    fields = read_json(path)
     try:
-        return config_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{run_dir} is no run: it has no {CONFIG_FILE}.") from None
-    except (ValueError, OSError) as error:
+        return config_from_dict(fields)
+    except InputError as error:
         raise InputError(f"{path} cannot be read as a configuration: {error}") from error
 
 

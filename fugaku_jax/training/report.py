@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from fugaku_jax.config import config_from_dict
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import read_json
 from fugaku_jax.training import curves
 from fugaku_jax.training.curves import Series
 from fugaku_jax.training.describe import describe_run
@@ -126,12 +127,7 @@ def _read_run(path: Path, name: str) -> Run:
             f"{path} is no run directory, for it has no {_CONFIG_FILE}; give the directory that "
             f"launch/train.py made."
         )
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{config_file} is no JSON: {error}.") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{config_file} holds {config!r:.40}, but it must hold a JSON object.")
+    config = read_json(config_file)
     metrics = read_metrics(path) if (path / METRICS_FILE).exists() else []
     if not metrics:
         raise InputError(f"{path} has no step in {METRICS_FILE} yet; wait for its first step.")

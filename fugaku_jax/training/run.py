@@ -13,6 +13,7 @@ from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import read_json
 from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
 from fugaku_jax.training.metrics import replace_file
 
@@ -137,7 +138,7 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
 def read_ledger(run_dir: Path) -> dict[str, Any]:
     """Return a run's identity; nothing if it was not written down."""
     path = run_dir / LEDGER_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def is_untrained(run_dir: Path) -> bool:

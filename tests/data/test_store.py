@@ -268,7 +268,7 @@ def edit_index(folder: Path, **changes) -> None:
     [
         (lambda folder: (folder / "store.json").unlink(), "there is no token store here"),
         (lambda folder: (folder / "store.json").write_text("{"), "is corrupt"),
-        (lambda folder: (folder / "store.json").write_text("[]"), "not that of a token store"),
+        (lambda folder: (folder / "store.json").write_text("{}"), "not that of a token store"),
         (lambda folder: edit_index(folder, version=2), "format version 2, this program reads"),
         (lambda folder: edit_index(folder, vocab_size=9), "is corrupt"),
         (lambda folder: edit_index(folder, sets=[{"name": 3}]), "is corrupt"),

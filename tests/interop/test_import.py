@@ -151,7 +151,7 @@ def test_gelu_by_erf_is_another_function(copy):
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "must be False"),
         ("gpt2", {"reorder_and_upcast_attn": True}, "must be False"),
         ("gpt2", {"n_head": 5}, "must divide"),
-        ("gpt2", {"n_layer": "2"}, "n_layer is '2', but it must be int"),
+        ("gpt2", {"n_layer": "2"}, "n_layer is '2', but it must be a whole number"),
         ("gpt2", {"n_embd": None}, "has no n_embd"),
         ("gpt2", {"n_inner": 7}, r"c_fc\.weight has the shape \[288, 1152\], but .* \[288, 7\]"),
         ("gpt2", {"n_layer": 3}, r"h\.2\.ln_1\.weight is missing"),

@@ -105,7 +105,7 @@ def test_a_tokenizer_gives_the_vocabulary_and_goes_with_the_run(store, oracle, t
         ({"swiglu": True}, "swiglu is True, but it must be False"),
         ({"position_embedding_type": "rope"}, "must be 'learned_absolute'"),
         ({"num_layers": 5}, r"has no layers\.4\.input_layernorm"),
-        ({"hidden_size": "48"}, "must be an integer"),
+        ({"hidden_size": "48"}, "must be a whole number"),
         ({"num_attention_heads": 7}, "must divide"),
         ({"untie_embeddings_and_output_weights": True}, r"has no output_layer\.weight"),
     ],
@@ -196,7 +196,7 @@ def test_what_is_inert_stays_so(tmp_path):
     state = {"args": args_of(1, 1), "numbers": np.arange(3), "rng": torch.arange(4).bool()}
     torch.save(state, tmp_path / "model.pt")
     found = read_torch_file(tmp_path / "model.pt")
-    assert found["args"].hidden_size == 48
+    assert found["args"].values["hidden_size"] == 48
     assert found["rng"].read().tolist() == [False, True, True, True]
     assert "Inert" in type(found["numbers"]).__name__
 

@@ -97,7 +97,8 @@ def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
     ("line", "message"),
     [
         ("{", "this is no JSON"),
-        ('["prompt"]', 'no JSON object with a "prompt"'),
+        ('["prompt"]', "this is no JSON object"),
+        ('{"text": "a"}', 'this has no "prompt"'),
         ('{"prompt": 3}', "prompt is 3, but it must be a string"),
         ('{"prompt": "a", "top_k": 1.5}', "top_k is 1.5, but it must be a whole number"),
         ('{"prompt": "a", "seed": true}', "seed is True, but"),
