@@ -97,7 +97,8 @@ def test_devices_are_those_of_the_flag_or_the_fewest(plan):
 
 def test_tensor_devices_may_share_positions_that_do_not_divide(plan):
     mesh = ("--mesh.tensor", 6, "--mesh.context", 2, "--mesh.sequence-parallel")
-    assert "tensor 6, context 2, data 1" in plan("tiny", *SMALL, *mesh, "--model.sequence-length", 8)
+    said = plan("tiny", *SMALL, *mesh, "--model.sequence-length", 8)
+    assert "tensor 6, context 2, data 1" in said
 
 
 def test_runs_of_layers_and_uneven_stages_are_told(plan):
