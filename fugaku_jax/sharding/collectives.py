@@ -48,7 +48,7 @@ Placed: TypeAlias = tuple[tuple[str, int], ...]
 def all_reduce(
     x: Array,
     axes: tuple[str, ...],
-    algorithm: Algorithm = "bucket",
+    algorithm: Algorithm = "flat",
     local_axis: str | None = None,
 ) -> Array:
     """Sum over all of the axes; every device along them receives the whole sum.
@@ -80,7 +80,7 @@ def all_reduce(
 
 
 def reduce_scatter(
-    x: Array, placed: Placed, algorithm: Algorithm = "bucket", local_axis: str | None = None
+    x: Array, placed: Placed, algorithm: Algorithm = "flat", local_axis: str | None = None
 ) -> Array:
     """Sum over all of the axes; each device receives its shard of the sum.
 
@@ -118,7 +118,7 @@ def reduce_scatter(
 
 
 def all_gather(
-    x: Array, placed: Placed, algorithm: Algorithm = "bucket", local_axis: str | None = None
+    x: Array, placed: Placed, algorithm: Algorithm = "flat", local_axis: str | None = None
 ) -> Array:
     """Join the shards of all devices: the layout of `reduce_scatter` undone.
 

@@ -1,7 +1,8 @@
 """Which mesh axes carry which logical axis of an array: the one table that says it.
 
-No other file names a mesh axis. A weight or an activation is described by logical axes, e.g.
-`spec("embed", "mlp")`, and the rules in force turn them into a `PartitionSpec`.
+The axes have their names from `tofu.topology`, and `assignment` gives them to the kinds of
+parallelism. What computes names none of them: a weight or an activation is described by logical
+axes, e.g. `spec("embed", "mlp")`, and the rules in force turn them into a `PartitionSpec`.
 """
 
 import math

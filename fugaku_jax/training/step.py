@@ -34,7 +34,7 @@ Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
-    """Compile the step of a run on the mesh that is set.
+    """Return the step of a run on the mesh that is set; its first call compiles it.
 
     The tokens of a batch are `[M, B, T + 1]`: M micro-batches of B samples, whose gradients are
     accumulated in fp32. A step whose gradient is not finite leaves weights and moments as they

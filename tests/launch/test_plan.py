@@ -95,6 +95,12 @@ def test_devices_are_those_of_the_flag_or_the_fewest(plan):
     assert "a single device" in plan("tiny")
 
 
+def test_tensor_devices_may_share_positions_that_do_not_divide(plan):
+    mesh = ("--mesh.tensor", 6, "--mesh.context", 2, "--mesh.sequence-parallel")
+    said = plan("tiny", *SMALL, *mesh, "--model.sequence-length", 8)
+    assert "tensor 6, context 2, data 1" in said
+
+
 def test_runs_of_layers_and_uneven_stages_are_told(plan):
     pipeline = ("tiny", *SMALL, "--mesh.pipeline", 2, "--training.micro-batches", 4)
     said = plan(*pipeline, "--mesh.layers", 1, 2)
@@ -196,6 +202,10 @@ def test_the_devices_of_a_node_share_its_coordinate_and_its_square(plan, tmp_pat
         (("tiny", "--devices", 0), "--devices is 0"),
         (("tiny", "--devices", 6, "--mesh.tensor", 4), "mesh.tensor 4 .*does not divide 6"),
         (("tiny", "--devices", 3, "--mesh.tensor", 3), "model.n_heads is 4.* 3 mesh.tensor"),
+        (
+            ("tiny", "--mesh.context", 2, "--model.sequence-length", 12),
+            "is 12, but each of the 2 devices of mesh.context must get a multiple of 4",
+        ),
         (("tiny", "--mesh.pipeline", 4), "mesh.pipeline is 4, but model.n_layers is 3"),
         (("fugaku_llm_13b", "--devices", 24), "mesh.data 288"),
         (("fugaku_llm_13b", "--mesh.shape", "48x6x24:torus"), "is 13824, but it must be 6912"),

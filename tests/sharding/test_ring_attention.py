@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.sharding.ring_attention import ring_attention
@@ -59,6 +59,20 @@ def test_masks_want_a_multiple_of_four_positions(monkeypatch):
     masks = Dropout(jax.random.key(0), sequence_length=12)
     with pytest.raises(ValueError, match="6 positions"):
         ring_attention(x, x, x, ("x",), dropout=masks, dropout_rate=0.5)
+
+
+def test_a_slice_of_every_shard_comes_in_one_gather_over_all_axes():
+    mesh = AbstractMesh((2, 3), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(None), jax.sharding.use_abstract_mesh(mesh):
+        mapped = jax.shard_map(
+            lambda x: ring_attention(x, x, x, ("x", "y")),
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        own = jax.ShapeDtypeStruct((1, 4, 1, 4), jnp.float32)
+        program = str(jax.make_jaxpr(mapped)(own))
+    assert program.count("all_gather[") == 1
 
 
 def test_one_device_has_nobody_to_send_to():

@@ -1,12 +1,13 @@
 """The rules that say what the mesh axes carry."""
 
+import math
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
@@ -18,14 +19,24 @@ from fugaku_jax.sharding.mesh import (
     set_mesh,
     torus_shape,
 )
-from fugaku_jax.sharding.rules import Rules, get_rules, spec, use_rules
+from fugaku_jax.sharding.rules import Rules, get_rules, parts, spec, use_rules
 from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
 RULES = Rules(
     data=("x", "y"), tensor=("b", "c"), context=("z",), pipeline=("a",), sequence_parallel=True
 )
-LOGICAL = ("batch", "sequence", "vocab", "heads", "mlp", "embed", "layers", "stage")
+SIZES = {"x": 2, "y": 5, "z": 7, "a": 4, "b": 3, "c": 2}
+PARTS = {
+    "batch": 2 * 5,
+    "sequence": 7 * 3 * 2,
+    "vocab": 3 * 2,
+    "heads": 3 * 2,
+    "mlp": 3 * 2,
+    "embed": 1,
+    "layers": 1,
+    "stage": 4,
+}
 
 
 def test_the_mesh_has_six_explicit_axes_over_all_devices():
@@ -56,12 +67,15 @@ def test_rules_are_in_force_for_as_long_as_they_are_asked_for():
     assert get_rules() == before
 
 
-@pytest.mark.parametrize("logical", LOGICAL)
-def test_every_rule_is_a_sharding_that_the_mesh_takes(logical):
-    with use_rules(RULES):
-        array = jax.device_put(np.zeros(4), spec(logical))
-        assert jax.typeof(array).sharding.spec == spec(logical)
-        assert jnp.sum(array) == 0
+@pytest.mark.parametrize("logical", PARTS)
+def test_every_rule_is_a_sharding_into_as_many_parts_as_its_axes_have_devices(logical):
+    types = (AxisType.Explicit,) * len(SIZES)
+    mesh = AbstractMesh(tuple(SIZES.values()), tuple(SIZES), axis_types=types)
+    size = math.prod(SIZES.values())
+    with jax.set_mesh(None), jax.sharding.use_abstract_mesh(mesh), use_rules(RULES):
+        array = jax.eval_shape(lambda: jnp.zeros(size, out_sharding=spec(logical)))
+        assert array.sharding.shard_shape(array.shape) == (size // PARTS[logical],)
+        assert parts(logical) == PARTS[logical]
 
 
 def test_without_stages_all_but_the_tensor_axes_carry_data():

@@ -1,8 +1,8 @@
 """Train a tiny model for a few steps on several meshes of emulated devices; save what comes out.
 
 Run by `test_meshes.py`, since the number of emulated devices is fixed when JAX starts:
-`python meshes.py OUT.npz '{"name": {"mesh": {...}, "model": {...}, "training": {...}, "data": {...}}, ...}'`.
-A mesh of `n` devices takes the first `n`.
+`python meshes.py OUT.npz '{"name": {"mesh": {...}, "model": {...}, ...}, ...}'`, with `training`
+and `data` as well. A mesh of `n` devices takes the first `n`.
 """
 
 import json
