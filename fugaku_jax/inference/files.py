@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from fugaku_jax.data.lines import parse_line, read_lines
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.generate import Generator
@@ -33,21 +34,20 @@ def continue_file(generator: Generator, source: Path, out: Path, options: Option
     whole lines, in order, a batch at a time.
 
     Args:
-        source: a JSON object a line, with `prompt` and any of the options.
+        source: a JSON object a line, with `prompt` and any of the options; read as corpora are.
         out: the file to write.
         options: of lines that do not say otherwise.
 
     Raises:
         InputError: a line is wrong, or a file cannot be read or written.
     """
-    lines = list(_read(source, options))
     rows: list[tuple[dict[str, Any], Continuation]] = []
-    for number, (line, given) in enumerate(lines, start=1):
+    for number, line, given in list(_read(source, options)):
         try:
             rows.append((line, generator.begin(line["prompt"], given)))
         except InputError as error:
             raise InputError(f"{source}, line {number}: {error}") from None
-    with _opened(out, "w", "written") as file:
+    with _opened(out, "wb", "written") as file:
         for first in range(0, len(rows), BATCH):
             some = rows[first : first + BATCH]
             for _ in generator.run([row for _, row in some]):
@@ -55,30 +55,28 @@ def continue_file(generator: Generator, source: Path, out: Path, options: Option
             for line, row in some:
                 found = {"text": row.text, "finish": row.finish}
                 found |= {"tokens": row.tokens, "log_probs": row.log_probs}
-                file.write(json.dumps(line | found, ensure_ascii=False) + "\n")
+                file.write((json.dumps(line | found, ensure_ascii=False) + "\n").encode())
             file.flush()
     return len(rows)
 
 
-def _read(source: Path, options: Options) -> Iterator[tuple[dict[str, Any], Options]]:
-    with _opened(source, "r", "read") as file:
-        try:
-            for number, text in enumerate(file, start=1):
-                try:
-                    yield _line(text, options)
-                except InputError as error:
-                    raise InputError(f"{source}, line {number}: {error}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{source} is no text in UTF-8: {error.reason}.") from None
+def _read(source: Path, options: Options) -> Iterator[tuple[int, dict[str, Any], Options]]:
+    """The number of each line that is not empty, what it holds, and its options."""
+    with _opened(source, "rb", "read") as file:
+        for number, text in enumerate(read_lines(file, source.name), start=1):
+            if not text.strip():
+                continue
+            try:
+                yield number, *_line(text, options)
+            except InputError as error:
+                raise InputError(f"{source}, line {number}: {error}") from None
 
 
-def _line(text: str, options: Options) -> tuple[dict[str, Any], Options]:
+def _line(text: bytes, options: Options) -> tuple[dict[str, Any], Options]:
     try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"this is no JSON: {error}.") from None
-    except RecursionError:
-        raise InputError("this is nested too deeply.") from None
+        line = parse_line(text)
+    except ValueError as error:
+        raise InputError(f"this cannot be read: {error}.") from None
     if not isinstance(line, dict) or "prompt" not in line:
         raise InputError('this is no JSON object with a "prompt".')
     given: dict[str, Any] = {}
@@ -100,9 +98,9 @@ def _line(text: str, options: Options) -> tuple[dict[str, Any], Options]:
 
 
 @contextmanager
-def _opened(path: Path, mode: str, done: str) -> Iterator[IO[str]]:
+def _opened(path: Path, mode: str, done: str) -> Iterator[IO[bytes]]:
     try:
-        with path.open(mode, encoding="utf-8", newline="\n") as file:
+        with path.open(mode) as file:
             yield file
-    except OSError as error:
-        raise InputError(f"{path} cannot be {done}: {error.strerror}.") from error
+    except OSError as error:  # a damaged archive has no `strerror`
+        raise InputError(f"{path} cannot be {done}: {error.strerror or error}.") from error
