@@ -18,7 +18,13 @@ Result = TypeVar("Result")
 
 
 def run_program(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program and leave with its exit code: 2, and one sentence, for wrong input."""
+    """Run a program and leave with its exit code: 2, and one sentence, for wrong input.
+
+    Characters that the terminal's encoding lacks are replaced: no text may end a program.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's shows every character
+            stream.reconfigure(errors="replace")
     code: int | None = 1
     try:
         code = main()
