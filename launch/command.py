@@ -20,8 +20,12 @@ Result = TypeVar("Result")
 def run_program(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and leave with its exit code: 2, and one sentence, for wrong input.
 
-    A fault that was foreseen is one sentence too, with exit code 1.
+    A fault that was foreseen is one sentence too, with exit code 1. Characters that the terminal's
+    encoding lacks are replaced: no text may end a program.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's shows every character
+            stream.reconfigure(errors="replace")
     code: int | None = 1
     try:
         code = main()

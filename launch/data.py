@@ -1,7 +1,7 @@
 """Build token stores, look into them, and find when a run sees a document. See `docs/data.md`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from command import parse, run_program
@@ -11,10 +11,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.inputs import read_inputs
-from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.summary import find_document, summary_tables
 from fugaku_jax.processor import available_cores
 
+Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 _CORES = len(available_cores())
 
 
@@ -38,10 +38,11 @@ def build(
             or skip the line, or what lies behind it in the file, and list it.
     """
     sets = read_inputs(inputs)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with console.status(f"tokenizer {tokenizer}"):
         model = choose_tokenizer(tokenizer, sets, on_bad_line)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    name = TextColumn("{task.description}", markup=False)
+    columns = name, BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bar:
         paths = [path for each in sets for path in each.paths]
         tasks = {path: bar.add_task(path.name, total=path.stat().st_size) for path in paths}
@@ -55,11 +56,11 @@ def build(
         )
     if report.bad_lines:
         print(f"{len(report.bad_lines)} bad lines left out:", *report.bad_lines, sep="\n  ")
-    for name, count in report.duplicates.items():
-        print(f"set {name}: {count} documents are copies of earlier ones (kept)")
     if report.damaged_files:
         files = report.damaged_files
         print(f"{len(files)} damaged files, of which the rest is left out:", *files, sep="\n  ")
+    for name, count in report.duplicates.items():
+        print(f"set {name}: {count} documents are copies of earlier ones (kept)")
     show(out)
 
 
@@ -68,30 +69,21 @@ def show(store: tyro.conf.Positional[str]) -> None:
     Console().print(*summary_tables(open_store(store)))
 
 
-def find(
-    store: tyro.conf.Positional[str],
-    document: str,
-    sequence_length: int,
-    batch_size: int,
-    steps: int,
-    seed: int = 0,
-) -> None:
-    """Print the steps and rows at which a run on a store sees a document.
+def find(run: Run, document: str, store: str | None = None) -> None:
+    """Print the steps and rows in which a run sees a document, steps as its metrics count them.
 
     Args:
-        store: Folder or URL of the store, or builtin.
+        run: Run directory.
         document: The id of the document.
-        sequence_length: model.sequence_length of the run.
-        batch_size: Rows a step, over all processes.
-        steps: Steps of the run.
-        seed: Seed of the run's data order.
+        store: Folder or URL of the run's store, if it is no longer where the run found it.
     """
-    opened = open_store(store)
-    order = SampleOrder.of_store(opened, sequence_length, batch_size, seed)
+    from fugaku_jax.training.data_order import open_run_order  # with JAX, which takes seconds
+
+    opened, order, steps = open_run_order(run, store)
     split, seen = find_document(opened, order, document, steps)
     for each in seen:
         print(f"step {each.step} row {each.row} tokens {each.first}-{each.last}")
-    print(f"seen in {len(seen)} rows of {steps} steps" + ", held out" * (split == "validation"))
+    print(f"in {len(seen)} rows of the run's {steps} steps" + ", held out" * (split != "train"))
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import tyro
 from command import parse, run_program
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import DomainScore, Perplexity, Scores
@@ -65,12 +66,12 @@ def print_json(run: Path, scores: Scores) -> None:
 
 def print_table(run: Path, scores: Scores) -> None:
     """Print a table of the domains; the better of model and `xz` is bold, with a star."""
-    table = Table(title=f"Held-out text of {run}", title_justify="left")
+    table = Table(title=Text(f"Held-out text of {run}"), title_justify="left")
     table.add_column("domain")
     for heading in ("tokens", "bytes", "nats a token", "bits a byte", "xz -9e bits a byte"):
         table.add_column(heading, justify="right")
     for name, score in scores.domains.items():
-        table.add_row(name, *cells(score))
+        table.add_row(Text(name), *cells(score))
     table.add_section()
     table.add_row("total", *cells(scores.total))
     Console().print(table)

@@ -21,12 +21,13 @@ _READ_BYTES = 1 << 20
 _FRAME_BYTES = 1 << 12
 
 
-def read_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+def read_lines(file: IO[bytes], name: str, longest: int | None = None) -> Iterator[bytes]:
     """The lines of an open file, without their ends.
 
     Args:
         file: the file.
         name: what it is called; `.gz` and `.zst` at its end say how it is compressed.
+        longest: a line of more bytes comes in pieces that are each longer than that; whole if None.
 
     Raises:
         OSError: it cannot be read, is damaged or cut short; the lines before were given.
@@ -39,6 +40,9 @@ def read_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
             for part in others:
                 yield b"".join(parts)
                 parts = [part]
+            if longest is not None and sum(map(len, parts)) > longest:
+                yield b"".join(parts)
+                parts = []
     except (EOFError, zlib.error, zstandard.ZstdError) as error:
         raise OSError(str(error)) from error
     yield b"".join(parts)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from fugaku_jax.data.layout import SPLITS, SplitName
 from fugaku_jax.data.mixture import integer_parts
@@ -18,7 +19,7 @@ from fugaku_jax.errors import InputError
 class Sighting:
     """A document in a batch: tokens `[first, last]` of row `row` are its tokens."""
 
-    step: int
+    step: int  # counted from 1, as a run's metrics count it
     row: int
     set_name: str
     first: int  # place of its first token in the row, of T + 1
@@ -26,9 +27,12 @@ class Sighting:
 
 
 def summary_tables(store: Store) -> list[Table]:
-    """The sets of a store with their sizes and shares, and its licences."""
+    """The sets of a store with their sizes and shares, and its licences.
+
+    What the store says is text: rich would read markup in it.
+    """
     sets = Table(
-        title=f"{store.url}\nvocabulary {store.vocab_size:,}   sha256 {store.sha256[:16]}…",
+        title=Text(f"{store.url}\nvocabulary {store.vocab_size:,}   sha256 {store.sha256[:16]}…"),
         box=SIMPLE,
         title_justify="left",
         padding=(0, 0, 0, 1),
@@ -40,8 +44,8 @@ def summary_tables(store: Store) -> list[Table]:
     parts = integer_parts([each.weight for each in store.sets])
     for each, part in zip(store.sets, parts, strict=True):
         sets.add_row(
-            each.name,
-            each.domain,
+            Text(each.name),
+            Text(each.domain),
             _short(each.weight),
             f"{100 * part / sum(parts):.2f} %",
             f"{each.train.tokens:,}",
@@ -53,7 +57,7 @@ def summary_tables(store: Store) -> list[Table]:
     licences.add_column("licence")
     licences.add_column("documents", justify="right")
     for licence, count in _licences(store).most_common():
-        licences.add_row(licence or "not stated", f"{count:,}")
+        licences.add_row(Text(licence or "not stated"), f"{count:,}")
     return [sets, licences]
 
 
@@ -84,7 +88,7 @@ def find_document(
                 for step, batch_row, sample in order.occurrences(index, start, stop, steps):
                     first = max(start - sample * T, 0)
                     last = min(stop - 1 - sample * T, T)
-                    found.append(Sighting(step, batch_row, each.name, first, last))
+                    found.append(Sighting(step + 1, batch_row, each.name, first, last))
     if side is None:
         raise InputError(f"--document {document}: no document of {store.url} has this id.")
     return side, sorted(found, key=lambda seen: (seen.step, seen.row))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
+from fugaku_jax.data.lines import read_lines
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.generate import Generator
@@ -27,7 +28,7 @@ def continue_file(generator: Generator, source: Path, out: Path, options: Option
     whole lines, in order, a batch at a time.
 
     Args:
-        source: a JSON object a line, with `prompt` and any of the options.
+        source: a JSON object a line, with `prompt` and any of the options; read as corpora are.
         out: the file to write.
         options: of lines that do not say otherwise.
 
@@ -53,9 +54,9 @@ def _read(
     generator: Generator, source: Path, options: Options
 ) -> Iterator[tuple[dict[str, Any], Continuation]]:
     with _opened(source, "rb", "read") as file:
-        number = 0
-        while data := file.readline(LONGEST_LINE + 1):
-            number += 1
+        for number, data in enumerate(read_lines(file, source.name, LONGEST_LINE), start=1):
+            if not data.strip():
+                continue
             try:
                 line, given = _line(data, options)
                 yield line, generator.begin(line["prompt"], given)
@@ -79,5 +80,5 @@ def _opened(path: Path, mode: str, done: str) -> Iterator[IO[bytes]]:
     try:
         with path.open(mode) as file:
             yield file
-    except OSError as error:
-        raise InputError(f"{path} cannot be {done}: {error.strerror}.") from error
+    except OSError as error:  # a damaged archive has no `strerror`
+        raise InputError(f"{path} cannot be {done}: {error.strerror or error}.") from error

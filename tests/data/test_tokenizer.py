@@ -96,7 +96,7 @@ def test_a_size_that_cannot_be_reached_is_told_in_a_sentence(texts, size, reason
 
 LONG_LINES = {
     "Japanese": "川の灯台は静かな町を照らしました。雪の山へ行く人も、むかしの歌をうたいます",
-    "Japanese without a sign": "川の灯台は静かな町を照らしました雪の山へ行く人もむかしの歌をうたいます",
+    "Japanese without a sign": "川の灯台は静かな町を照らしました雪の山へ行く人も歌をうたいます",
     "English": "the quiet river runs to the cold lighthouse, and the snow falls on it. ",
     "a character of four bytes": "\U00020bb7野家で食べる",
 }

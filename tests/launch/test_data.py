@@ -1,4 +1,4 @@
-"""`launch/data.py` as a person uses it: build, show, find, and what wrong input gets."""
+"""`launch/data.py` as a person uses it: build, show, and what wrong input gets."""
 
 import json
 import os
@@ -7,18 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the program on 100 columns without colours."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    environment |= variables
     return subprocess.run(
         [sys.executable, str(ROOT / "launch" / "data.py"), *map(str, arguments)],
         capture_output=True,
@@ -48,25 +47,25 @@ def test_show_tells_sets_and_licences(folder: Path):
     assert re.search(r"CC0-1\.0 +200", shown.stdout)
 
 
-def test_find_tells_the_rows_that_hold_the_document(folder: Path):
-    store = Store.open(str(folder / "s"))
-    sizes = "--sequence-length", 32, "--batch-size", 4, "--steps", 100, "--seed", 5
-    found = run("find", folder / "s", "--document", "doc-7", *sizes)
-    assert found.returncode == 0, found.stderr
-    table = store.documents(0, "train").to_pylist()
-    (document,) = [row for row in table if row["id"] == "doc-7"]
-    tokens = store.read(0, "train", np.array([document["start"]]), document["length"])[0]
-    order = SampleOrder.of_store(store, 32, 4, seed=5)
-    lines = re.findall(r"step (\d+) row (\d+) tokens (\d+)-(\d+)", found.stdout)
-    assert lines
-    for step, row, first, last in np.array(lines, int):
-        start = order.locate(int(step))[1][row]
-        sample = store.read(0, "train", np.array([start]), 33)[0]
-        offset = start + first - document["start"]
-        np.testing.assert_array_equal(
-            sample[first : last + 1], tokens[offset : offset + last - first + 1]
-        )
-    assert f"seen in {len(lines)} rows of 100 steps" in found.stdout
+def test_nothing_that_the_data_says_is_read_as_markup_or_ends_a_program(tmp_path: Path):
+    odd = "see [/terms] [bold]:smile:"
+    path = tmp_path / "a[bold].jsonl"
+    rows = [{"text": f"{i} lanterns " * (i % 9 + 3), "licence": odd} for i in range(50)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    mixture = tmp_path / "[red]mix.toml"
+    mixture.write_text(f"[[input]]\nname = '[/set]川'\ndomain = '[/x]'\npaths = ['{path.name}']")
+    store = tmp_path / "s[" / "x]"  # a tag that closes what is not open
+    built = run("build", "--out", store, "--tokenizer", "train:293", mixture)
+    assert built.returncode == 0, built.stderr
+    assert path.name in built.stderr
+    assert re.search(rf"{re.escape(odd)} +50", built.stdout)
+    # An encoding that lacks a character, as some terminals in Japan still have, shows "?".
+    shown = run("show", store, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"\[/x\](.|\n)*\[/set\]\?\W+\[/x\]", shown.stdout)
+    refused = run("show", tmp_path / "川", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert refused.returncode == 2
+    assert "there is no token store here" in refused.stderr
 
 
 def test_a_bad_line_gets_one_sentence_exit_2_and_no_store(folder: Path):

@@ -41,8 +41,8 @@ def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     texts = [f"{i} wet days in {place}\n" for i in range(30) for place in ("May", "Nara", "Kobe")]
     sets = []
-    for domain in ("en", "math"):
-        path = folder / f"{domain}.jsonl"
+    for domain in ("en", "[/math]"):  # data is no markup, whatever it looks like
+        path = folder / f"{len(sets)}.jsonl"
         path.write_text("".join(json.dumps({"text": domain + text}) + "\n" for text in texts))
         sets.append(InputSet(domain, (path,), domain, 1.0))
     store = folder / "store"
@@ -63,7 +63,7 @@ def run_dir(tmp_path_factory):
 
 def test_json_has_all_figures_of_every_domain_and_the_total(evaluate, run_dir):
     figures = json.loads(evaluate(run_dir, "--json"))
-    assert set(figures["domains"]) == {"en", "math"}
+    assert set(figures["domains"]) == {"en", "[/math]"}
     for name in ("tokens", "bytes", "nats", "xz_bytes"):
         parts = [score[name] for score in figures["domains"].values()]
         assert figures["total"][name] == pytest.approx(sum(parts))
@@ -74,7 +74,7 @@ def test_json_has_all_figures_of_every_domain_and_the_total(evaluate, run_dir):
 
 def test_the_table_marks_the_better_of_model_and_xz(evaluate, run_dir):
     rows = [line for line in evaluate(run_dir).splitlines() if "│" in line]
-    assert [row.split()[1] for row in rows] == ["en", "math", "total"]
+    assert [row.split()[1] for row in rows] == ["en", "[/math]", "total"]
     assert all(row.count("*") == 1 for row in rows)
 
 

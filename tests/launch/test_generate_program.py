@@ -1,5 +1,6 @@
 """`launch/generate.py` on a run that has just begun: prompts, files, and wrong input."""
 
+import gzip
 import importlib
 import json
 import os
@@ -93,6 +94,21 @@ def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
     assert alone == found[7]
 
 
+def test_a_file_of_prompts_is_read_as_corpora_are(generate, run_dir, tmp_path):
+    source, out = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
+    lines = b'\xef\xbb\xbf{"prompt": "3 wet"}\r\n\r\n{"prompt": "Nara"}\n\n'
+    source.write_bytes(gzip.compress(lines))
+    generate(run_dir, "--jsonl", source, "--out", out, "--max-tokens", 2)
+    prompts = [json.loads(line)["prompt"] for line in out.read_text().splitlines()]
+    assert prompts == ["3 wet", "Nara"]
+    source.write_bytes(gzip.compress(lines + b"[]"))
+    with pytest.raises(InputError, match=r"in\.jsonl\.gz, line 5: "):
+        generate(run_dir, "--jsonl", source, "--out", out)
+    source.write_bytes(gzip.compress(lines)[:-6])
+    with pytest.raises(InputError, match=r"in\.jsonl\.gz cannot be read: Compressed file ended"):
+        generate(run_dir, "--jsonl", source, "--out", out)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -106,7 +122,7 @@ def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
         ('{"prompt": "a", "top_p": 2}', "top_p is 2.0, but it must be greater than 0"),
         ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
         (json.dumps({"prompt": "1" * 40}), "has 41 tokens, but the model has 32 positions"),
-        ("[" * 100_000, "this is"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_wrong_line_is_named_and_nothing_is_written(generate, run_dir, tmp_path, line, message):
