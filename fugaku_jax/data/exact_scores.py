@@ -38,8 +38,9 @@ def with_exact_scores(model_bytes: bytes) -> bytes:
         model = model_pb2.ModelProto.FromString(model_bytes)
     except DecodeError as error:
         raise ValueError("it cannot be decoded") from error
-    for each in model.pieces:  # a piece that is no UTF-8 raises here
-        if not each.piece or not math.isfinite(each.score):
+    for each in model.pieces:
+        # Of a text that is no UTF-8 protobuf gives the bytes.
+        if not isinstance(each.piece, str) or not math.isfinite(each.score):
             raise ValueError("a piece has no text or no score")
     if not model.pieces:
         raise ValueError("it has no pieces")

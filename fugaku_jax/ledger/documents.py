@@ -68,7 +68,10 @@ def from_parquet(data: bytes) -> pa.Table:
     """
     # One of Arrow's threads could be the last to hold `data`, and give it back to a Python that has
     # ended meanwhile: that aborts the program (https://github.com/apache/arrow/issues/34314).
-    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:  # few of Arrow's are a ValueError
+        raise ValueError(f"it cannot be read: {error}") from error
     if table.schema.names != SCHEMA.names or table.schema.types != SCHEMA.types:
         raise ValueError(f"a document table has the columns {', '.join(SCHEMA.names)}")
     lengths = table["length"].to_numpy()

@@ -1,11 +1,11 @@
 """The order in which a run reads its store, from what the run directory says of it."""
 
-import json
 from pathlib import Path
 
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_types import typed
 from fugaku_jax.training.checkpoint import read_config
 from fugaku_jax.training.run import LEDGER_FILE, open_run_store, read_ledger
 
@@ -21,11 +21,11 @@ def open_run_order(run_dir: Path, place: str | None = None) -> tuple[Store, Samp
         InputError: it is no run, it has read no store yet, or the store is not the one it read.
     """
     config = read_config(run_dir)
+    ledger = read_ledger(run_dir)
     try:
-        ledger = read_ledger(run_dir)
         sha256, order = ledger["store_sha256"], ledger["order"]
-        sizes = {name: order[name] for name in ("sequence_length", "batch_size", "seed")}
-    except (KeyError, TypeError, json.JSONDecodeError):
+        sizes = {n: typed(int, order[n], n) for n in ("sequence_length", "batch_size", "seed")}
+    except (KeyError, TypeError):
         raise InputError(
             f"{run_dir / LEDGER_FILE} does not say what the run reads, and in which order: "
             "it is not whole, or the run was imported and has not been trained yet."

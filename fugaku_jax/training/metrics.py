@@ -16,9 +16,12 @@ from types import TracebackType
 from typing import Any, SupportsFloat
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import parse_json
+from fugaku_jax.json_types import typed
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+Figure = int | float | None
 
 
 class MetricsWriter:
@@ -89,12 +92,16 @@ def read_metrics(run_dir: Path) -> list[dict[str, float | int]]:
     A last line that a crash, or a writer at work, left unfinished is passed over.
 
     Raises:
-        InputError: there is no such file, or a line before the last is no JSON object with a step.
+        InputError: there is no such file, a line before the last is no JSON object with a step, or
+            a figure is no number.
     """
-    return [
-        {name: math.nan if value is None else value for name, value in line.items()}
-        for line in _lines(run_dir / METRICS_FILE)
-    ]
+    path = run_dir / METRICS_FILE
+    found = []
+    for line in _lines(path):
+        where = f"{path}: step {line['step']}: "
+        figures = {name: typed(Figure, value, f"{where}{name}") for name, value in line.items()}
+        found.append({name: math.nan if x is None else x for name, x in figures.items()})
+    return found
 
 
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:
@@ -133,10 +140,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     for number, line in enumerate(raw, start=1):
         try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            value = parse_json(line, "a line")
+        except InputError:
+            value = {}
+        if type(value.get("step")) is int and abs(value["step"]) < 2**63:
             yield value
         elif number < len(raw):
             raise InputError(

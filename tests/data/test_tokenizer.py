@@ -1,5 +1,6 @@
 """Tokenizers keep every character, train the same model twice, and refuse what is no model."""
 
+import random
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from small_corpora import make_texts
 
 from fugaku_jax.data import tokenizer as tokenizers
+from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 
@@ -61,6 +63,37 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.model"):
         Tokenizer.from_file(path)
+
+
+def test_a_damaged_model_loads_or_is_a_sentence_that_names_the_file(tokenizer, tmp_path):
+    """A byte of a piece that is no UTF-8 any more, a score that is no number, and the like."""
+    draw, outcomes = random.Random(0), set()
+    path = tmp_path / "damaged.model"
+    for _ in range(300):
+        damaged = bytearray(tokenizer.model_bytes)
+        for _ in range(draw.choice((1, 1, 4))):
+            damaged[draw.randrange(len(damaged))] = draw.choice((0x80, 0xFF, draw.randrange(256)))
+        path.write_bytes(damaged)
+        try:
+            loaded = Tokenizer.from_file(path)
+            loaded.decode(loaded.encode("the river 川 12\n"))
+            outcomes.add(len(loaded.ends) > 0)
+        except InputError as error:
+            outcomes.add("damaged.model" in str(error))
+    assert outcomes == {True}
+
+
+@pytest.mark.parametrize(("field", "value"), [("score", float("nan")), ("piece", b"\xff\xfe")])
+def test_a_damaged_piece_is_refused(tokenizer, field, value):
+    model = model_pb2.ModelProto.FromString(tokenizer.model_bytes)
+    if field == "score":
+        model.pieces[-1].score = value
+        damaged = model.SerializeToString()
+    else:
+        piece = model.pieces[-1].piece.encode()
+        damaged = tokenizer.model_bytes.replace(piece, value[: len(piece)])
+    with pytest.raises(InputError, match="no SentencePiece model"):
+        Tokenizer.from_bytes(damaged)
 
 
 def test_a_model_without_an_end_piece_is_refused():

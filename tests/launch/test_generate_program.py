@@ -122,7 +122,11 @@ def test_a_file_of_prompts_is_read_as_corpora_are(generate, run_dir, tmp_path):
         ('{"prompt": "a", "top_p": 2}', "top_p is 2.0, but it must be greater than 0"),
         ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
         (json.dumps({"prompt": "1" * 40}), "has 41 tokens, but the model has 32 positions"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "this is nested more than 64 levels deep"),
+        ('{"prompt": "a", "seed": ' + "1" * 5000 + "}", "a whole number has 5000 digits"),
+        ('{"prompt": "a", "max_tokens": 9999999999999999999}', "it must be a whole number"),
+        ('{"prompt": "a", "unused": "\\ud800"}', "half of a surrogate pair"),
+        (json.dumps({"prompt": "a" * 5_000_000}), "this is longer than 4,000,000 bytes"),
     ],
 )
 def test_a_wrong_line_is_named_and_nothing_is_written(generate, run_dir, tmp_path, line, message):
