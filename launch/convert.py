@@ -1,6 +1,6 @@
 """Take a model to other projects, or bring one here.
 
-python launch/convert.py to-hf runs/tiny models/tiny     # for transformers, vLLM and llama.cpp
+python launch/convert.py to-hf runs/tiny models/tiny     # for transformers and vLLM
 python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
 python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
@@ -64,7 +64,7 @@ def to_hf(
     print(f"{out}: {', '.join(files)}")
 
 
-def from_hf(directory: Directory, run: Run) -> None:
+def from_hf(directory: Directory, run: Run, tokenizer: Path | None = None) -> None:
     """Make a run of a model directory of Hugging Face's (GPT2LMHeadModel or LlamaForCausalLM).
 
     Args:
@@ -72,7 +72,9 @@ def from_hf(directory: Directory, run: Run) -> None:
         run: Run directory to write; its weights are those of step 0.
     """
     set_mesh()
-    write(open_hf(directory), run)
+        tokenizer: SentencePiece model that it was trained with, if it is not in the directory.
+    came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
+    write(open_hf(directory, came), run)
 
 
 def from_megatron(
@@ -100,10 +102,14 @@ def write(source: Imported, run: Path) -> None:
     print(f"{run}: {source.model.family}, {parameter_count(source.model):,} parameters")
     if source.tokenizer is None:
         print(
-            f"warning: {run} has no tokenizer, so it can neither speak nor leave.", file=sys.stderr
+            f"warning: {run} has no tokenizer, so it can neither speak nor leave; give one by "
+            "--tokenizer.",
+            file=sys.stderr,
         )
 
 
+    elif source.tokenizer.only_here:
+        print(f"warning: its tokenizer {source.tokenizer.only_here}.", file=sys.stderr)
 def main() -> None:
     """Read the arguments and convert."""
     parse({"to-hf": to_hf, "from-hf": from_hf, "from-megatron": from_megatron}, description=__doc__)

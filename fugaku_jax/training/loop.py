@@ -23,8 +23,9 @@ from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.evaluation.perplexity import Perplexity
-from fugaku_jax.inference.generate import continue_prompts
+from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
+from fugaku_jax.models.segments import token_before_text
 from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
 from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.sharding.schedule_time import bubble
@@ -248,9 +249,9 @@ class _Session:
     def _sample(self, step: int, state: TrainState) -> None:
         training, model = self.config.training, whole_model(self.config, state.parameters)
         with use_rules(get_rules().without_stages()):
-            texts = continue_prompts(
-                model, self.tokenizer, training.prompts, training.sample_tokens, seed=step
-            )
+            first_token = token_before_text(self.config.data, self.tokenizer.end_of_document)
+            generator = Generator(model, self.tokenizer, first_token)
+            texts = continue_prompts(generator, training.prompts, training.sample_tokens, step)
         for prompt, text in zip(training.prompts, texts, strict=True):
             self.metrics.sample(step, prompt, text)
             self.progress.sample(step, prompt, text)
