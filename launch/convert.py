@@ -38,6 +38,7 @@ def to_hf(
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     shard_gb: float = 5.0,
     store: str | None = None,
+    license: str | None = None,
 ) -> None:
     """Write a model directory of Hugging Face's: weights, configuration, tokenizer and card.
 
@@ -47,6 +48,7 @@ def to_hf(
         dtype: Type of the weights; float32 is what training has.
         shard_gb: Most gigabytes of weights in a file.
         store: Folder or URL of the run's store, if it is no longer where the run found it.
+        license: Licence of the model, for its card; without it, that of the texts in the store.
     """
     if not shard_gb > 0:
         raise InputError(f"--shard-gb is {shard_gb}, but it must be greater than 0.")
@@ -54,7 +56,7 @@ def to_hf(
     config = read_config(run)
     untrained = is_untrained(run) and not store
     tokens = None if untrained else open_run_store(run, config, store)
-    files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9))
+    files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9), license)
     if config.model.head_dim % UNEVEN_HEADS:
         print(
             f"warning: heads of width {config.model.head_dim} are not known to all of vLLM's "

@@ -35,7 +35,12 @@ before it."""
 
 
 def export_run(
-    run_dir: Path, out: Path, store: Store | None, dtype: str, shard_bytes: int
+    run_dir: Path,
+    out: Path,
+    store: Store | None,
+    dtype: str,
+    shard_bytes: int,
+    licence: str | None = None,
 ) -> list[str]:
     """Write a run's newest checkpoint as a model directory, one tensor in memory at a time.
 
@@ -46,6 +51,7 @@ def export_run(
             an imported run that has read none.
         dtype: the type of the weights, `float32`, `bfloat16` or `float16`.
         shard_bytes: most bytes of tensors in a file.
+        licence: of the model, for its card; that of the texts that it has read if not given.
 
     Returns:
         the names of the files.
@@ -69,7 +75,9 @@ def export_run(
     with whole_directory(out) as unfinished:
         first_token = run_first_token(run_dir, config, tokenizer)
         documents = _documents(config, tokenizer, first_token, dtype)
-        documents["README.md"] = model_card(config, store, run_dir, weights.step)
+        begins = first_token is not None
+        card = model_card(config, store, run_dir, weights.step, begins, licence)
+        documents["README.md"] = card
         for name, content in documents.items():
             text = content if isinstance(content, str) else _json(content)
             (unfinished / name).write_text(text, encoding="utf-8")

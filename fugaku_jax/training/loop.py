@@ -42,6 +42,7 @@ from fugaku_jax.training.run import (
     run_identity,
 )
 from fugaku_jax.training.state import (
+from fugaku_jax.training.sessions import record_session
     TrainState,
     check_mesh,
     fresh_state,
@@ -105,6 +106,7 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
         session = _Session(config, store, metrics, progress)
+            record_session(run_dir, first)
         session.introduce(first)
         if latest is not None:
             state = checkpoints.restore(config)

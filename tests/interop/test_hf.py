@@ -114,15 +114,15 @@ def test_the_tokenizer_ends_and_templates_are_understood(store, tmp_path):
     )
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [ours.end_of_document]
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "| tales | ja | 1.0 |" in card
-    assert "CC0-1.0" in card
-    assert store.sha256 in card
-    assert "None was scored." in card
 
 
 def test_what_is_in_the_way_is_left_alone(store, tmp_path, monkeypatch):
     run = make_run(tmp_path / "run", LLAMA, store)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(InputError, match="out exists already"):
+        export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
     monkeypatch.chdir(tmp_path / "out")
     for there in (".", "..", "../out"):
         with pytest.raises(InputError, match=rf"^{there} exists already"):
@@ -132,11 +132,6 @@ def test_what_is_in_the_way_is_left_alone(store, tmp_path, monkeypatch):
         export_run(run, Path("."), store, "float32", GIGABYTE)
     export_run(run, Path("../out/../other"), store, "float32", GIGABYTE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "run"]
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(InputError, match="out exists already"):
-        export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
 def test_a_disk_that_fills_leaves_nothing(store, tmp_path, monkeypatch):
@@ -175,7 +170,10 @@ def test_the_program_converts_warns_and_refuses(store, tmp_path, monkeypatch, ca
     convert(run, tmp_path / "out", "--dtype", "bfloat16", "--shard-gb", "0.0002")
     said = capsys.readouterr()
     assert "model-00001-of-" in said.out
+    assert "license: cc0-1.0\n" in (tmp_path / "out" / "README.md").read_text()
     assert said.err.startswith("warning: heads of width 144 ")
+    convert(run, tmp_path / "licensed", "--license", "Apache-2.0")
+    assert "license: apache-2.0\n" in (tmp_path / "licensed" / "README.md").read_text()
     with pytest.raises(InputError, match="--shard-gb is 0"):
         convert(run, tmp_path / "other", "--shard-gb", 0)
     with pytest.raises(InputError, match="is no run"):
