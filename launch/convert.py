@@ -72,9 +72,9 @@ def from_hf(directory: Directory, run: Run, tokenizer: Path | None = None) -> No
     Args:
         directory: Model directory, with weights as safetensors.
         run: Run directory to write; its weights are those of step 0.
+        tokenizer: SentencePiece model that it was trained with, if it is not in the directory.
     """
     set_mesh()
-        tokenizer: SentencePiece model that it was trained with, if it is not in the directory.
     came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
     write(open_hf(directory, came), run)
 
@@ -108,10 +108,10 @@ def write(source: Imported, run: Path) -> None:
             "--tokenizer.",
             file=sys.stderr,
         )
-
-
     elif source.tokenizer.only_here:
         print(f"warning: its tokenizer {source.tokenizer.only_here}.", file=sys.stderr)
+
+
 def main() -> None:
     """Read the arguments and convert."""
     parse({"to-hf": to_hf, "from-hf": from_hf, "from-megatron": from_megatron}, description=__doc__)

@@ -30,6 +30,7 @@ from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
 from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.sharding.schedule_time import bubble
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.doubts import doubts
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.report import write_report
@@ -41,8 +42,8 @@ from fugaku_jax.training.run import (
     claim_run_dir,
     run_identity,
 )
-from fugaku_jax.training.state import (
 from fugaku_jax.training.sessions import record_session
+from fugaku_jax.training.state import (
     TrainState,
     check_mesh,
     fresh_state,
@@ -79,8 +80,8 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     """
     check_run_dir(run_dir, config)
     store = open_store(config.data.store)
-    check_vocabulary(config, store)
     check_tokenizer(run_dir, store, start)
+    check_vocabulary(config, store, start)
     steps = config.training.steps
     order = SampleOrder.of_store(
         store, config.model.sequence_length, config.training.batch_size, config.data.seed
@@ -105,9 +106,11 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         if is_writer():
             metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
-        session = _Session(config, store, metrics, progress)
             record_session(run_dir, first)
+        session = _Session(config, store, metrics, progress)
         session.introduce(first)
+        for doubt in doubts(session.tokenizer, start):
+            progress.say(f"warning: {doubt}")
         if latest is not None:
             state = checkpoints.restore(config)
         elif start:
