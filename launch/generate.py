@@ -62,7 +62,7 @@ def generate(
         top_k: Choose among so many of the most probable tokens; 0 for all.
         top_p: Choose among the fewest most probable tokens of this probability together.
         repetition_penalty: Above 1, tokens that the text has already are less probable.
-        stop: The text ends before this; may be given several times.
+        stop: The text ends before this; may be given several times. A newline is $'\\n' in bash.
         seed: Of the random choice.
         dtype: Type of weights, cache and arithmetic.
         log_probs: Print each token with the logarithm of its probability instead of the text.
