@@ -33,14 +33,15 @@ def tokenizer_from_json(folder: Path) -> Tokenizer | None:
             byte_fallback = rest.get("byte_fallback") is True
         case _:
             return None
-    prefix = '{"type": "Prepend", ' in json.dumps(content.get("normalizer"))
     try:
+        prefix = '{"type": "Prepend", ' in json.dumps(content.get("normalizer"))
         model = _model(vocab, unknown, byte_fallback, prefix, _end(folder))
         tokenizer = Tokenizer(model.SerializeToString())
         same = json.loads(json.dumps(to_tokenizer_json(tokenizer, None)))
-    except (ValueError, TypeError, IndexError, OverflowError):  # what is no piece, and InputError
-        return None
-    return tokenizer if all(content.get(key) == same[key] for key in _DECIDING) else None
+        is_ours = all(content.get(key) == same[key] for key in _DECIDING)
+    except (ValueError, TypeError, IndexError, OverflowError, RecursionError):
+        return None  # what stands there is no piece, or no score, or makes no tokenizer
+    return tokenizer if is_ours else None
 
 
 def _model(vocab: list[Any], unknown: int, byte_fallback: bool, prefix: bool, end: str) -> Any:
