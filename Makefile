@@ -23,7 +23,12 @@ $(VENV)/.installed-oracles: $(VENV)/.installed
 train: env
 	$(RUN) launch/train.py tiny
 
-test: $(VENV)/.installed-oracles
+# An older major version beside it, with all that it needs; a test runs one program under it.
+$(VENV)/transformers4: $(VENV)/.installed-oracles
+	$(INSTALL) --upgrade --target $@ "transformers==4.57.1"
+	touch $@
+
+test: $(VENV)/.installed-oracles $(VENV)/transformers4
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def features() -> frozenset[str]:
     """Return the words by which Linux describes the processor."""
     info = Path("/proc/cpuinfo")
     return frozenset(info.read_text().split()) if info.exists() else frozenset()
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself; its architecture where it has no name."""
+    if is_a64fx():
+        return "Fujitsu A64FX"
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.M)
+    return named[1] if named else platform.machine()
 
 
 def vector_bytes() -> int:

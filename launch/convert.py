@@ -1,6 +1,6 @@
 """Take a model to other projects, or bring one here.
 
-python launch/convert.py to-hf runs/tiny models/tiny     # for transformers, vLLM and llama.cpp
+python launch/convert.py to-hf runs/tiny models/tiny     # for transformers and vLLM
 python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
 python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
@@ -38,6 +38,7 @@ def to_hf(
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     shard_gb: float = 5.0,
     store: str | None = None,
+    license: str | None = None,
 ) -> None:
     """Write a model directory of Hugging Face's: weights, configuration, tokenizer and card.
 
@@ -47,6 +48,7 @@ def to_hf(
         dtype: Type of the weights; float32 is what training has.
         shard_gb: Most gigabytes of weights in a file.
         store: Folder or URL of the run's store, if it is no longer where the run found it.
+        license: Licence of the model, for its card; without it, that of the texts in the store.
     """
     if not shard_gb > 0:
         raise InputError(f"--shard-gb is {shard_gb}, but it must be greater than 0.")
@@ -54,7 +56,7 @@ def to_hf(
     config = read_config(run)
     untrained = is_untrained(run) and not store
     tokens = None if untrained else open_run_store(run, config, store)
-    files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9))
+    files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9), license)
     if config.model.head_dim % UNEVEN_HEADS:
         print(
             f"warning: heads of width {config.model.head_dim} are not known to all of vLLM's "
@@ -64,15 +66,17 @@ def to_hf(
     print(f"{out}: {', '.join(files)}")
 
 
-def from_hf(directory: Directory, run: Run) -> None:
+def from_hf(directory: Directory, run: Run, tokenizer: Path | None = None) -> None:
     """Make a run of a model directory of Hugging Face's (GPT2LMHeadModel or LlamaForCausalLM).
 
     Args:
         directory: Model directory, with weights as safetensors.
         run: Run directory to write; its weights are those of step 0.
+        tokenizer: SentencePiece model that it was trained with, if it is not in the directory.
     """
     set_mesh()
-    write(open_hf(directory), run)
+    came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
+    write(open_hf(directory, came), run)
 
 
 def from_megatron(
@@ -100,8 +104,12 @@ def write(source: Imported, run: Path) -> None:
     print(f"{run}: {source.model.family}, {parameter_count(source.model):,} parameters")
     if source.tokenizer is None:
         print(
-            f"warning: {run} has no tokenizer, so it can neither speak nor leave.", file=sys.stderr
+            f"warning: {run} has no tokenizer, so it can neither speak nor leave; give one by "
+            "--tokenizer.",
+            file=sys.stderr,
         )
+    elif source.tokenizer.only_here:
+        print(f"warning: its tokenizer {source.tokenizer.only_here}.", file=sys.stderr)
 
 
 def main() -> None:

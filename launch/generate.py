@@ -22,6 +22,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.files import continue_file
 from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.stream import Detokenizer
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.sharding.devices import emulate
 from fugaku_jax.sharding.mesh import set_mesh
@@ -61,7 +62,7 @@ def generate(
         top_k: Choose among so many of the most probable tokens; 0 for all.
         top_p: Choose among the fewest most probable tokens of this probability together.
         repetition_penalty: Above 1, tokens that the text has already are less probable.
-        stop: The text ends before this; may be given several times.
+        stop: The text ends before this; may be given several times. A newline is $'\\n' in bash.
         seed: Of the random choice.
         dtype: Type of weights, cache and arithmetic.
         log_probs: Print each token with the logarithm of its probability instead of the text.
@@ -80,7 +81,7 @@ def generate(
     set_mesh(mesh)
     set_rules(get_rules().without_stages())
     loaded = load_for_inference(model, dtype)
-    generator = Generator(loaded.model, loaded.tokenizer, dtype, loaded.first_token)
+    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
     del loaded
     if jsonl is not None and out is not None:
         count = continue_file(generator, jsonl, out, options)
@@ -113,8 +114,9 @@ def show(prompt: str, row: Continuation, generator: Generator, log_probs: bool) 
         print(prompt + row.text)
         return
     print(prompt)
+    text = Detokenizer(generator.tokenizer, before=row.prompt)
     for token, value in zip(row.tokens, row.log_probs, strict=True):
-        print(f"{value:9.4f} {token:7d} {generator.tokenizer.decode([token])!r}")
+        print(f"{value:9.4f} {token:7d} {text.add([token])!r}")
 
 
 def main() -> None:

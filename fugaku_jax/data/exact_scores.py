@@ -52,3 +52,28 @@ def with_exact_scores(model_bytes: bytes) -> bytes:
             each.type, each.score = kinds.NORMAL, _USER_DEFINED
         each.score = round(each.score / GRID) * GRID
     return model.SerializeToString()
+
+
+def cuts(model_bytes: bytes) -> bytes:
+    """Return what decides how a serialised model cuts a text, and nothing of how it was made."""
+    model = model_pb2.ModelProto.FromString(model_bytes)
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    normal = model_pb2.ModelProto.SentencePiece.NORMAL
+    pieces = [(x.piece, x.type, x.score if x.type == normal else 0.0) for x in model.pieces]
+    ways = (
+        *(trainer.model_type, trainer.byte_fallback, trainer.treat_whitespace_as_suffix),
+        *(trainer.eos_piece, normalizer.precompiled_charsmap, normalizer.add_dummy_prefix),
+        *(normalizer.remove_extra_whitespaces, normalizer.escape_whitespaces),
+    )
+    return repr((ways, pieces)).encode()
+
+
+def only_here(model_bytes: bytes) -> str | None:
+    """Return why `tokenizers` could not be told to cut as a serialised model does, if it is so."""
+    model = model_pb2.ModelProto.FromString(model_bytes)
+    if model.trainer_spec.model_type != model_pb2.TrainerSpec.UNIGRAM:
+        return "is no unigram model, the only kind that can be converted"
+    normalizer = model.normalizer_spec
+    if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces:
+        return "normalises text, which tokenizer.json would not do alike"
+    return None

@@ -11,7 +11,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Integer
 
-from fugaku_jax.data.exact_scores import LARGEST, with_exact_scores
+from fugaku_jax.data.exact_scores import LARGEST, cuts, only_here, with_exact_scores
 from fugaku_jax.errors import InputError
 
 # The trainer adds up per-thread sums: with a fixed number the model is the same everywhere.
@@ -96,6 +96,16 @@ class Tokenizer:
     def sha256(self) -> str:
         """The sha256 of the serialised model, in hex."""
         return hashlib.sha256(self.model_bytes).hexdigest()
+
+    @functools.cached_property
+    def cuts_sha256(self) -> str:
+        """The sha256, in hex, of all that decides how a text is cut: pieces and settings."""
+        return hashlib.sha256(cuts(self.exact_model_bytes)).hexdigest()
+
+    @property
+    def only_here(self) -> str | None:
+        """Why a run with this tokenizer cannot be taken to other projects, if it cannot."""
+        return only_here(self.model_bytes)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without an end-of-document token.

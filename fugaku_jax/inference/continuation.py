@@ -61,7 +61,8 @@ class Continuation:
         self.finish: Finish | None = None
         """Why the text has ended; None while it goes on."""
         self._ends = frozenset(tokenizer.ends)
-        self._detokenizer, self._until = Detokenizer(tokenizer), Until(options.stop)
+        self._detokenizer = Detokenizer(tokenizer, before=prompt)
+        self._until = Until(options.stop)
 
     def add(self, tokens: Sequence[int], log_probs: Sequence[float]) -> None:
         """Take what follows, up to the text's end; nothing means that the model is full."""

@@ -70,20 +70,20 @@ class Generator:
         self,
         model: GPT,
         tokenizer: Tokenizer,
+        first_token: int | None,
         dtype: DTypeLike = jnp.bfloat16,
-        first_token: int | None = None,
     ) -> None:
         """Lay the weights out.
 
         Args:
             model: the model; it is not needed any longer.
             tokenizer: its tokenizer.
+            first_token: what stands before every prompt, as before the texts of training; None
+                for nothing.
             dtype: type of weights, cache and arithmetic.
-            first_token: what stands before every prompt; an end of document, as before the
-                documents of training, if not given.
         """
         self.config, self.tokenizer, self.dtype = model.config, tokenizer, jnp.dtype(dtype)
-        self.first_token = tokenizer.end_of_document if first_token is None else first_token
+        self.first_token = first_token
         self._structure, self._weights = nnx.split(laid_out(model, dtype))
 
     def __call__(
@@ -106,7 +106,7 @@ class Generator:
         Raises:
             InputError: the prompt leaves no room among the model's positions.
         """
-        tokens = [self.first_token, *self.tokenizer.encode(prompt)]
+        tokens = self.tokens(prompt)
         positions = self.config.sequence_length
         if len(tokens) >= positions:
             raise InputError(
@@ -114,6 +114,12 @@ class Generator:
                 f"{positions} positions in all; shorten it."
             )
         return Continuation(self.tokenizer, tokens, options)
+
+    def tokens(self, prompt: str) -> list[int]:
+        """Return the tokens of a prompt with what stands before it; at least one."""
+        before = [] if self.first_token is None else [self.first_token]
+        # An end of document is what training foresaw the first token of every document from.
+        return [*before, *self.tokenizer.encode(prompt)] or [self.tokenizer.end_of_document]
 
     def run(self, rows: Sequence[Continuation], steps: int = AT_ONCE) -> Iterator[None]:
         """Continue texts to their ends, at most `steps` tokens from one yield to the next."""
@@ -173,19 +179,18 @@ class Generator:
 
 
 def continue_prompts(
-    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], new_tokens: int, seed: int
+    generator: Generator, prompts: Sequence[str], new_tokens: int, seed: int
 ) -> list[str]:
     """Return what follows each prompt, to show what a model under training has learned.
 
     A prompt longer than the model's positions keeps its last tokens.
     """
-    generator = Generator(model, tokenizer)
-    longest = max(1, model.config.sequence_length - 1)
+    longest = max(1, generator.config.sequence_length - 1)
     rows = []
     for number, prompt in enumerate(prompts):
-        tokens = [tokenizer.end_of_document, *tokenizer.encode(prompt)]
+        tokens = generator.tokens(prompt)[-longest:]
         options = Options(new_tokens, seed=seed + number)
-        rows.append(Continuation(tokenizer, tokens[-longest:], options))
+        rows.append(Continuation(generator.tokenizer, tokens, options))
     for _ in generator.run(rows):
         pass
     return [row.text for row in rows]

@@ -10,12 +10,17 @@ from fugaku_jax.data.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """Tokens to text. What all calls return, joined, is `tokenizer.decode` of all tokens."""
+    """Tokens to text. What all calls return, joined, is `tokenizer.decode` of all tokens.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Of those that stand before them, the text is left out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Iterable[int] = ()) -> None:
+        """Args: what reads tokens; the tokens that the text goes on from."""
         self._tokenizer = tokenizer
         self._window: list[int] = []  # tokens on which the text of the next ones may depend
         self._given = ""  # the window's text, as far as it was returned
+        self.add(before)
 
     def add(self, tokens: Iterable[int]) -> str:
         """Return the text that is settled by these tokens and was not before."""

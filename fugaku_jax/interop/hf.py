@@ -1,7 +1,6 @@
 """A run as a model directory of Hugging Face's: weights, configuration, tokenizer and card."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,16 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
-from fugaku_jax.interop.load import run_tokenizer
+from fugaku_jax.interop.load import run_first_token, run_tokenizer
 from fugaku_jax.interop.model_card import model_card
 from fugaku_jax.interop.safetensors_shards import DTYPES, Entry, write_shards
 from fugaku_jax.interop.saved_weights import SavedWeights
-from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
+from fugaku_jax.interop.tokenizer_json import puts_space_before, to_tokenizer_json
+from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.training.checkpoint import read_config
 
 CHAT_TEMPLATE = """\
+{{- bos_token }}
 {%- if messages[0]['role'] == 'system' -%}{{ messages[0]['content'] }}
 {%- set messages = messages[1:] -%}
 {%- else -%}以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。
@@ -29,11 +30,17 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '\n\n### 応答:\n' }}{%- endif -%}
 """
-"""The prompt that Fugaku-LLM-13B-instruct was tuned with, in Jinja."""
+"""The prompt that Fugaku-LLM-13B-instruct was tuned with, in Jinja; `transformers` puts nothing
+before it."""
 
 
 def export_run(
-    run_dir: Path, out: Path, store: Store | None, dtype: str, shard_bytes: int
+    run_dir: Path,
+    out: Path,
+    store: Store | None,
+    dtype: str,
+    shard_bytes: int,
+    licence: str | None = None,
 ) -> list[str]:
     """Write a run's newest checkpoint as a model directory, one tensor in memory at a time.
 
@@ -44,6 +51,7 @@ def export_run(
             an imported run that has read none.
         dtype: the type of the weights, `float32`, `bfloat16` or `float16`.
         shard_bytes: most bytes of tensors in a file.
+        licence: of the model, for its card; that of the texts that it has read if not given.
 
     Returns:
         the names of the files.
@@ -60,42 +68,37 @@ def export_run(
             f"The tokenizer of {place} has {tokenizer.vocab_size} pieces, but the model of "
             f"{run_dir} knows {config.model.vocab_size}; give the run's own store by --store."
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already; give a directory that does not.")
 
     def entry(tensor: Tensor) -> Entry:
         return Entry(tensor.name, tensor.shape, lambda: weights.read(tensor))
 
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        documents = _documents(config, tokenizer, dtype)
-        documents["README.md"] = model_card(config, store, run_dir, weights.step)
+    with whole_directory(out) as unfinished:
+        first_token = run_first_token(run_dir, config, tokenizer)
+        documents = _documents(config, tokenizer, first_token, dtype)
+        begins = first_token is not None
+        card = model_card(config, store, run_dir, weights.step, begins, licence)
+        documents["README.md"] = card
         for name, content in documents.items():
             text = content if isinstance(content, str) else _json(content)
             (unfinished / name).write_text(text, encoding="utf-8")
         (unfinished / "tokenizer.model").write_bytes(tokenizer.model_bytes)
         entries = [entry(each) for each in tensors(config.model)]
         write_shards(unfinished, entries, dtype, shard_bytes)
-        unfinished.replace(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return sorted(path.name for path in out.iterdir())
 
 
-def _documents(config: Config, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
+def _documents(
+    config: Config, tokenizer: Tokenizer, first_token: int | None, dtype: str
+) -> dict[str, Any]:
     """Return the contents of all files in JSON."""
     assert dtype in DTYPES
-    fast = to_tokenizer_json(tokenizer)
+    fast = to_tokenizer_json(tokenizer, first_token)
     pieces = [piece for piece, _ in fast["model"]["vocab"]]
     end, ends = tokenizer.end_of_document, list(tokenizer.ends)
     return {
-        "config.json": to_hf_config(config.model, ends, dtype),
+        "config.json": to_hf_config(config.model, first_token, ends, dtype),
         "generation_config.json": {
-            "bos_token_id": end,
+            "bos_token_id": first_token,
             "eos_token_id": ends,
             "pad_token_id": end,
             "do_sample": True,
@@ -103,11 +106,14 @@ def _documents(config: Config, tokenizer: Tokenizer, dtype: str) -> dict[str, An
         "tokenizer.json": fast,
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": pieces[end],
+            "bos_token": None if first_token is None else pieces[first_token],
             "eos_token": pieces[end],
             "unk_token": pieces[fast["model"]["unk_id"]],
             "pad_token": pieces[end],
             "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],  # no segments of a pair
+            "padding_side": "left",  # a text that is continued ends where its row ends
+            "add_prefix_space": puts_space_before(tokenizer),  # llama.cpp asks for it
             "model_max_length": config.model.sequence_length,
             "chat_template": CHAT_TEMPLATE,
         },

@@ -14,11 +14,14 @@ _TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh")
 Value = TypeVar("Value", int, float, bool)
 
 
-def to_hf_config(model: ModelConfig, end_ids: list[int], dtype: str) -> dict[str, Any]:
+def to_hf_config(
+    model: ModelConfig, first_token: int | None, end_ids: list[int], dtype: str
+) -> dict[str, Any]:
     """Return the fields of `config.json`.
 
     Args:
         model: the model; its vocabulary's padding is left out.
+        first_token: what stands before every text; None for nothing.
         end_ids: the ids that end a text; what training ended documents with comes first.
         dtype: the type of the weights.
     """
@@ -26,7 +29,7 @@ def to_hf_config(model: ModelConfig, end_ids: list[int], dtype: str) -> dict[str
         "vocab_size": model.vocab_size,
         "initializer_range": model.init_std,
         "tie_word_embeddings": model.tied,
-        "bos_token_id": end_ids[0],  # training put it before every document
+        "bos_token_id": first_token,
         "eos_token_id": end_ids[0],
         "dtype": dtype,
         "torch_dtype": dtype,  # before transformers 4.56

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,24 @@ from fugaku_jax.config import ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_config import ARCHITECTURES
+from fugaku_jax.interop.hf_leftovers import refuse_leftovers
 from fugaku_jax.interop.hf_shape import CONFIG, read_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.safetensors_reader import StoredTensor, read_headers
+from fugaku_jax.interop.tokenizer_from_json import tokenizer_from_json
 from fugaku_jax.json_file import read_json
 
 TOKENIZER = "tokenizer.model"
-_IGNORED = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
-"""Masks and wavelengths that some files hold, though they follow from the configuration."""
 _PREFIXES = ("transformer.", "model.")
 
 
-def open_hf(folder: Path) -> Imported:
+def open_hf(folder: Path, tokenizer: Tokenizer | None = None) -> Imported:
     """Open a model directory: check configuration and headers, and read no weights.
+
+    Args:
+        folder: the directory.
+        tokenizer: its tokenizer, if it does not have it itself.
 
     Raises:
         InputError: it is none, it is incomplete or damaged, its architecture is not supported, or
@@ -34,30 +37,30 @@ def open_hf(folder: Path) -> Imported:
     model = read_hf_config(folder)
     stored = read_headers(folder)
     named = {tensor.name: _find(tensor, stored, model, folder) for tensor in tensors(model)}
-    _refuse_others(stored, named, model, folder)
+    refuse_leftovers(stored, named, model, folder)
 
     def read(tensor: Tensor) -> Shaped[np.ndarray, "..."]:
         return stored[named[tensor.name]].read()
 
     origin = {"format": "Hugging Face", "path": str(folder), "sha256": _digest(folder, stored)}
-    origin |= {"first_token": _first_token(folder, model)}
-    return Imported(model, read, read_hf_tokenizer(folder, model), origin)
+    tokenizer = _tokenizer(folder, model, tokenizer)
+    origin |= _first_token(folder, tokenizer.vocab_size if tokenizer else model.vocab_size)
+    return Imported(model, read, tokenizer, origin)
 
 
-def read_hf_tokenizer(folder: Path, model: ModelConfig) -> Tokenizer | None:
-    """Read the SentencePiece model of a directory, if it has one.
+def _tokenizer(folder: Path, model: ModelConfig, given: Tokenizer | None) -> Tokenizer | None:
+    """Return the tokenizer that was given, or that of the directory, if it has one.
 
     Raises:
         InputError: it has more pieces than the model has tokens, or it is none.
     """
-    path = folder / TOKENIZER
-    if not path.exists():
-        return None
-    tokenizer = Tokenizer.from_file(path)
-    if tokenizer.vocab_size > model.vocab_size:
+    path, tokenizer = folder / TOKENIZER, given
+    if tokenizer is None:
+        tokenizer = Tokenizer.from_file(path) if path.exists() else tokenizer_from_json(folder)
+    if tokenizer and tokenizer.vocab_size > model.vocab_size:
         raise InputError(
-            f"{path} has {tokenizer.vocab_size} pieces, but the model's vocabulary has "
-            f"{model.vocab_size}; give the tokenizer that it was trained with."
+            f"The tokenizer of {folder} has {tokenizer.vocab_size} pieces, but the model's "
+            f"vocabulary has {model.vocab_size}; give the tokenizer that it was trained with."
         )
     return tokenizer
 
@@ -78,24 +81,11 @@ def _find(tensor: Tensor, stored: dict[str, StoredTensor], model: ModelConfig, f
     )
 
 
-def _refuse_others(
-    stored: dict[str, StoredTensor], named: dict[str, str], model: ModelConfig, folder: Path
-) -> None:
-    """Refuse tensors that would be left out: the model computes something that ours does not."""
-    head = {"lm_head.weight"} if model.tied else set()  # the embedding once more
-    others = stored.keys() - set(named.values()) - head
-    others = sorted(name for name in others if not _IGNORED.search(name))
-    if others:
-        raise InputError(
-            f"{folder} has {', '.join(others[:3])}{', …' * (len(others) > 3)}, which no "
-            f"{ARCHITECTURES[model.family]} of {CONFIG}'s shape has."
-        )
-
-
-def _first_token(folder: Path, model: ModelConfig) -> int | None:
-    """Return the token that its texts begin with, if the configuration names one."""
-    token = read_json(folder / CONFIG).get("bos_token_id")
-    return token if type(token) is int and 0 <= token < model.vocab_size else None
+def _first_token(folder: Path, vocab_size: int) -> dict[str, int | None]:
+    """Return the token that its texts begin with, None for none, if the configuration says that."""
+    token = read_json(folder / CONFIG).get("bos_token_id", -1)
+    known = token is None or (type(token) is int and 0 <= token < vocab_size)
+    return {"first_token": token} if known else {}
 
 
 def _digest(folder: Path, stored: dict[str, StoredTensor]) -> str:

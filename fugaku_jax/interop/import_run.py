@@ -1,7 +1,6 @@
 """A model of another project's as a run of ours that nobody has trained yet."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Shaped
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.imported import Imported, default_run
 from fugaku_jax.interop.saved_weights import Index, write_weights
+from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.sharding.rules import Rules, use_rules
 from fugaku_jax.training.checkpoint import CONFIG_FILE
 from fugaku_jax.training.run import LEDGER_FILE, TOKENIZER_FILE
@@ -30,8 +30,6 @@ def import_run(source: Imported, run_dir: Path) -> None:
     Raises:
         InputError: something is in the way, or the disk is full.
     """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise InputError(f"{run_dir} exists already; give a directory that does not.")
     config, origin = default_run(source.model), {"imported": source.origin}
     layers = range(source.model.n_layers)
 
@@ -40,25 +38,21 @@ def import_run(source: Imported, run_dir: Path) -> None:
     ) -> Shaped[np.ndarray, "..."]:
         return source.part(path, shape, index, jnp.float32, layers)
 
-    unfinished = run_dir.with_name(f".{run_dir.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
+    identity = {"config": config.to_dict(), "ledger": origin}
+    with whole_directory(run_dir) as unfinished:
         _write_json(unfinished / CONFIG_FILE, config.to_dict())
         _write_json(unfinished / LEDGER_FILE, origin)
         if source.tokenizer:
             (unfinished / TOKENIZER_FILE).write_bytes(source.tokenizer.model_bytes)
         with use_rules(Rules()):
             _, shapes = abstract_model(config)
-        write_weights(unfinished, shapes, part, {"config": config.to_dict(), "ledger": origin})
-        unfinished.replace(run_dir)
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # TensorStore has no class of its own
-        reason = getattr(error, "strerror", None) or str(error).split(" [")[0]
-        raise InputError(f"{run_dir} cannot be written: {reason}.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            write_weights(unfinished, shapes, part, identity)
+        except InputError:
+            raise
+        except (ValueError, RuntimeError) as error:  # TensorStore has no class of its own
+            reason = str(error).split(" [")[0]
+            raise InputError(f"{run_dir} cannot be written: {reason}.") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

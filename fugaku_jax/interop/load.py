@@ -1,8 +1,7 @@
 """A model for use, from a run of ours or a model directory of Hugging Face's."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax.typing import DTypeLike
 
@@ -14,6 +13,7 @@ from fugaku_jax.interop.hf_import import TOKENIZER, open_hf
 from fugaku_jax.interop.hf_shape import is_hf_directory
 from fugaku_jax.interop.imported import default_run, place_parameters
 from fugaku_jax.models.gpt import GPT
+from fugaku_jax.models.segments import token_before_text
 from fugaku_jax.sharding.rules import get_rules, use_rules
 from fugaku_jax.training.checkpoint import load_model
 from fugaku_jax.training.run import TOKENIZER_FILE, is_untrained, read_ledger
@@ -26,9 +26,9 @@ class Loaded(NamedTuple):
     config: ModelConfig
     model: GPT
     tokenizer: Tokenizer
-    first_token: int
-    """What stands before every text: the end of the one before, as in our training, unless the
-    model comes from elsewhere and names another."""
+    first_token: int | None
+    """What stands before every text, None for nothing: as in our training, unless the model comes
+    from elsewhere and says otherwise."""
 
 
 def load_for_inference(path: Path, dtype: DTypeLike) -> Loaded:
@@ -49,22 +49,19 @@ def load_for_inference(path: Path, dtype: DTypeLike) -> Loaded:
         raise InputError(f"{path} is no directory; give a run or a model directory.")
     if not is_hf_directory(path):
         config, model = load_model(path, dtype)
-        origin = read_ledger(path)["imported"] if is_untrained(path) else {}
-        return _loaded(config.model, model, run_tokenizer(path, config), origin)
+        tokenizer = run_tokenizer(path, config)
+        return Loaded(config.model, model, tokenizer, run_first_token(path, config, tokenizer))
     source = open_hf(path)
     if source.tokenizer is None:
-        raise InputError(f"{path} has no {TOKENIZER}, and no other tokenizer is supported.")
+        raise InputError(
+            f"{path} has no {TOKENIZER}, nor a tokenizer.json that one could be made of; copy the "
+            "SentencePiece model that it was trained with there."
+        )
     config = default_run(source.model)
     with use_rules(get_rules().without_stages()):
         model = whole_model(config, place_parameters(source, config, dtype))
-    return _loaded(source.model, model, source.tokenizer, source.origin)
-
-
-def _loaded(
-    config: ModelConfig, model: GPT, tokenizer: Tokenizer, origin: Mapping[str, Any]
-) -> Loaded:
-    first = origin.get("first_token")
-    return Loaded(config, model, tokenizer, tokenizer.end_of_document if first is None else first)
+    first = source.origin.get("first_token", source.tokenizer.end_of_document)
+    return Loaded(source.model, model, source.tokenizer, first)
 
 
 def run_tokenizer(run_dir: Path, config: Config) -> Tokenizer:
@@ -79,3 +76,14 @@ def run_tokenizer(run_dir: Path, config: Config) -> Tokenizer:
     if is_untrained(run_dir):
         raise InputError(f"{run_dir} was imported without a tokenizer, so it knows no text.")
     return open_store(config.data.store).tokenizer()
+
+
+def run_first_token(run_dir: Path, config: Config, tokenizer: Tokenizer) -> int | None:
+    """Return what stands before the texts of a run's model, None for nothing.
+
+    It is what stood there in training, here or, as far as that model says, where it was imported
+    from.
+    """
+    origin = read_ledger(run_dir)["imported"] if is_untrained(run_dir) else {}
+    ours = token_before_text(config.data, tokenizer.end_of_document)
+    return origin.get("first_token", ours)

@@ -1,16 +1,26 @@
 """A model card: what the model is, what it has read and under which licences, and how it scored."""
 
-import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
+from fugaku_jax.interop.licences import licence_metadata
 from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.training.metrics import METRICS_FILE, read_metrics
 from fugaku_jax.training.run import read_ledger
+from fugaku_jax.training.sessions import read_sessions
 
 
-def model_card(config: Config, store: Store | None, run_dir: Path, step: int) -> str:
+def model_card(
+    config: Config,
+    store: Store | None,
+    run_dir: Path,
+    step: int,
+    begins: bool,
+    licence: str | None = None,
+) -> str:
     """Return the card in Markdown, everything in it from the run itself.
 
     Args:
@@ -18,18 +28,26 @@ def model_card(config: Config, store: Store | None, run_dir: Path, step: int) ->
         store: its tokens; None if it has read none.
         run_dir: where its metrics are.
         step: steps that the weights have been trained for.
+        begins: whether the tokenizer puts a token before every text.
+        licence: of the model; that of the texts that it has read if not given.
+
+    Raises:
+        InputError: the run's figures are damaged.
     """
     model, training = config.model, config.training
     tokens = step * config.tokens_per_step
     family = "LLaMA" if model.family == "llama" else "GPT-2"
+    origin = read_ledger(run_dir).get("imported")
+    licences = [licence] if licence else [*_licences(store), *([None] if origin else [])]
     lines = [
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
+        *licence_metadata(licences),
         *_languages(store),
         "tags: [fugaku_jax]",
         "---",
-        f"# {run_dir.name}",
+        f"# {run_dir.resolve().name}",
         f"A {family} decoder of {parameter_count(model):,} parameters, trained by fugaku_jax for "
         f"{step:,} steps of {config.tokens_per_step:,} tokens ({tokens:,} in all), with "
         f"arithmetic in {training.precision} on weights in fp32.",
@@ -40,8 +58,15 @@ def model_card(config: Config, store: Store | None, run_dir: Path, step: int) ->
         f"| {model.n_layers} | {model.d_model} | {model.n_heads} | {model.kv_heads} | "
         f"{model.sequence_length:,} | {model.vocab_size:,} |",
         "",
+        "The tokenizer puts a token before every text, as one stood there in training."
+        if begins
+        else "Nothing stands before a text, as nothing did in training.",
+        "",
         "## Data",
         *_data(store, config.data.seed),
+        "",
+        "## Hardware",
+        *_hardware(run_dir, step, training.precision),
         "",
         "## Held-out text",
         *_scores(run_dir, step),
@@ -53,9 +78,17 @@ def model_card(config: Config, store: Store | None, run_dir: Path, step: int) ->
 
 
 def _languages(store: Store | None) -> Iterator[str]:
-    if store:
-        known = {each.domain for each in store.sets} & {"ja", "en"}
+    known = {each.domain for each in store.sets} & {"ja", "en"} if store else ()
+    if known:
         yield f"language: [{', '.join(sorted(known))}]"
+
+
+def _licences(store: Store | None) -> Iterator[str | None]:
+    """Yield the licences of what was read, None for one that is not known."""
+    if store is None:
+        return
+    for index in range(len(store.sets)):
+        yield from store.documents(index, "train").column("licence").unique().to_pylist()
 
 
 def _origin(run_dir: Path) -> Iterator[str]:
@@ -87,29 +120,55 @@ def _sets(store: Store) -> Iterator[str]:
     for index, each in enumerate(store.sets):
         licences = store.documents(index, "train").column("licence").unique().to_pylist()
         named = ", ".join(sorted(name or "not known" for name in licences)) or "no documents"
+        size = f"{each.train.tokens:,} | {each.train.documents:,}"
         yield (
-            f"| {each.name} | {each.domain} | {each.weight} | {each.train.tokens:,} | "
-            f"{each.train.documents:,} | {named} |"
+            f"| {_cell(each.name)} | {_cell(each.domain)} | {each.weight} | {size} | "
+            f"{_cell(named)} |"
         )
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of a table, whatever it holds."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _hardware(run_dir: Path, step: int, precision: str) -> Iterator[str]:
+    """Yield what the steps were computed on."""
+    sessions = read_sessions(run_dir, step)
+    if not sessions:
+        yield "It was not recorded." if step else "No step was taken here."
+        return
+    yield "| from step | processor | devices | processes | arithmetic |"
+    yield "|---|---|---|---|---|"
+    for each in sessions:
+        yield (
+            f"| {each['steps_before'] + 1:,} | {_cell(each['processor'])} | {each['devices']:,} | "
+            f"{each['processes']:,} | {precision} |"
+        )
+    seconds = sum(line.get("step_seconds", math.nan) for line in _metrics(run_dir, step))
+    yield ""
+    yield f"The steps took {seconds / 3600:,.2f} hours in all."
+
+
+def _metrics(run_dir: Path, step: int) -> list[dict[str, float | int]]:
+    """Return the figures of the steps up to one; none if the run has none."""
+    known = read_metrics(run_dir) if (run_dir / METRICS_FILE).exists() else []
+    return [line for line in known if line["step"] <= step]
 
 
 def _scores(run_dir: Path, step: int) -> Iterator[str]:
     """Yield the last validation up to a step."""
-    scored = {}
-    path = run_dir / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        metrics = json.loads(line)
-        if metrics["step"] <= step and "validation_loss" in metrics:
-            scored = metrics
+    scored = [line for line in _metrics(run_dir, step) if "validation_loss" in line]
     if not scored:
         yield "None was scored."
         return
+    last = scored[-1]
     yield "| domain | nats a token | bits a byte |"
     yield "|---|---|---|"
-    for name in sorted(scored):
+    for name in sorted(last):
         if name.startswith("validation/") and name.endswith("/loss"):
-            domain = name.split("/")[1]
-            bits = scored[f"validation/{domain}/bits_per_byte"]
-            yield f"| {domain} | {scored[name]:.4f} | {bits:.4f} |"
-    overall = scored["validation_loss"], scored["validation_bits_per_byte"]
-    yield f"| all, after {scored['step']:,} steps | {overall[0]:.4f} | {overall[1]:.4f} |"
+            domain = name.removeprefix("validation/").removesuffix("/loss")
+            bits = last.get(f"validation/{domain}/bits_per_byte", math.nan)
+            yield f"| {_cell(domain)} | {last[name]:.4f} | {bits:.4f} |"
+    overall = last["validation_loss"], last.get("validation_bits_per_byte", math.nan)
+    yield f"| all, after {last['step']:,} steps | {overall[0]:.4f} | {overall[1]:.4f} |"

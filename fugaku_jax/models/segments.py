@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fugaku_jax.config import DataConfig
+
 
 def document_segments(
     tokens: Int[Array, "B T"], end_of_document: int
@@ -22,3 +24,12 @@ def document_segments(
     index = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     first = jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
     return index - first, segment_ids
+
+
+def token_before_text(data: DataConfig, end_of_document: int) -> int | None:
+    """Return what stands before a text that a model is to know as it knows its documents.
+
+    That is the end of the document before it, as in training; None, nothing, where attention
+    started anew behind that: no token of a document has seen it there.
+    """
+    return None if data.reset_at_document else end_of_document

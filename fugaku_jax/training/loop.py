@@ -23,12 +23,14 @@ from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.evaluation.perplexity import Perplexity
-from fugaku_jax.inference.generate import continue_prompts
+from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
+from fugaku_jax.models.segments import token_before_text
 from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
 from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.sharding.schedule_time import bubble
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.doubts import doubts
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.report import write_report
@@ -40,6 +42,7 @@ from fugaku_jax.training.run import (
     claim_run_dir,
     run_identity,
 )
+from fugaku_jax.training.sessions import record_session
 from fugaku_jax.training.state import (
     TrainState,
     check_mesh,
@@ -77,8 +80,8 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     """
     check_run_dir(run_dir, config)
     store = open_store(config.data.store)
-    check_vocabulary(config, store)
     check_tokenizer(run_dir, store, start)
+    check_vocabulary(config, store, start)
     steps = config.training.steps
     order = SampleOrder.of_store(
         store, config.model.sequence_length, config.training.batch_size, config.data.seed
@@ -103,8 +106,11 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         if is_writer():
             metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
+            record_session(run_dir, first)
         session = _Session(config, store, metrics, progress)
         session.introduce(first)
+        for doubt in doubts(session.tokenizer, start):
+            progress.say(f"warning: {doubt}")
         if latest is not None:
             state = checkpoints.restore(config)
         elif start:
@@ -248,9 +254,9 @@ class _Session:
     def _sample(self, step: int, state: TrainState) -> None:
         training, model = self.config.training, whole_model(self.config, state.parameters)
         with use_rules(get_rules().without_stages()):
-            texts = continue_prompts(
-                model, self.tokenizer, training.prompts, training.sample_tokens, seed=step
-            )
+            first_token = token_before_text(self.config.data, self.tokenizer.end_of_document)
+            generator = Generator(model, self.tokenizer, first_token)
+            texts = continue_prompts(generator, training.prompts, training.sample_tokens, step)
         for prompt, text in zip(training.prompts, texts, strict=True):
             self.metrics.sample(step, prompt, text)
             self.progress.sample(step, prompt, text)

@@ -147,16 +147,22 @@ def is_untrained(run_dir: Path) -> bool:
     return "imported" in ledger and "store_sha256" not in ledger
 
 
-def check_vocabulary(config: Config, store: Store) -> None:
+def check_vocabulary(config: Config, store: Store, start: Start | None = None) -> None:
     """Refuse a store with more tokens than the model knows.
+
+    Args:
+        start: what the run is about to start from.
 
     Raises:
         InputError: it has.
     """
     if store.vocab_size > config.model.vocab_size:
+        right = f"give --model.vocab-size {store.vocab_size} or more"
+        if start:
+            right = "give a store made with the tokenizer of the imported model by --data.store"
         raise InputError(
             f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
-            f"{store.vocab_size} pieces; give --model.vocab-size {store.vocab_size} or more."
+            f"{store.vocab_size} pieces; {right}."
         )
 
 
@@ -172,11 +178,14 @@ def check_tokenizer(run_dir: Path, store: Store, start: Start | None = None) -> 
     path, came = run_dir / TOKENIZER_FILE, start.tokenizer if start else None
     if path.exists():
         came = Tokenizer.from_file(path)
-    if came and came.sha256 != store.tokenizer().sha256:
+    if came and came.cuts_sha256 != store.tokenizer().cuts_sha256:
+        if start and not path.exists():
+            path = Path(start.origin["path"]) / TOKENIZER_FILE
+        first = "" if path.exists() else f"`launch/convert.py from-hf {path.parent} RUN` and "
         raise InputError(
             f"The store {store.url} was not made with the tokenizer that the imported weights came "
-            f"with (sha256 {came.sha256[:12]}); make one with `launch/data.py build --tokenizer "
-            f"{TOKENIZER_FILE}`, and give it."
+            f"with; make one with {first}`launch/data.py build --tokenizer "
+            f"{f'RUN/{TOKENIZER_FILE}' if first else path}`, and give it."
         )
 
 

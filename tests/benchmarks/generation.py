@@ -136,7 +136,7 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
         sequence_length=shape.positions,
     )
     tokenizer: Any = _NoText(shape.vocab_size)
-    generator = Generator(GPT(config, jax.random.key(0)), tokenizer)
+    generator = Generator(GPT(config, jax.random.key(0)), tokenizer, tokenizer.end_of_document)
     options = Options(max_tokens=shape.new_tokens, temperature=0.0)
     prompts = _prompts(batch, shape).tolist()
 

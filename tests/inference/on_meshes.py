@@ -36,7 +36,7 @@ def generate(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
     set_rules(get_rules().without_stages())
     shape = ModelConfig(**model, init_std=0.3)
     weights = jax.jit(lambda: GPT(shape, jax.random.key(0)))()
-    rows = Generator(weights, tokenizer, jnp.float32)(PROMPTS, OPTIONS)
+    rows = Generator(weights, tokenizer, 2, jnp.float32)(PROMPTS, OPTIONS)
     return {"tokens": [row.tokens for row in rows], "log_probs": [row.log_probs for row in rows]}
 
 

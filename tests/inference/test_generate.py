@@ -16,6 +16,8 @@ from flax import nnx
 from transformers_oracle import in_torch, randomised
 
 from fugaku_jax.config import ModelConfig
+from fugaku_jax.data.exact_scores import model_pb2
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.generate import Generator, continue_prompts
@@ -55,7 +57,7 @@ def endless(tokenizer, monkeypatch):
 @pytest.mark.parametrize("config", MODELS.values(), ids=MODELS.keys())
 def test_64_greedy_tokens_are_those_of_transformers_and_of_no_cache(config, endless):
     model = model_of(config)
-    generator = Generator(model, endless, jnp.float32)
+    generator = Generator(model, endless, 2, jnp.float32)
     rows = run(generator, [generator.begin(prompt, GREEDY) for prompt in PROMPTS])
     theirs = in_torch(randomised(config)[1], config)
     graph, weights = nnx.split(model)
@@ -92,7 +94,7 @@ def test_64_greedy_tokens_are_those_of_transformers_and_of_no_cache(config, endl
 
 @pytest.fixture(scope="module")
 def generator(tokenizer):
-    return Generator(model_of(GPT2), tokenizer, jnp.bfloat16)
+    return Generator(model_of(GPT2), tokenizer, 2)
 
 
 WARM = Options(max_tokens=12, temperature=1.5, top_k=200, top_p=0.99, seed=3)
@@ -138,6 +140,16 @@ def test_text_ends_before_a_stop_string_that_straddles_tokens(tokenizer):
     assert len(row.log_probs) == len(row.tokens)
     row = Scripted(tokenizer, "あ鬱い", stop=("鬱",)).row  # which is three byte pieces
     assert (row.text, row.finish) == ("あ", "stop")
+
+
+def test_a_stop_string_may_begin_with_the_space_that_follows_the_prompt(tokenizer):
+    model = model_pb2.ModelProto.FromString(tokenizer.model_bytes)
+    model.normalizer_spec.add_dummy_prefix = True
+    prefixing = Tokenizer(model.SerializeToString())
+    row = Continuation(prefixing, [2, *prefixing.encode("the rain")], Options(stop=(" in Spain",)))
+    tokens = prefixing.encode("stays in Spain")
+    row.add(tokens, [-1.0] * len(tokens))
+    assert (row.text, row.finish) == (" stays", "stop")
 
 
 def test_text_ends_at_every_piece_that_ends_documents(tokenizer, monkeypatch):
@@ -190,9 +202,9 @@ def test_a_wrong_option_is_named_with_what_is_allowed(name, value):
         Options(**{name: value})
 
 
-def test_training_shows_what_follows_a_prompt_of_any_length(tokenizer):
-    texts = continue_prompts(model_of(GPT2), tokenizer, ["むかし", "1" * 500], 5, seed=1)
-    assert texts == continue_prompts(model_of(GPT2), tokenizer, ["むかし", "1" * 500], 5, seed=1)
+def test_training_shows_what_follows_a_prompt_of_any_length(generator):
+    texts = continue_prompts(generator, ["むかし", "1" * 500], 5, seed=1)
+    assert texts == continue_prompts(generator, ["むかし", "1" * 500], 5, seed=1)
     assert len(texts) == 2
 
 

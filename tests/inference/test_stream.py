@@ -58,6 +58,27 @@ def test_pieces_joined_are_what_all_tokens_decode_to(tokenizer, prefixing, token
         assert "".join(pieces(each, known)) == each.decode(known)
 
 
+@settings(max_examples=150, deadline=None)
+@given(TOKENS, TOKENS)
+def test_text_that_goes_on_is_what_the_whole_has_more_than_its_beginning(
+    tokenizer, prefixing, before, tokens
+):
+    for each in (tokenizer, prefixing):
+        start = [*before, 1, *each.encode("雨 rain")]
+        start = [token % each.vocab_size for token in start]
+        known = [token % each.vocab_size for token in tokens]
+        stream = Detokenizer(each, before=start)
+        text = "".join(map(stream.add, ([token] for token in known))) + stream.end()
+        assert each.decode(start) + text == each.decode(start + known)
+
+
+def test_a_space_between_words_is_kept_where_the_tokenizer_has_one_of_its_own(prefixing):
+    for prompt, word in (("the rain in", " the plain"), ("雨は the", " rain"), ("", "the plain")):
+        stream = Detokenizer(prefixing, before=[1, *prefixing.encode(prompt)])
+        tokens = prefixing.encode(word.lstrip())
+        assert "".join(stream.add([token]) for token in tokens) == word
+
+
 def test_a_character_of_several_bytes_comes_whole(tokenizer):
     got = pieces(tokenizer, of_bytes(tokenizer, "鬱😀é!".encode()))
     assert got == ["", "", "鬱", "", "", "", "😀", "", "é", "!", ""]

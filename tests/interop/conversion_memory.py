@@ -44,7 +44,7 @@ def write_sparse(folder: Path, model: ModelConfig, tokenizer: Tokenizer) -> None
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
-    (folder / "config.json").write_text(json.dumps(to_hf_config(model, [2], "bfloat16")))
+    (folder / "config.json").write_text(json.dumps(to_hf_config(model, 2, [2], "bfloat16")))
     (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
 
 

@@ -28,13 +28,13 @@ MODELS = {
 }
 
 
-def make_run(folder: Path, model: ModelConfig, store: Store) -> Path:
+def make_run(folder: Path, model: ModelConfig, store: Store, reset: bool = False) -> Path:
     """Save a run whose weights are random, none as it was initialised."""
     config = Config(
         model=model,
         optimizer=OptimizerConfig(learning_rate=1e-3),
         training=TrainingConfig(steps=7, batch_size=2),
-        data=DataConfig(store=store.url),
+        data=DataConfig(store=store.url, reset_at_document=reset),
     )
     random = np.random.default_rng(0)
 

@@ -100,32 +100,38 @@ def test_the_tokenizer_ends_and_templates_are_understood(store, tmp_path):
     export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "out"), store.tokenizer()
     for text in (*TEXTS, "昔々の the\n  rain", "絵文字😀"):
-        assert theirs(text)["input_ids"] == ours.encode(text), text
+        assert theirs(text)["input_ids"] == [ours.end_of_document, *ours.encode(text)], text
         assert theirs.decode(ours.encode(text)) == text
     assert theirs.eos_token_id == ours.end_of_document
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert config["add_prefix_space"] is False
     said = theirs.apply_chat_template(
         [{"role": "user", "content": "富岳とは?"}], tokenize=False, add_generation_prompt=True
     )
     assert said == (
-        "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。"
+        "</s>以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。"
         "\n\n### 指示:\n富岳とは?\n\n### 応答:\n"
     )
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [ours.end_of_document]
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "| tales | ja | 1.0 |" in card
-    assert "CC0-1.0" in card
-    assert store.sha256 in card
-    assert "None was scored." in card
 
 
-def test_what_is_in_the_way_is_left_alone(store, tmp_path):
+def test_what_is_in_the_way_is_left_alone(store, tmp_path, monkeypatch):
     run = make_run(tmp_path / "run", LLAMA, store)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     with pytest.raises(InputError, match="out exists already"):
         export_run(run, tmp_path / "out", store, "float32", GIGABYTE)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    monkeypatch.chdir(tmp_path / "out")
+    for there in (".", "..", "../out"):
+        with pytest.raises(InputError, match=rf"^{there} exists already"):
+            export_run(run, Path(there), store, "float32", GIGABYTE)
+    (tmp_path / "out" / "mine").unlink()
+    with pytest.raises(InputError, match="is where you are"):
+        export_run(run, Path("."), store, "float32", GIGABYTE)
+    export_run(run, Path("../out/../other"), store, "float32", GIGABYTE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "run"]
 
 
 def test_a_disk_that_fills_leaves_nothing(store, tmp_path, monkeypatch):
@@ -164,7 +170,10 @@ def test_the_program_converts_warns_and_refuses(store, tmp_path, monkeypatch, ca
     convert(run, tmp_path / "out", "--dtype", "bfloat16", "--shard-gb", "0.0002")
     said = capsys.readouterr()
     assert "model-00001-of-" in said.out
+    assert "license: cc0-1.0\n" in (tmp_path / "out" / "README.md").read_text()
     assert said.err.startswith("warning: heads of width 144 ")
+    convert(run, tmp_path / "licensed", "--license", "Apache-2.0")
+    assert "license: apache-2.0\n" in (tmp_path / "licensed" / "README.md").read_text()
     with pytest.raises(InputError, match="--shard-gb is 0"):
         convert(run, tmp_path / "other", "--shard-gb", 0)
     with pytest.raises(InputError, match="is no run"):

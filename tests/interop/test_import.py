@@ -3,6 +3,7 @@
 import importlib
 import json
 import resource
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -126,15 +127,19 @@ def test_training_and_evaluation_know_an_imported_run(store, exported, tmp_path)
     assert tokenizer.sha256 == store.tokenizer().sha256
 
 
-@pytest.mark.parametrize(("named", "expected"), [(1, 1), (None, 2), (VOCAB, 2), ("<s>", 2)])
+@pytest.mark.parametrize(("named", "expected"), [(1, 1), (None, None), (VOCAB, 2), ("<s>", 2)])
 def test_a_text_begins_with_the_token_that_the_model_names(named, expected, copy, tmp_path):
     folder = copy("llama", bos_token_id=named)
     import_run(open_hf(folder), tmp_path / "run")
     for path in (folder, tmp_path / "run"):
         loaded = load_for_inference(path, jnp.bfloat16)
         assert loaded.first_token == expected
-    generator = Generator(loaded.model, loaded.tokenizer, jnp.bfloat16, loaded.first_token)
-    assert generator.begin("rain", Options()).prompt[0] == expected
+    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token)
+    before = [] if expected is None else [expected]
+    rain = loaded.tokenizer.encode("rain")
+    assert generator.begin("rain", Options()).prompt == [*before, *rain]
+    export_run(tmp_path / "run", tmp_path / "out", None, "float32", GIGABYTE)
+    assert open_hf(tmp_path / "out").origin["first_token"] == expected
 
 
 def test_gelu_by_erf_is_another_function(copy):
@@ -188,6 +193,26 @@ def test_both_places_of_the_rotary_base_are_read(copy):
     ):
         (folder / "config.json").write_text(json.dumps(config | fields))
         assert open_hf(folder).model.rope_theta == theta
+
+
+def test_masks_and_wavelengths_are_left_out_only_where_they_are_what_the_shape_makes(copy):
+    half = np.float16(LLAMA.rope_theta ** (-np.arange(0, LLAMA.head_dim, 2) / LLAMA.head_dim))
+    mask = np.tri(GPT2.sequence_length, dtype=np.float32)[None, None]
+    for family, name, good, bad in (
+        ("gpt2", "transformer.h.0.attn.bias", mask, 1 - mask),
+        ("gpt2", "transformer.h.1.attn.masked_bias", np.float32(-1e4), np.float32(0)),
+        ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq", half, half / 2),
+    ):
+        folder = copy(family)
+        weights = safetensors.numpy.load_file(folder / WEIGHTS)
+        for value, is_good in ((good, True), (bad, False)):
+            safetensors.numpy.save_file(weights | {name: np.asarray(value)}, folder / WEIGHTS)
+            if is_good:
+                assert open_hf(folder).model.family == family
+            else:
+                with pytest.raises(InputError, match=f"{name} is another than its config"):
+                    open_hf(folder)
+        shutil.rmtree(folder)
 
 
 def test_a_tokenizer_of_more_pieces_than_the_vocabulary_is_refused(copy):
@@ -279,7 +304,12 @@ def test_the_program_imports_exports_and_refuses(exported, store, tmp_path, monk
         programs[name].main()
         return capsys.readouterr().out
 
-    said = run("convert", "from-hf", exported / "llama", tmp_path / "run")
+    bare = shutil.copytree(exported / "llama", tmp_path / "bare")
+    model, _ = bare / "tokenizer.model", (bare / "tokenizer.json").unlink()
+    model.rename(tmp_path / "its.model")
+    run("convert", "from-hf", bare, tmp_path / "mute")
+    assert not (tmp_path / "mute" / "tokenizer.model").exists()
+    said = run("convert", "from-hf", bare, tmp_path / "run", "--tokenizer", tmp_path / "its.model")
     assert "llama, " in said
     with pytest.raises(InputError, match="exists already"):
         run("convert", "from-hf", exported / "gpt2", tmp_path / "run")

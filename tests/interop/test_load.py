@@ -1,12 +1,16 @@
 """A model is loaded for use from a run and from a model directory of Hugging Face's alike."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from small_runs import LLAMA, make_run, same_bits
+from small_runs import GPT2, LLAMA, logits, make_run, same_bits
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.generate import Generator
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.load import load_for_inference
+from fugaku_jax.models.segments import document_segments
 from fugaku_jax.training.checkpoint import RunCheckpoints
 
 GIGABYTE = 10**9
@@ -28,5 +32,19 @@ def test_what_is_no_model_is_refused(store, tmp_path):
         load_for_inference(tmp_path, jnp.float32)
     export_run(make_run(tmp_path / "run", LLAMA, store), tmp_path / "out", store, "float16", 10**9)
     (tmp_path / "out" / "tokenizer.model").unlink()
+    (tmp_path / "out" / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer\.model"):
         load_for_inference(tmp_path / "out", jnp.float32)
+
+
+def test_a_text_is_read_as_training_read_its_documents(store, tmp_path):
+    run = make_run(tmp_path / "run", GPT2, store, reset=True)
+    _, model, tokenizer, first_token = load_for_inference(run, jnp.float32)
+    generator = Generator(model, tokenizer, first_token, jnp.float32)
+    prompt = generator.begin("the rain", Options()).prompt
+    assert generator.begin("", Options()).prompt == [store.end_of_document]
+    packed = jnp.array([[*tokenizer.encode("むか"), store.end_of_document, *prompt]], jnp.int32)
+    positions, segments = document_segments(packed, store.end_of_document)
+    trained = np.asarray(model.logits(model(packed, positions, segments)))[0, -len(prompt) :]
+    alone = logits(model, np.array([prompt], np.int32))[0]
+    np.testing.assert_allclose(alone, trained[:, : alone.shape[-1]], atol=1e-5, rtol=0)

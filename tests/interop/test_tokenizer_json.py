@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as TheirTokenizer
 from fugaku_jax.data.exact_scores import GRID, model_pb2
 from fugaku_jax.data.tokenizer import Tokenizer, train
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.tokenizer_from_json import JSON_TOKENIZER, tokenizer_from_json
 from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
 
 WORDS = ("ハハ", "ハ", "the", "rain", "in", "雨は", "降る。", "12", "``", "`", "x = 1\n", "……", "…")
@@ -40,7 +41,7 @@ def tokenizer():
 @pytest.fixture(scope="module", params=[Tokenizer.from_bytes, None], ids=["plain", "dummy prefix"])
 def pair(request, tokenizer):
     ours = tokenizer if request.param else with_dummy_prefix(tokenizer)
-    return ours, TheirTokenizer.from_str(json.dumps(to_tokenizer_json(ours)))
+    return ours, TheirTokenizer.from_str(json.dumps(to_tokenizer_json(ours, None)))
 
 
 @settings(max_examples=400, deadline=None)
@@ -50,6 +51,52 @@ def pair(request, tokenizer):
 def test_every_text_is_cut_alike(pair, text):
     ours, theirs = pair
     assert theirs.encode(text).ids == ours.encode(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=STRINGS)
+def test_what_it_was_made_of_comes_back(rebuilt, text):
+    ours, again = rebuilt
+    assert again.encode(text) == ours.encode(text)
+    assert again.decode(again.encode(text)) == ours.decode(ours.encode(text))
+
+
+@pytest.fixture(scope="module")
+def rebuilt(pair, tmp_path_factory):
+    """A tokenizer, and what is made of its `tokenizer.json` alone."""
+    folder = tmp_path_factory.mktemp("json")
+    (folder / JSON_TOKENIZER).write_text(json.dumps(to_tokenizer_json(pair[0], 2)))
+    again = tokenizer_from_json(folder)
+    assert again.cuts_sha256 == pair[0].cuts_sha256
+    assert again.ends == pair[0].ends
+    return pair[0], again
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"type": "BPE", "vocab": {}, "merges": []}},
+        {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a", -1.0]]}},
+        {"model": {"type": "Unigram", "unk_id": 9, "vocab": [["a", -1.0]]}},
+        {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a", "b"], 3]}},
+        {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a", float("inf")]]}},
+        {"model": []},
+        {"normalizer": {"type": "NFKC"}},
+        {"normalizer": None},
+        {"pre_tokenizer": {"type": "Metaspace"}},
+    ],
+)
+def test_a_tokenizer_that_cuts_otherwise_than_ours_could_is_none(pair, change, tmp_path):
+    whole = to_tokenizer_json(pair[0], None)
+    (tmp_path / JSON_TOKENIZER).write_text(json.dumps(whole | change))
+    assert tokenizer_from_json(tmp_path) is None
+    model = dict(
+        whole["model"], vocab=[[piece, score - 1e-3] for piece, score in whole["model"]["vocab"]]
+    )
+    (tmp_path / JSON_TOKENIZER).write_text(json.dumps(whole | {"model": model}))
+    assert tokenizer_from_json(tmp_path) is None  # its sums would be rounded
+    (tmp_path / JSON_TOKENIZER).write_text("[" * 100_000)
+    assert tokenizer_from_json(tmp_path) is None
 
 
 @settings(max_examples=100, deadline=None)

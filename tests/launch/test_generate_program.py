@@ -1,9 +1,12 @@
 """`launch/generate.py` on a run that has just begun: prompts, files, and wrong input."""
 
+import functools
 import gzip
 import importlib
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +174,37 @@ def test_shared_by_emulated_devices_it_says_the_same(generate, run_dir):
         check=True,
     )
     assert done.stdout == wanted
+
+
+def typed(words: str) -> list[str]:
+    """Return the arguments that bash makes of what is typed."""
+    command = ["bash", "-c", f"printf '%s\\0' {words}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")[
+        :-1
+    ]
+
+
+def test_what_the_documentation_says_works_when_typed(generate, monkeypatch):
+    """Each command as it stands there, and the options of its table all at once."""
+    said = []
+    program = importlib.import_module("generate")
+
+    @functools.wraps(program.generate)
+    def listen(*arguments: object, **options: object) -> None:
+        said.append(inspect.signature(program.generate).bind(*arguments, **options).arguments)
+
+    monkeypatch.setattr(program, "generate", listen)
+    page = (ROOT / "docs" / "generation.md").read_text()
+    commands = re.findall(r"^python launch/generate\.py (.*)$", page + program.__doc__, re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        generate(*typed(command))
+    rows = re.findall(r"^\| (`--.*?) \|", page, re.M)
+    options = [each for row in rows for each in re.findall("`(--[^`]* [^`]*)`", row)]
+    assert len(options) >= 8
+    generate("RUN", "one", *typed(" ".join(options)))
+    assert said[-1]["stop"] == ("\n###",)
+    assert said[-1]["max_tokens"] == 256
 
 
 def test_heads_that_cannot_be_shared_are_wrong_input_and_exit_code_2(run_dir):

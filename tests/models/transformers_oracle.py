@@ -27,7 +27,7 @@ def flat(params: nnx.State) -> dict[str, Array]:
 
 def in_torch(params: nnx.State, config: ModelConfig) -> Any:
     """Return the `transformers` model with these weights, in fp32, without dropout."""
-    fields = AutoConfig.for_model(**to_hf_config(config, [0], "float32"))
+    fields = AutoConfig.for_model(**to_hf_config(config, 0, [0], "float32"))
     hf = AutoModelForCausalLM.from_config(fields, attn_implementation="eager").eval()
     parameters, ours = dict(hf.named_parameters()), flat(params)
     assert {tensor.name for tensor in tensors(config)} == parameters.keys()

@@ -1,21 +1,27 @@
 """Training that starts from a model of Hugging Face's, as a person meets it."""
 
+import dataclasses
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.tokenizer import train as train_tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop import continual
 from fugaku_jax.training import loop
+from fugaku_jax.training.doubts import doubts
 from fugaku_jax.training.run import claim_run_dir, run_identity
 
 ROOT = Path(__file__).parents[2]
@@ -69,8 +75,11 @@ def test_the_first_loss_is_that_of_transformers_and_a_restart_goes_on(
     train, folder, tmp_path, monkeypatch
 ):
     run = tmp_path / "run"
-    stop = {"training.stop-after": 2}
-    assert train("--from-hf", folder, "--run-dir", run, **stop)[0] == loop.STOPPED
+    folder = shutil.copytree(folder, tmp_path / "bare")
+    (folder / "tokenizer.model").unlink()
+    code, said = train("--from-hf", folder, "--run-dir", run, **{"training.stop-after": 2})
+    assert code == loop.STOPPED
+    assert f"warning: {folder} has no tokenizer that is known here" in said
     config = json.loads((run / "config.json").read_text())
     store = Store.open(config["data"]["store"])
     order = SampleOrder.of_store(store, 16, 4, config["data"]["seed"])
@@ -113,9 +122,32 @@ def test_a_store_of_another_tokenizer_is_refused(train, folder, tmp_path):
         (other / path.name).write_bytes(path.read_bytes())
     tokenizer = train_tokenizer(["むかしむかし、あるところに", "the rain in Spain\n"] * 9, 298)
     (other / "tokenizer.model").write_bytes(tokenizer.model_bytes)
-    with pytest.raises(InputError, match="was not made with the tokenizer"):
+    with pytest.raises(InputError, match=f"build --tokenizer {other}/tokenizer.model`, and give"):
         train("--from-hf", other, "--run-dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    (other / "tokenizer.model").unlink()
+    config = json.loads((other / "config.json").read_text())
+    weights = safetensors.numpy.load_file(other / "model.safetensors")
+    weights["transformer.wte.weight"] = weights["transformer.wte.weight"][:290].copy()
+    safetensors.numpy.save_file(weights, other / "model.safetensors")
+    (other / "config.json").write_text(json.dumps(config | {"vocab_size": 290}))
+    with pytest.raises(InputError, match="give a store made with the tokenizer of the imported"):
+        train("--from-hf", other, "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_checked_or_will_not_leave_is_said_at_the_start(store_path, folder):
+    tokenizer = Store.open(str(store_path)).tokenizer()
+    start = continual.start_from_hf(folder)
+    assert not list(doubts(tokenizer, None))
+    assert not list(doubts(tokenizer, start))
+    model = model_pb2.ModelProto.FromString(tokenizer.model_bytes)
+    model.normalizer_spec.remove_extra_whitespaces = True
+    normalising = Tokenizer(model.SerializeToString())
+    [unchecked, stays] = doubts(normalising, dataclasses.replace(start, tokenizer=None))
+    assert unchecked.startswith(f"{folder} has no tokenizer that is known here")
+    assert "normalises text" in stays
+    assert "to-hf` will refuse this run" in stays
 
 
 def test_a_run_goes_on_from_no_weights_but_its_own(config, store_path, tmp_path):

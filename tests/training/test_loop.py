@@ -11,7 +11,7 @@ import pytest
 
 from fugaku_jax.config import flat_fields
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.generate import continue_prompts
+from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
 from fugaku_jax.training.metrics import read_metrics, read_samples
@@ -99,7 +99,7 @@ def test_a_run_leaves_what_the_documentation_says(config, tmp_path):
     names = {path.name for path in run.iterdir()}
     assert names >= {
         *("config.json", "ledger.json", "metrics.jsonl", "samples.jsonl", "log.txt"),
-        *("checkpoints", "report.html", "tensorboard"),
+        *("checkpoints", "report.html", "sessions.json", "tensorboard"),
     }
     lines = read_metrics(run)
     assert [line["step"] for line in lines] == list(range(1, 9))
@@ -188,11 +188,21 @@ def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
         loop.train(exploding, tmp_path)
 
 
-def test_a_saved_model_generates_text_from_a_prompt(config, tmp_path, store_path):
+def test_a_saved_model_generates_text_from_a_prompt(change, tmp_path, store_path, monkeypatch):
+    begun = []
+
+    def begin(model, tokenizer, first_token):
+        begun.append(first_token)
+        return Generator(model, tokenizer, first_token)
+
+    monkeypatch.setattr(loop, "Generator", begin)
+    config = change(data={"reset_at_document": True})
     loop.train(config, tmp_path)
+    assert begun == [None]  # a sample begins as documents did
     loaded, model = load_model(tmp_path)
     assert flat_fields(loaded.to_dict()) == flat_fields(config.to_dict())
     tokenizer = loop.open_store(str(store_path)).tokenizer()
-    first = continue_prompts(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
-    assert first == continue_prompts(model, tokenizer, ["3 wet", "雨の"], 5, seed=1)
+    generator = Generator(model, tokenizer, None)
+    first = continue_prompts(generator, ["3 wet", "雨の"], 5, seed=1)
+    assert first == continue_prompts(generator, ["3 wet", "雨の"], 5, seed=1)
     assert len(first) == 2
