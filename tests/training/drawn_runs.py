@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fugaku_jax.config import Config, config_from_dict, flat_fields
+from fugaku_jax.config import Config, MeshConfig, config_from_dict, flat_fields
 
 REPOSITORY = Path(__file__).parents[2]
 sys.path.append(str(REPOSITORY / "launch"))
@@ -69,9 +69,10 @@ def config_of(fields: Fields) -> Config:
     return config_from_dict(nested)
 
 
-def without_mesh(config: Config) -> Config:
-    """Return the same run on one device."""
-    return dataclasses.replace(config, mesh=dataclasses.replace(type(config.mesh)(), data=1))
+def on_one_device(config: Config) -> Config:
+    """Return the run that learns the same on one device, in one micro-batch, keeping everything."""
+    training = dataclasses.replace(config.training, micro_batches=1, remat="none")
+    return dataclasses.replace(config, training=training, mesh=MeshConfig(data=1))
 
 
 def command(fields: Fields) -> str:
