@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env train test sanitize a64fx check format clean
+.PHONY: env train test sweep sanitize a64fx check format clean
 
 env: $(VENV)/.installed
 
@@ -30,6 +30,10 @@ $(VENV)/transformers4: $(VENV)/.installed-oracles
 
 test: $(VENV)/.installed-oracles $(VENV)/transformers4
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# Combinations that nobody has tried, held against one device: `make sweep SECONDS=3600 SEED=7`.
+sweep: $(VENV)/.installed-oracles
+	$(RUN) tests/training/sweep.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
 sanitize: $(VENV)/.installed-oracles
