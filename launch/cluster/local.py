@@ -108,7 +108,7 @@ def start_and_wait(
 
 @contextlib.contextmanager
 def started_warden() -> Iterator[IO[bytes]]:
-    """Start what ends the ranks if this process is killed.
+    """Start what ends the ranks if this process is killed, or fails.
 
     Yields:
         an unbuffered file for the process groups of the ranks, one a line.
@@ -122,10 +122,8 @@ def started_warden() -> Iterator[IO[bytes]]:
         start_new_session=True,
     ) as warden:
         assert warden.stdin
-        try:
-            yield warden.stdin
-        finally:
-            warden.kill()
+        yield warden.stdin
+        warden.kill()
 
 
 def start(
