@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from output import reader_has_gone
 
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.sharding.hosts import leave
@@ -20,8 +21,9 @@ Result = TypeVar("Result")
 def run_program(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and leave with its exit code: 2, and one sentence, for wrong input.
 
-    A fault that was foreseen is one sentence too, with exit code 1. Characters that the terminal's
-    encoding lacks are replaced: no text may end a program.
+    A fault that was foreseen is one sentence too, with exit code 1. A program whose output nobody
+    reads any more ends with that code without a word. Characters that the terminal's encoding
+    lacks are replaced: no text may end a program.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook's shows every character
@@ -29,6 +31,8 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
     code: int | None = 1
     try:
         code = main()
+        if sys.stdout:
+            sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -36,6 +40,10 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+    except BrokenPipeError:
+        code = 1
+        if not reader_has_gone():
+            traceback.print_exc()
     except Exception:
         traceback.print_exc()
     leave(code)

@@ -8,7 +8,9 @@ them if a variable says so, which it reads only when a program starts.
 
 import contextlib
 import os
+import re
 import sys
+import threading
 from pathlib import Path
 
 VARIABLE = "GLIBC_TUNABLES"
@@ -26,15 +28,23 @@ def use_huge_pages() -> None:
     """Start this program anew with huge pages, if the kernel gives them to those who ask.
 
     It stays the same process. To be called before anything is done or large modules are imported.
+    A program that another runs inside itself, as Jupyter does by `%run`, goes on as it is.
     """
     value = tunables()
-    if os.environ.get(VARIABLE) == value or not _given_on_request():
+    if os.environ.get(VARIABLE) == value or not _given_on_request() or not _alone():
         return
     # An emulated program cannot be started this way; it goes on as it is.
     with contextlib.suppress(OSError):
         os.execve(
             sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: value}
         )
+
+
+def _alone() -> bool:
+    """Tell whether this process was started for this program, and does nothing else."""
+    before, own = sys.orig_argv[1 : -len(sys.argv)], sys.orig_argv[-len(sys.argv) :]
+    by_itself = own == sys.argv and all(re.fullmatch("-.*[^cm]", option) for option in before)
+    return by_itself and threading.active_count() == 1
 
 
 def _given_on_request() -> bool:

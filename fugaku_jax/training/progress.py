@@ -64,7 +64,8 @@ class Progress:
         Args:
             step: the step, counted from 1.
             metrics: its figures as `MetricsWriter.write` takes them; `loss`, `tokens_per_second`,
-                in fp16 `loss_scale` and `skipped`, and the results of a validation are shown.
+                in fp16 `loss_scale`, and the results of a validation are shown; a step that was
+                `skipped` always gets a line.
         """
         now = self._clock()
         self._times.append(now)
@@ -74,9 +75,11 @@ class Progress:
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=step, status=status)
         early = step < self._first_step + _FIRST_STEPS
-        if early or step == self._last_step or now - self._quiet_since >= _QUIET_SECONDS:
+        skipped = bool(figures.get("skipped"))
+        time_to_print = early or now - self._quiet_since >= _QUIET_SECONDS
+        if time_to_print or step == self._last_step or skipped:
             self._quiet_since = now
-            self._write(f"{position}  {status}", show=self._bar is None)
+            self._write(f"{position}  {status}", show=self._bar is None or skipped)
         if "validation_loss" in figures:
             self.say(f"{position}  {_validation(figures)}")
 
@@ -192,8 +195,9 @@ def _status(metrics: Mapping[str, float]) -> str:
     if "tokens_per_second" in metrics:
         parts.append(f"{amount(metrics['tokens_per_second'])} tokens/s")
     if "loss_scale" in metrics:
-        skipped = ", step skipped" if metrics.get("skipped") else ""
-        parts.append(f"scale {metrics['loss_scale']:g}{skipped}")
+        parts.append(f"scale {metrics['loss_scale']:g}")
+    if metrics.get("skipped"):
+        parts.append("step skipped")
     return " · ".join(parts)
 
 

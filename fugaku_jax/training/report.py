@@ -211,7 +211,7 @@ def _summary(run: Run) -> dict[str, str]:
     rows["Time in steps"] = duration(seconds.sum()) if len(seconds) else ""
     rows["Peak memory"] = f"{memory.max() / 2**30:.2f} GiB" if len(memory) else ""
     skipped = _known(run, "skipped").sum()
-    rows["Steps skipped (fp16)"] = f"{skipped:,.0f}" if skipped else ""
+    rows["Steps skipped"] = f"{skipped:,.0f}" if skipped else ""
     return {name: value for name, value in rows.items() if value}
 
 

@@ -3,8 +3,9 @@
 python launch/cluster/local.py -n 4 -- train.py tiny --training.steps 50
 
 Each process gets its share of the cores. What rank 0 prints is the output; what the others print
-is shown only of the one that failed. If one fails all are ended. The exit code is that of the first
-rank that failed (128 + N if signal N killed it), else 75 if they stopped and saved, else 0.
+is shown only of the one that failed. If one fails all are ended, and if this program is killed they
+get SIGTERM. The exit code is that of the first rank that failed (128 + N if signal N killed it),
+else 75 if they stopped and saved, else 0.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -28,6 +30,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.processor import available_cores, bind
 
 LAUNCH = Path(__file__).resolve().parents[1]
+WARDEN = Path(__file__).resolve().with_name("warden.py")
 
 STOPPED = 75
 """Exit code of a program that was stopped early but saved: no failure."""
@@ -82,11 +85,13 @@ def start_and_wait(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _: signals.append(got))
     with contextlib.ExitStack() as stack:
+        warden = stack.enter_context(started_warden())
         outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
         try:
             for rank, output in enumerate([None, *outputs]):
                 bind(share(cores, rank, processes))  # the process inherits it
                 ranks.append(start(command, environ | {"FUGAKU_JAX_PROCESS": str(rank)}, output))
+                warden.write(b"%d\n" % ranks[-1].pid)
         finally:
             bind(cores)
         failed, ended = wait(ranks, signals)
@@ -100,6 +105,26 @@ def start_and_wait(
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             print(f"error: rank {failed} ended by {how}, so all were ended.", file=sys.stderr)
         return code if code > 0 else 128 - code
+
+
+@contextlib.contextmanager
+def started_warden() -> Iterator[IO[bytes]]:
+    """Start what ends the ranks if this process is killed, or fails.
+
+    Yields:
+        an unbuffered file for the process groups of the ranks, one a line.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-IS", str(WARDEN)],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as warden:
+        assert warden.stdin
+        yield warden.stdin
+        warden.kill()
 
 
 def start(

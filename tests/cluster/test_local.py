@@ -158,6 +158,32 @@ while True:  # a signal just before one long sleep would wait for its end
     assert [(tmp_path / str(rank)).read_text() for rank in (0, 1)] == [str(int(number))] * 2
 
 
+def test_if_the_launcher_is_killed_every_rank_and_what_it_started_is_asked_to_save_and_stop(
+    tmp_path,
+):
+    # Two ranks and a process of each hold standard output: `communicate` waits for all four.
+    program = f"""
+def stop(number, _):
+    open(f'{tmp_path}/stopped-{{rank}}-{{child == 0}}', 'w').close()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+child = os.fork()
+open(f'{tmp_path}/ready-{{rank}}-{{child == 0}}', 'w').close()
+while True:
+    time.sleep(0.1)
+"""
+    process = start("-n", 2, "--logs", tmp_path / "logs", program=program)
+    while len(list(tmp_path.glob("ready-*"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("stopped-*"))) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

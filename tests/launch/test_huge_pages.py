@@ -19,8 +19,15 @@ print(os.environ.get("GLIBC_TUNABLES", "nothing"), *sys.argv[3:])
 """
 OTHER = "glibc.malloc.arena_max=4"
 
+INSIDE = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+print("the other goes on", flush=True)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
-def run(tmp_path, kernel, given):
+
+def run(tmp_path, kernel, given, *before):
     """Run the program; return what it prints."""
     program, offers = tmp_path / "program.py", tmp_path / "enabled"
     program.write_text(PROGRAM)
@@ -28,7 +35,7 @@ def run(tmp_path, kernel, given):
         offers.write_text(kernel)
     environ = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     done = subprocess.run(
-        [sys.executable, program, LAUNCH, offers, "an argument", "東京"],
+        [sys.executable, *before, program, LAUNCH, offers, "an argument", "東京"],
         env=environ | ({"GLIBC_TUNABLES": given} if given else {}),
         capture_output=True,
         text=True,
@@ -57,3 +64,8 @@ def test_it_goes_on_as_it_is_where_that_is_of_no_use_or_the_user_has_said_so(
     tmp_path, kernel, given
 ):
     assert run(tmp_path, kernel, given)[1:] == [f"{given} an argument 東京"]
+
+
+def test_a_program_inside_another_as_in_a_notebook_does_not_start_that_anew(tmp_path):
+    lines = run(tmp_path, "always [madvise] never\n", OTHER, "-c", INSIDE)
+    assert [line.split()[0] for line in lines] == ["the", "start", OTHER]

@@ -64,10 +64,19 @@ def test_time_left_is_the_pace_since_the_first_step_times_the_steps_to_go(tmp_pa
     ]
 
 
-def test_the_loss_scale_is_shown_in_fp16_and_a_skipped_step_is_said(tmp_path):
+def test_the_loss_scale_is_shown_in_fp16(tmp_path):
     assert "scale" not in run(tmp_path, 1, 1.0)
     assert "scale 32768 ·" in run(tmp_path, 1, 1.0, loss_scale=32768.0, skipped=0)
-    assert "scale 32768, step skipped" in run(tmp_path, 1, 1.0, loss_scale=32768.0, skipped=1)
+
+
+def test_every_skipped_step_is_said_in_any_precision(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    for stream in (io.StringIO(), Terminal()):
+        with Progress(tmp_path, 1, 20, stream=stream, clock=Clock()) as progress:
+            for step in range(1, 20):
+                progress.step(step, {"loss": 2.0, "skipped": step in (8, 9)})
+        lines = re.findall(r"step +(\d+)/20  loss 2.0000 · step skipped", stream.getvalue())
+        assert lines == ["8", "9"]
 
 
 def test_a_validation_is_a_line_of_its_own_with_its_domains(tmp_path):

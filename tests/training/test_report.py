@@ -124,7 +124,7 @@ def test_the_summary_says_what_the_metrics_say(tmp_path):
         "Model FLOPs used, median": "25.0%",
         "Time in steps": "1:20 min",
         "Peak memory": "1.00 GiB",
-        "Steps skipped (fp16)": "1",
+        "Steps skipped": "1",
     }
 
 
