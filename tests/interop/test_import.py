@@ -96,7 +96,7 @@ def test_what_transformers_saved_is_read_with_any_prefix_and_narrow(tmp_path):
     )
     tensors = safetensors_reader.read_headers(tmp_path / "bare")
     assert "wte.weight" in tensors
-    masks = {f"h.{n}.attn.bias": np.ones((1, 1, 16, 16), np.float32) for n in range(2)}
+    masks = {f"h.{n}.attn.bias": np.tri(16, dtype=np.float32)[None, None] for n in range(2)}
     torch_file = importlib.import_module("safetensors.torch")
     weights = torch_file.load_file(tmp_path / "bare" / WEIGHTS)
     masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}
