@@ -61,9 +61,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
         if Path(name).name != name:
             raise InputError(f"{index} names {shown(name)}, which is no file of {folder}.")
         if not os.path.isfile(folder / name):  # false also of names that no file can have
-            raise InputError(
-                f"{folder} is incomplete: {INDEX} names {shown(name)}, which is missing."
-            )
+            raise InputError(f"{folder} is incomplete: {INDEX} names {name:.80}, which is missing.")
         found |= read_header(folder / name)
     absent = [f"{name} (in {file})" for name, file in files.items() if name not in found]
     if absent:
