@@ -175,7 +175,9 @@ def differences(many: dict[str, np.ndarray], one: dict[str, np.ndarray], precisi
     for name in means:
         size, off = np.linalg.norm(one[name]), np.linalg.norm(many[name] - one[name])
         if not off <= own * size + of_all * whole:
-            wrong.append((off / size, f"{name} off by {off:.1e} of {size:.1e}, {whole:.1e} in all"))
+            wrong.append(
+                (off / (size or 1), f"{name} off by {off:.1e} of {size:.1e}, {whole:.1e} in all")
+            )
     return "\n".join(said + [line for _, line in sorted(wrong, reverse=True)[:3]])
 
 
@@ -200,6 +202,9 @@ def report(fields: dict[str, Any], outcome: Outcome) -> None:
     """Print what shows a fault."""
     print(f"\nFAILED ({outcome.kind}): {outcome.said.strip()}")
     print(f"  {command(fields)}")
+    if outcome.kind == "differs":
+        alone = {name: value for name, value in fields.items() if not name.startswith("mesh.")}
+        print(f"differs from\n  {command(alone)}\nBoth are tried by")
     print(f"  python tests/training/sweep.py --case '{json.dumps(fields)}'", flush=True)
 
 
