@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env train test sanitize a64fx check format clean
+.PHONY: env train test machine sanitize a64fx check format clean
 
 env: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ train: env
 
 test: $(VENV)/.installed-oracles
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# The real step of Fugaku-LLM, compiled for the whole machine it was trained on.
+machine: $(VENV)/.installed-oracles
+	$(RUN) -m pytest -m machine
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
 sanitize: $(VENV)/.installed-oracles
