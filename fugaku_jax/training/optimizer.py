@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from fugaku_jax.config import Config, OptimizerConfig
 from fugaku_jax.kernels.adamw import adamw
 
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Moments:
