@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env train test sweep sanitize a64fx check format clean
+.PHONY: env train test sweep machine sanitize a64fx check format clean
 
 env: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ test: $(VENV)/.installed-oracles $(VENV)/transformers4
 # Combinations that nobody has tried, held against one device: `make sweep SECONDS=3600 SEED=7`.
 sweep: $(VENV)/.installed-oracles
 	$(RUN) tests/training/sweep.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+# The real step of Fugaku-LLM, compiled for the whole machine it was trained on.
+machine: $(VENV)/.installed-oracles
+	$(RUN) -m pytest -m machine
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
 sanitize: $(VENV)/.installed-oracles

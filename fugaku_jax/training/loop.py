@@ -51,7 +51,7 @@ from fugaku_jax.training.state import (
     whole_model,
 )
 from fugaku_jax.training.step import make_train_step, pipeline_plan
-from fugaku_jax.training.throughput import measure_matmul_flops
+from fugaku_jax.training.throughput import measure_peak
 
 DONE = 0
 STOPPED = 75
@@ -171,7 +171,7 @@ class _Session:
             store, config, max_tokens_per_domain=config.training.validation_tokens
         )
         self.train_step: Any = None
-        self.matmul_flops = measure_matmul_flops() * jax.device_count()
+        self.peak = measure_peak(config.training.precision)
         self.skipped_in_a_row = 0
 
     def introduce(self, first: int) -> None:
@@ -184,6 +184,7 @@ class _Session:
             f"{config.training.precision} on {jax.device_count()} {jax.default_backend()} device"
             f"{'s' if jax.device_count() > 1 else ''}"
         )
+        say(f"  peak {self.peak.flops / 1e9:,.0f} GFLOP/s ({self.peak.of}, measured)")
         if jax.device_count() > 1:
             say(f"  mesh: {describe_mesh()}")
         if parts("stage") > 1:
@@ -209,7 +210,7 @@ class _Session:
             "tokens": step * self.config.tokens_per_step,
             "tokens_per_second": speed,
             "step_seconds": seconds,
-            "mfu": speed * flops_per_token(self.config.model) / self.matmul_flops,
+            "mfu": speed * flops_per_token(self.config.model) / self.peak.flops,
             "memory_bytes": peak_memory_bytes(),
         }
         training = self.config.training

@@ -1,32 +1,125 @@
-"""How fast a step is, and how fast the machine could be."""
+"""How fast a step could be: what the processors of a run can do at most."""
 
+import contextlib
+import os
+import socket
 import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
-ENOUGH_SECONDS = 0.02
-"""A product that takes this long is timed well; one of the next size would take eight times it."""
+from fugaku_jax.kernels import native
+from fugaku_jax.training.precision import COMPUTE_DTYPES, Precision
+
+ENOUGH_SECONDS = 0.005
+"""Work that takes this long is timed well; more of it would only take longer."""
+REPEATS = 10
+_MOST_CORES = 8192  # of a host
+_FOUND = np.dtype([("flops", "f4"), ("host", "u4"), ("cores", "u1", (_MOST_CORES // 8,))])
 
 
-def measure_matmul_flops(largest: int = 1024, repeats: int = 3) -> float:
-    """Measure the operations a second of an fp32 matrix product on one device, the best of a few.
+@dataclass(frozen=True)
+class Peak:
+    """What all processors of a run together can do at most."""
 
-    The matrices grow up to `largest`, as far as the machine is fast enough for it: an emulated one
-    would take minutes. A run's `mfu` is its model's operations a second over this, times its
-    devices: the share of the time that an ideal program, which does nothing but products, would
-    need.
+    flops: float
+    """Operations a second; a multiplication and the addition of its result are two."""
+    of: str
+    """What was measured, `fp32 multiply-adds` for instance."""
+
+
+def measure_peak(precision: Precision) -> Peak:
+    """Measure what the processors of a run can do at most in the precision of its products.
+
+    With native kernels these are multiply-adds on registers, in the format that the kernels
+    multiply in: fp32, but bf16 where the processor has AVX512-BF16 and fp16 on A64FX. Without
+    them it is a matrix product of XLA's, which may be far below what the processor can do.
+
+    A core counts once, however many emulated devices or processes share it. All processes must
+    call it.
     """
-    product = jax.jit(jnp.matmul)
+    with jax.set_mesh(None), jax.default_device(jax.local_devices()[0]):
+        cpu = jax.default_backend() == "cpu"
+        measure = multiply_adds if cpu and native.loaded() else product
+        flops, of = measure(precision)
+    if not cpu:
+        return Peak(flops * jax.device_count(), of)
+    mine = np.zeros((), _FOUND)
+    cores = list(_cores())
+    mask = np.zeros(_MOST_CORES, np.uint8)
+    mask[cores] = 1
+    mine["flops"], mine["host"] = flops, zlib.crc32(socket.gethostname().encode())
+    mine["cores"] = np.packbits(mask)
+    found = mine[None]
+    if jax.process_count() > 1:
+        found = multihost_utils.process_allgather(found.view(np.uint8)).view(_FOUND)
+    return Peak(together(found.reshape(-1)), of)
+
+
+def together(found: np.ndarray) -> float:
+    """Add up what processes measured, each on its `cores`; those that several share count once."""
+    cores = {}
+    for process in found:
+        own = np.flatnonzero(np.unpackbits(process["cores"]))
+        cores |= {
+            (int(process["host"]), core): process["flops"] / len(own) for core in own.tolist()
+        }
+    return float(sum(cores.values()))
+
+
+def multiply_adds(precision: Precision) -> tuple[float, str]:
+    """Measure multiply-adds on registers, on all cores of this process: a second, and which."""
+    like = jnp.zeros(1, COMPUTE_DTYPES[precision])
+    types = [
+        jax.ShapeDtypeStruct((len(_cores()),), jnp.float32),
+        jax.ShapeDtypeStruct((2,), jnp.int32),
+    ]
+    call = jax.jit(lambda rounds: native.call("fma_peak", types, like, rounds))
+    rounds = 10_000
+    while True:
+        count = jnp.int32(rounds)
+        seconds = _least_seconds(lambda count=count: call(count))
+        if seconds > ENOUGH_SECONDS:
+            break
+        rounds *= 4
+    _, (operations, bits) = call(count)
+    flops = 2 * len(_cores()) * rounds * int(operations) / seconds
+    return flops, f"{precision if bits == 16 else 'fp32'} multiply-adds"
+
+
+def product(precision: Precision, largest: int = 1024) -> tuple[float, str]:
+    """Measure XLA's product of matrices as large as `largest` on a device: a second, and which.
+
+    They grow only as far as the machine is fast enough for it: an emulated one takes minutes.
+    """
+    call = jax.jit(jnp.matmul)
     size = 128
     while True:
-        one = jnp.ones((size, size), jnp.float32)
-        jax.block_until_ready(product(one, one))
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(product(one, one))
-            seconds.append(time.perf_counter() - start)
-        if size >= largest or min(seconds) > ENOUGH_SECONDS:
-            return 2 * size**3 / min(seconds)
+        one = jnp.ones((size, size), COMPUTE_DTYPES[precision])
+        seconds = _least_seconds(lambda one=one: call(one, one))
+        if size >= largest or seconds > 4 * ENOUGH_SECONDS:
+            return 2 * size**3 / seconds, f"{precision} products of XLA"
         size *= 2
+
+
+def _least_seconds(call: Callable[[], object]) -> float:
+    """Time a call that was made before: another program on the same cores makes some slower."""
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _cores() -> set[int]:
+    """Return the cores that this process may use."""
+    with contextlib.suppress(AttributeError):  # macOS does not tell
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
-import numpy as np
 from attentions import Attention, attentions
 from products import Product, products
 from updates import Update
@@ -194,9 +193,10 @@ def peak_call() -> tuple[Callable[[], object], int]:
     from fugaku_jax.kernels import native
 
     tasks = len(os.sched_getaffinity(0))
-    types = [jax.ShapeDtypeStruct((tasks,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)]
-    call = jax.jit(lambda: native.call("fma_peak", types, rounds=np.int64(PEAK_ROUNDS)))
-    _, operations = call()
+    types = [jax.ShapeDtypeStruct((tasks,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
+    like, rounds = jnp.float32(0), jnp.int32(PEAK_ROUNDS)
+    call = jax.jit(lambda: native.call("fma_peak", types, like, rounds))
+    _, (operations, _) = call()
     return lambda: jax.block_until_ready(call()), 2 * tasks * PEAK_ROUNDS * int(operations)
 
 

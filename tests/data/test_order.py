@@ -86,3 +86,50 @@ def test_a_sample_that_does_not_exist_is_refused():
         order.step_row(0, 9, 0)
     with pytest.raises(InputError, match="never read"):
         order.step_row(1, 0, 0)
+
+
+def exact_permutation(index: int, size: int, seed: int, set_index: int, epoch: int) -> int:
+    """`permute` in Python's own integers, which know no width but what is asked of them."""
+    mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(x: int) -> int:
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & mask
+        return x ^ x >> 31
+
+    base = mix(mix(seed & mask) ^ (set_index + 1) * golden & mask)
+    key = mix(base ^ mix(epoch + golden & mask))
+    bits = max((size - 1).bit_length(), 2)
+    low_bits, high_bits = bits // 2, bits - bits // 2
+    while True:
+        low, high = index % 2**low_bits, index >> low_bits
+        for number in range(8):
+            round_key = key + (number + 1) * golden & mask
+            if number % 2:
+                low ^= mix(high ^ round_key) % 2**low_bits
+            else:
+                high ^= mix(low ^ round_key) % 2**high_bits
+        index = (high << low_bits) + low
+        if index < size:
+            return index
+
+
+@pytest.mark.parametrize("step", [0, 600, 2**31 // 2016 + 1, 96_880, 10**9, 2**31 - 2])
+def test_positions_far_beyond_int32_are_those_of_pythons_own_integers(step):
+    lengths, length, batch, seed = (3 * 10**12 + 7, 2**31 + 5), 2048, 2016, 2**63 + 11
+    order = SampleOrder(lengths, [2, 1], length, batch, seed)
+    sizes = [(each - 1) // length for each in lengths]
+    sets, starts, epochs = (column.tolist() for column in order.locate(step))
+    for row in (0, 1, 1000, batch - 1):
+        # Weights of 2 and 1 are places of the sets 0, 1 and 0.
+        cycle, place = divmod(step * batch + row, 3)
+        which, count = (1, cycle) if place == 1 else (0, 2 * cycle + place // 2)
+        epoch, index = divmod(count, sizes[which])
+        sample = exact_permutation(index, sizes[which], seed, which, epoch)
+        assert (sets[row], starts[row], epochs[row]) == (which, sample * length, epoch)
+        assert order.step_row(which, sample, epoch) == (step, row)
+        if epoch == 0:
+            first = sample * length + 1
+            seen = order.occurrences(which, first, first + 1, steps=step + 1)
+            assert seen == [(step, row, sample)]
+    assert step < 10**6 or max(starts) > 2**40

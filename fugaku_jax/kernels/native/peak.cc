@@ -1,7 +1,9 @@
 // What the machine can do at most, on all threads at once: multiply-adds on registers alone, and
 // streams through memory.
+#include "dtypes.h"
 #include "elementwise.h"
 #include "pool.h"
+#include "tile.h"
 #include "vector.h"
 
 namespace {
@@ -11,30 +13,50 @@ using vector::Float;
 
 constexpr int SUMS = isa::TILE_ROWS * isa::TILE_VECTORS;  // independent, so that none waits
 
-constexpr char ROUNDS[] = "rounds";
-
-// Gives one number for each task; a task does `rounds` multiply-adds on each of SUMS registers.
-// The second result tells how many multiply-adds of one element a round is.
-ffi::Error fma_peak(ffi::ThreadPool threads, ffi::Attr<int64_t, ROUNDS> rounds,
-                    ffi::Result<ffi::BufferR1<ffi::F32>> sums,
-                    ffi::Result<ffi::BufferR0<ffi::S32>> operations) {
-  operations->typed_data()[0] = SUMS * vector::LANES;
-  const int64_t tasks = sums->element_count();
-  pool::parallel_for(threads, tasks, [&](int64_t task) {
-    Float sum[SUMS];
+// Does `rounds` multiply-adds on each of SUMS registers, as a product of this kind does them.
+template <class Kind>
+float multiply_and_add(int32_t rounds) {
+  using Register = typename Kind::Register;
+  using Sum = typename Kind::Sum;
+  using Element = std::remove_cvref_t<decltype(Sum{}[0])>;
+  Sum sum[SUMS];
 #pragma GCC unroll 32
-    for (int i = 0; i < SUMS; ++i) sum[i] = vector::splat(i);
-    Float factor = vector::splat(0.5f), term = vector::splat(1.0f);
-    for (int64_t round = 0; round < *rounds; ++round) {
-      asm volatile("" ::: "memory");  // not to be computed beforehand
+  for (int i = 0; i < SUMS; ++i) sum[i] = Sum{} + Element(i + 3);  // at 2 nothing would change
+  for (int32_t round = 0; round < rounds; ++round) {
+    asm volatile("" ::: "memory");  // not to be computed beforehand
 #pragma GCC unroll 32
-      for (int i = 0; i < SUMS; ++i) sum[i] = sum[i] * factor + term;
+    for (int i = 0; i < SUMS; ++i) {
+      if constexpr (std::is_same_v<Register, Sum>)  // a constant product would be computed once
+        sum[i] = Kind::add(Sum{} + Element(1.0f), sum[i], Sum{} + Element(0.5f));
+      else
+        sum[i] = Kind::add(sum[i], Register{}, Register{});
     }
+  }
+  Sum last{};  // an array whose elements are asked for by a variable would stay in memory
 #pragma GCC unroll 32
-    for (int i = 1; i < SUMS; ++i) sum[0] += sum[i];
-    sums->typed_data()[task] = vector::sum(sum[0]);
+  for (int i = 0; i < SUMS; ++i) last += sum[i];
+  float total = 0;
+  for (size_t i = 0; i < sizeof(Sum) / sizeof(Element); ++i) total += float(last[i]);
+  return total;
+}
+
+// Gives one number for each task; a task does `rounds` rounds, in the kind in which numbers of
+// `like`'s type are multiplied. The second result tells how many multiply-adds of one element a
+// round is, and how many bits the elements have.
+ffi::Error fma_peak(ffi::ThreadPool threads, ffi::AnyBuffer like,
+                    ffi::BufferR0<ffi::S32> rounds, ffi::Result<ffi::BufferR1<ffi::F32>> sums,
+                    ffi::Result<ffi::BufferR1<ffi::S32>> round) {
+  if (round->element_count() != 2)
+    return ffi::Error::InvalidArgument("fma_peak: the second result must have two numbers");
+  return dtypes::dispatch("fma_peak", like.element_type(), [&](auto type) {
+    using Kind = tile::KindOf<typename decltype(type)::type>;
+    round->typed_data()[0] = SUMS * tile::NUMBERS<Kind> * Kind::DEPTH;
+    round->typed_data()[1] = 8 * sizeof(typename Kind::Number) / Kind::DEPTH;
+    pool::parallel_for(threads, sums->element_count(), [&](int64_t task) {
+      sums->typed_data()[task] = multiply_and_add<Kind>(*rounds.typed_data());
+    });
+    return ffi::Error::Success();
   });
-  return ffi::Error::Success();
 }
 
 constexpr char IN_PLACE[] = "in_place";

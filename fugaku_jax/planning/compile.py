@@ -1,0 +1,158 @@
+"""The real step of a run, compiled ahead of time for a mesh that this machine need not have.
+
+No weight is made: the compiler is given shapes and where each lies. What it says of a device's
+memory is what the run would need, and that it says anything means that the run can take its step.
+"""
+
+import contextlib
+import json
+import math
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fugaku_jax.config import Config
+from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.planning.mesh_plan import plan_run
+from fugaku_jax.sharding.mesh import set_mesh
+from fugaku_jax.sharding.rules import spec
+from fugaku_jax.training.optimizer import make_schedule
+from fugaku_jax.training.state import abstract_state
+from fugaku_jax.training.step import make_train_step
+
+MOST_DEVICES = 2048
+"""Devices that JAX counts in a process."""
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """What a compiled step says of a run."""
+
+    parameters: int
+    """Weights of the model."""
+    tokens: int
+    """Tokens of the whole run."""
+    devices: int
+    """Devices of the mesh."""
+    seconds: float
+    """Time to trace and compile the step."""
+    argument_bytes: int
+    """Bytes of state and tokens on each device."""
+    temporary_bytes: int
+    """Bytes that a device needs beside them while it takes a step."""
+    learning_rates: dict[str, tuple[float, float]]
+    """The rate of the `first`, the `middle` and the `last` step: that of the step, in fp32, and
+    the same schedule's in float64."""
+
+
+def compile_step(config: Config, devices: int) -> CompiledStep:
+    """Compile a run's step for the first devices that JAX has here, or in other processes.
+
+    Raises:
+        InputError: the run does not fit the mesh, or the mesh the devices.
+    """
+    mesh = set_mesh(config.mesh, jax.devices()[:devices])
+
+    def on_mesh(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = jax.NamedSharding(mesh, leaf.sharding.spec if leaf.sharding else jax.P())
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    start = time.perf_counter()
+    state = jax.tree.map(on_mesh, abstract_state(config))
+    training = config.training
+    rows = training.batch_size // training.micro_batches
+    shape = (training.micro_batches, rows, config.model.sequence_length + 1)
+    sharding = jax.NamedSharding(mesh, spec(None, "batch", None))
+    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
+    compiled = make_train_step(config, end_of_document=0).lower(state, tokens).compile()
+    seconds = time.perf_counter() - start
+    memory: Any = compiled.memory_analysis()
+    return CompiledStep(
+        parameters=parameter_count(config.model),
+        tokens=config.total_tokens,
+        devices=devices,
+        seconds=seconds,
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        learning_rates=_learning_rates(config),
+    )
+
+
+def compile_emulated(configs: Sequence[Config], devices: int | None = None) -> list[CompiledStep]:
+    """Compile the steps of runs, each for its own mesh, in processes that emulate the devices.
+
+    The processes are as many as it takes to have the largest mesh's devices; the first compiles.
+
+    Args:
+        configs: the runs.
+        devices: how many devices each has; those that `plan_run` gives it if not given.
+
+    Raises:
+        InputError: a run does not fit its mesh, or the mesh the devices.
+        RuntimeError: the compiler failed; the end of what it said.
+    """
+    counts = [math.prod(plan_run(config, devices).shape) * config.mesh.local for config in configs]
+    processes = next(n for n in range(1, max(counts) + 1) if _fits(max(counts), n))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        coordinator = f"127.0.0.1:{server.getsockname()[1]}"
+    job = {
+        "runs": [(config.to_dict(), n) for config, n in zip(configs, counts, strict=True)],
+        "devices": max(counts) // processes,
+        "processes": processes,
+        "coordinator": coordinator if processes > 1 else None,
+    }
+    command = [sys.executable, "-m", "fugaku_jax.planning.emulated_process"]
+    with contextlib.ExitStack() as stack:
+        said = stack.enter_context(tempfile.TemporaryFile("w+"))
+        started = []
+        for rank in range(processes):
+            # They wait for the end of their input, which is also that of this process.
+            process = subprocess.Popen(
+                [*command, str(rank)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                stderr=said if rank == 0 else subprocess.DEVNULL,
+                text=True,
+            )
+            stack.callback(_end, process)
+            started.append(process)
+        for process in started:
+            assert process.stdin
+            print(json.dumps(job), file=process.stdin, flush=True)
+        answer, _ = started[0].communicate()
+        if started[0].returncode:
+            said.seek(0)
+            raise RuntimeError(f"The step could not be compiled:\n{said.read()[-4000:]}")
+    return [CompiledStep(**fields) for fields in json.loads(answer)]
+
+
+def _fits(devices: int, processes: int) -> bool:
+    return devices % processes == 0 and devices // processes <= MOST_DEVICES
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.communicate()
+
+
+def _learning_rates(config: Config) -> dict[str, tuple[float, float]]:
+    last = config.training.steps - 1
+    rate = make_schedule(config)
+
+    def both(step: int) -> tuple[float, float]:
+        narrow = float(jax.jit(rate)(np.int32(step)))
+        with jax.enable_x64(True):
+            return narrow, float(rate(jnp.float64(step)))
+
+    return {
+        name: both(step) for name, step in (("first", 0), ("middle", last // 2), ("last", last))
+    }

@@ -1,0 +1,152 @@
+"""Every recipe is a promise: its real step compiles for its own mesh, and steps like it are right.
+
+A recipe that is added to `configs/` is held to all of this.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fugaku_jax.config import Config
+from fugaku_jax.planning.compile import CompiledStep, compile_emulated
+from fugaku_jax.planning.mesh_plan import plan_run
+
+PROGRAM = Path(__file__).with_name("recipe_steps.py")
+FEW = 1200
+"""Devices at most where the machine's are too many for a test."""
+
+
+def with_replicas(config: Config, data: int) -> Config:
+    """The run on fewer replicas, each with the rows it had; the machine is no torus then."""
+    batch = config.training.batch_size // plan_run(config).degrees["data"] * data
+    return replace(
+        config,
+        mesh=replace(config.mesh, data=data, shape=""),
+        training=replace(config.training, batch_size=batch),
+    )
+
+
+def on_few_devices(config: Config) -> Config:
+    """The run as it is, or on as many of its replicas as there are devices for."""
+    degrees = plan_run(config).degrees
+    if math.prod(degrees.values()) <= FEW:
+        return config
+    others = math.prod(degrees.values()) // degrees["data"]
+    ways = [n for n in range(1, FEW // others + 1) if degrees["data"] % n == 0]
+    return with_replicas(config, max(ways))
+
+
+@pytest.fixture(scope="module")
+def compiled(recipes) -> dict[str, CompiledStep]:
+    """The steps of all recipes, and of the largest one on half as many replicas."""
+    runs = {name: on_few_devices(config) for name, config in recipes.items()}
+    original = runs["fugaku_llm_13b"]
+    runs["half"] = with_replicas(original, original.mesh.data // 2)
+    return dict(zip(runs, compile_emulated(list(runs.values())), strict=True))
+
+
+def test_the_step_of_every_recipe_compiles_for_its_mesh(recipes, compiled):
+    for name, config in recipes.items():
+        planned, step = plan_run(config), compiled[name]
+        assert step.parameters == planned.parameters
+        assert step.tokens == on_few_devices(config).total_tokens
+        assert step.temporary_bytes > 0
+        # A few counters and the tokens of a replica come to weights and moments.
+        state = planned.parameter_bytes + planned.optimizer_bytes
+        rows = config.training.batch_size // planned.degrees["data"]
+        tokens = 4 * rows * (config.model.sequence_length + 1)
+        assert step.argument_bytes == pytest.approx(state + tokens, abs=64)
+        for narrow, wide in step.learning_rates.values():
+            assert narrow == pytest.approx(wide, rel=1e-6)
+    assert compiled["fugaku_llm_13b"].devices == 1152
+
+
+def test_a_device_of_the_original_needs_no_more_however_many_replicas_there_are(compiled):
+    one, half = compiled["fugaku_llm_13b"], compiled["half"]
+    assert one.devices == 2 * half.devices
+    assert one.temporary_bytes == half.temporary_bytes
+
+
+@pytest.mark.machine
+def test_the_step_of_the_original_compiles_for_the_whole_machine(recipes):
+    config = recipes["fugaku_llm_13b"]
+    whole, few = (compile_emulated([c])[0] for c in (config, on_few_devices(config)))
+    assert whole.devices == 13_824
+    assert whole.temporary_bytes == few.temporary_bytes
+    assert whole.argument_bytes == few.argument_bytes
+
+
+def shrunken(config: Config) -> Config:
+    """A run of the same kinds of everything on 8 devices or 16, its schedule shrunk with it."""
+    model, mesh, training, optimizer = config.model, config.mesh, config.training, config.optimizer
+    pipeline = min(mesh.pipeline, 2)
+    micro_batches = min(training.micro_batches, 3)
+    small = replace(
+        config,
+        model=replace(
+            model,
+            vocab_size=50,
+            d_model=16,
+            n_heads=4,
+            sequence_length=16,
+            d_ff=None,
+            n_layers=max(pipeline * mesh.chunks, 2),
+            n_kv_heads=model.n_kv_heads and 2,
+            vocab_multiple=min(model.vocab_multiple, 8),
+        ),
+        mesh=replace(
+            mesh,
+            data=2,
+            shape="",
+            local=1,
+            layers=(),
+            pipeline=pipeline,
+            tensor=min(mesh.tensor, 2),
+            context=min(mesh.context, 2),
+            recompute_stages=mesh.recompute_stages * pipeline // mesh.pipeline,
+        ),
+        training=replace(training, batch_size=2 * micro_batches, micro_batches=micro_batches),
+    )
+    share = small.tokens_per_step / config.tokens_per_step
+    decay = optimizer.decay_tokens
+    return replace(
+        small,
+        optimizer=replace(
+            optimizer,
+            warmup_tokens=round(optimizer.warmup_tokens * share),
+            decay_tokens=decay and round(decay * share),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def steps(recipes, tmp_path_factory) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Losses and norms of the recipes' first steps, on many devices and on one."""
+    out = tmp_path_factory.mktemp("recipes") / "steps.json"
+    configs = {name: shrunken(config).to_dict() for name, config in recipes.items()}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=16"
+    subprocess.run(
+        [sys.executable, PROGRAM, out, json.dumps(configs)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        timeout=1800,
+    )
+    return json.loads(out.read_text())
+
+
+def test_steps_of_every_recipe_are_those_of_one_device(recipes, steps):
+    # Sums are taken in another order: some roundings, of the format that is multiplied.
+    tolerances = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 3e-3}
+    for name, config in recipes.items():
+        tolerance = tolerances[config.training.precision]
+        for figure in ("losses", "norms"):
+            many, one = steps[name]["many"][figure], steps[name]["one"][figure]
+            assert np.isfinite(many).all()
+            np.testing.assert_allclose(many, one, rtol=tolerance, err_msg=f"{name}, {figure}")

@@ -1,0 +1,63 @@
+"""What a run's speed is held to: arithmetic over a clock that the test winds."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from fugaku_jax.kernels import native
+from fugaku_jax.training import throughput
+
+MULTIPLIES_NARROW = {("avx512_bf16", "bf16"), ("a64fx", "fp16")}
+
+
+@pytest.fixture(autouse=True)
+def a_second_a_call(monkeypatch):
+    """Let everything that is timed take one second."""
+    monkeypatch.setattr(throughput.time, "perf_counter", itertools.count().__next__)
+
+
+def found(*processes: tuple[float, int, list[int]]) -> np.ndarray:
+    """What processes tell of themselves: operations a second, host, cores."""
+    rows = np.zeros(len(processes), throughput._FOUND)
+    for row, (flops, host, cores) in zip(rows, processes, strict=True):
+        mask = np.zeros(8 * row["cores"].size, np.uint8)
+        mask[cores] = 1
+        row["flops"], row["host"], row["cores"] = flops, host, np.packbits(mask)
+    return rows
+
+
+def test_cores_that_processes_share_count_once():
+    one = (8.0, 1, [0, 1])
+    assert throughput.together(found(one)) == 8
+    assert throughput.together(found(one, one, one)) == 8
+    assert throughput.together(found(one, (4.0, 1, [1]))) == 8
+    assert throughput.together(found(one, (12.0, 1, [2, 3, 8191]))) == 20
+    assert throughput.together(found(one, (8.0, 2, [0, 1]))) == 16
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_peak_is_that_of_the_cores_in_the_format_that_kernels_multiply(precision):
+    library = native.loaded()
+    peak = throughput.measure_peak(precision)
+    narrow = (library, precision) in MULTIPLIES_NARROW
+    assert peak.of == f"{precision if narrow else 'fp32'} multiply-adds"
+    wide = throughput.measure_peak("fp32")
+    # Twice as many of half the size fit in a register.
+    assert peak.flops == (2 if narrow else 1) * wide.flops
+    # 10,000 rounds, each a register of at least four numbers.
+    a_round = wide.flops / (2 * len(throughput._cores()) * 10_000)
+    assert a_round >= 4
+    assert a_round % 4 == 0
+
+
+def test_the_peak_of_emulated_devices_is_that_of_their_cores(monkeypatch):
+    expected = throughput.measure_peak("fp32")
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert throughput.measure_peak("fp32") == expected
+
+
+def test_without_native_kernels_the_peak_is_xlas_product_and_says_so(monkeypatch):
+    monkeypatch.setattr(native, "loaded", lambda: None)
+    assert throughput.measure_peak("bf16") == throughput.Peak(2 * 128**3, "bf16 products of XLA")
