@@ -25,18 +25,31 @@ def load_recipe(name: str) -> Config:
     return getattr(load_module(RECIPES / f"{name}.py"), name)()
 
 
-def continued(recipe: Config, args: list[str]) -> Config:
-    """Return the recipe with the model of `--from-hf`, if the command line has that.
+def continued(recipe: Config, args: list[str], run_dir: Path) -> Config:
+    """Return the recipe with the model of the weights that the command line starts from, if any.
 
-    It is read before the other arguments, since they override the fields of what this returns.
+    These are those of `--from-hf`, or those that the run directory was imported with. They are
+    read before the other arguments, since these override the fields of what this returns.
+
+    Args:
+        recipe: the recipe.
+        args: the command line.
+        run_dir: the run directory if the command line gives none.
 
     Raises:
         InputError: there is no model, or it is not supported.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--from-hf", "--from_hf", type=Path, nargs="?")
-    folder = parser.parse_known_args(args)[0].from_hf
-    return with_model_of(recipe, folder) if folder else recipe
+    parser.add_argument("--run-dir", "--run_dir", type=Path, nargs="?", default=run_dir)
+    given = parser.parse_known_args(args)[0]
+    if given.from_hf:
+        return with_model_of(recipe, given.from_hf)
+    if given.run_dir and (given.run_dir / "ledger.json").exists():
+        from fugaku_jax.training.run import with_imported_model  # takes seconds
+
+        return with_imported_model(recipe, given.run_dir)
+    return recipe
 
 
 def load_module(path: Path) -> ModuleType:

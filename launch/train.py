@@ -22,6 +22,7 @@ if __name__ == "__main__":  # here, so that what follows is imported only once
 
 import tyro
 from command import parse, run_program
+from output import outlive_readers
 from recipes import continued, load_recipe
 
 from fugaku_jax.config import Config
@@ -34,7 +35,7 @@ from fugaku_jax.sharding.hosts import agree, find_hosts, join
 def main() -> int:
     """Read the arguments, then describe or train."""
     name, args = _recipe_name()
-    recipe = continued(load_recipe(name), args)
+    recipe = continued(load_recipe(name), args, Path("runs") / name)
 
     def train(
         config: Annotated[Config, tyro.conf.arg(name="")] = recipe,
@@ -50,7 +51,8 @@ def main() -> int:
 
         Args:
             config: The configuration; every field can be overridden.
-            run_dir: Where the run is kept.
+            run_dir: Where the run is kept. If it was imported, it gives the model's shape, and the
+                recipe all else.
             from_hf: Model directory of Hugging Face's whose weights the run starts from. It also
                 gives the model's shape; the recipe gives all else.
             describe: Print what the run would be as one JSON object, and do nothing.
@@ -93,4 +95,5 @@ def _recipe_name() -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     run_program(main)

@@ -7,11 +7,9 @@ from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_config import from_hf_config
 from fugaku_jax.json_file import read_json
+from fugaku_jax.models.shape import shaped_like
 
 CONFIG = "config.json"
-
-_OF_THE_RECIPE = ("dropout", "attention_dropout", "init_std", "vocab_multiple")
-"""Fields of the model that change neither what its weights mean nor how they are shaped."""
 
 
 def is_hf_directory(folder: Path) -> bool:
@@ -64,6 +62,4 @@ def check_model(model: ModelConfig, folder: Path) -> None:
 
 def _in_place_of(model: ModelConfig, folder: Path) -> ModelConfig:
     """Return the model in a directory, with what it leaves to a recipe's."""
-    theirs = read_hf_config(folder)
-    kept = _OF_THE_RECIPE + (("sequence_length",) if theirs.family == "llama" else ())
-    return replace(theirs, **{name: getattr(model, name) for name in kept})
+    return shaped_like(model, read_hf_config(folder), "vocab_multiple")

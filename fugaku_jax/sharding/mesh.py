@@ -70,11 +70,13 @@ def set_mesh(config: MeshConfig | None = None, devices: Sequence[Device] | None 
 
     Devices stand in the order of ranks, which is that of `launch/plan.py vcoordfile`. If the job
     was started with another rank map, the environment variable FUGAKU_JAX_RANK_MAP names its file.
+    JAX is told to compute in 32 bits, whatever JAX_ENABLE_X64 says: every type here is meant.
 
     Raises:
         InputError: the mesh does not fit the devices, or the rank map does not fit the job.
     """
     config = config or MeshConfig()
+    jax.config.update("jax_enable_x64", False)
     devices = jax.devices() if devices is None else devices
     assignment = assign_axes(config, len(devices))
     rank_map = os.environ.get(RANK_MAP)

@@ -4,17 +4,14 @@ batch = f(step), so a run that was stopped goes on exactly as if it had not been
 the checkpoint, and everything else follows from the step.
 """
 
-import functools
-import signal
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from fugaku_jax.config import Config
@@ -22,6 +19,7 @@ from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
+from fugaku_jax.errors import RunError
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
@@ -31,7 +29,9 @@ from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.sharding.schedule_time import bubble
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.doubts import doubts
+from fugaku_jax.training.lock import run_lock
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
+from fugaku_jax.training.processes import anywhere, is_writer, wait_for_all
 from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.report import write_report
 from fugaku_jax.training.run import (
@@ -40,8 +40,10 @@ from fugaku_jax.training.run import (
     check_tokenizer,
     check_vocabulary,
     claim_run_dir,
+    read_ledger,
     run_identity,
 )
+from fugaku_jax.training.safe_state import SafeState
 from fugaku_jax.training.sessions import record_session
 from fugaku_jax.training.state import (
     TrainState,
@@ -51,6 +53,7 @@ from fugaku_jax.training.state import (
     whole_model,
 )
 from fugaku_jax.training.step import make_train_step, pipeline_plan
+from fugaku_jax.training.stop_signals import stop_signals
 from fugaku_jax.training.throughput import measure_peak
 
 DONE = 0
@@ -60,6 +63,8 @@ STOPPED = 75
 MOST_SKIPPED_STEPS = 30
 """Steps in a row without a finite gradient before the run gives up: more than fp16's loss scale
 needs to fall from its start to 1."""
+
+_ADVICE = "Try a lower optimizer.learning_rate or another training.precision in a new directory."
 
 
 def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
@@ -71,12 +76,14 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         start: the weights that its first session starts from; random ones if not given.
 
     Returns:
-        `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT) ended the
-        session before the run's last step; the state is saved either way.
+        `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT, SIGHUP) ended
+        the session before the run's last step; the state is saved either way.
 
     Raises:
-        InputError: configuration, store and directory do not fit each other; nothing was written.
-        FloatingPointError: the gradient stayed infinite or NaN for many steps.
+        InputError: configuration, store and directory do not fit each other, or another program
+            trains there; nothing was written.
+        RunError: the loss at the end, or the gradient of many steps, is infinite or NaN, or a file
+            cannot be written; the sentence says which checkpoint is safe.
     """
     check_run_dir(run_dir, config)
     store = open_store(config.data.store)
@@ -89,15 +96,17 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     set_mesh(config.mesh)
     check_mesh(config)
     # Nobody writes before all have found the directory as it was; then one does.
-    _wait_for_all("checked")
+    wait_for_all("checked")
     ledger = run_identity(config, store) | ({"imported": start.origin} if start else {})
-    if is_writer():
-        claim_run_dir(run_dir, config, store, ledger)
-    _wait_for_all("claimed")
     with ExitStack() as stack:
+        safe = stack.enter_context(SafeState(run_dir))
+        if is_writer():
+            stack.enter_context(run_lock(run_dir))
+            claim_run_dir(run_dir, config, store, ledger)
+        wait_for_all("claimed")
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
         latest = checkpoints.latest_step()
-        first = latest or 0
+        first, safe.step = latest or 0, latest
         if first >= steps:
             if is_writer():
                 print(f"{run_dir} is finished: all {steps} steps are done.")
@@ -129,19 +138,29 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
                 prefetch=config.data.prefetch,
             )
         )
-        stop_requested = stack.enter_context(_stop_signals())
-        step, saved = first, first
-        identity = {"config": config.to_dict(), "ledger": ledger}
+        stop_requested = stack.enter_context(stop_signals())
+        step = first
+        identity = {"config": config.to_dict(), "ledger": read_ledger(run_dir)}
         for index, tokens in loader:
             state = session.step(state, tokens)
             step = index + 1
-            stop = _anywhere(stop_requested())
-            if step % config.checkpoint.every == 0 or step == last or stop:
+            stop = anywhere(stop_requested())
+            time_to_save = step % config.checkpoint.every == 0 or step == last or stop
+            if time_to_save and math.isfinite(session.loss):
                 checkpoints.save(step, config, state, identity)
-                saved = step
+                safe.step = step
+            if session.skipped_in_a_row >= MOST_SKIPPED_STEPS:
+                raise RunError(
+                    f"The gradient was not finite in {MOST_SKIPPED_STEPS} steps up to step {step}, "
+                    f"each of which left the weights as they were; {safe}. {_ADVICE}"
+                )
             if stop:
                 break
-        assert saved == step
+        if safe.step != step:
+            raise RunError(
+                f"The loss is not finite at step {step}, so that step was not saved; {safe}. "
+                f"{_ADVICE}"
+            )
         if loader.wait_seconds > 1:
             progress.say(f"waited {loader.wait_seconds:.1f} s for data in all")
         finished = step >= steps
@@ -172,6 +191,7 @@ class _Session:
         )
         self.train_step: Any = None
         self.peak = measure_peak(config.training.precision)
+        self.loss = math.nan
         self.skipped_in_a_row = 0
 
     def introduce(self, first: int) -> None:
@@ -204,7 +224,8 @@ class _Session:
         values = {name: float(value) for name, value in figures.items()}
         seconds = time.perf_counter() - start
         step = int(state.step)
-        self._check_finite(step, values["skipped"])
+        self.loss = values["loss"]
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if values["skipped"] else 0
         speed = self.config.tokens_per_step / seconds
         values |= {
             "tokens": step * self.config.tokens_per_step,
@@ -227,17 +248,9 @@ class _Session:
         train_step = make_train_step(self.config, self.store.end_of_document)
         compiled = train_step.lower(state, tokens).compile()
         # Collectives of gloo give up after 30 s if processes come to them unevenly.
-        _wait_for_all("compiled")
+        wait_for_all("compiled")
         self.progress.say(f"compiled the step in {time.perf_counter() - start:.1f} s")
         return compiled
-
-    def _check_finite(self, step: int, skipped: float) -> None:
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-        if self.skipped_in_a_row >= MOST_SKIPPED_STEPS:
-            raise FloatingPointError(
-                f"The gradient was not finite in {MOST_SKIPPED_STEPS} steps up to step {step}; "
-                "the weights are those from before. Try a lower learning rate, or fp32."
-            )
 
     def _validate(self, state: TrainState) -> dict[str, float]:
         model = whole_model(self.config, state.parameters)
@@ -270,42 +283,5 @@ class _Silent:
         return lambda *_, **__: None
 
 
-def is_writer() -> bool:
-    """Tell whether this process is the one that prints and writes the run's files."""
-    return jax.process_index() == 0
-
-
-def _wait_for_all(point: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(point)
-
-
-def _anywhere(wish: bool) -> bool:
-    """Tell whether any process wishes it: all must stop after the same step."""
-    if jax.process_count() == 1:
-        return wish
-    return bool(np.any(multihost_utils.process_allgather(np.array(wish))))
-
-
 def _is_time(step: int, every: int, last: int) -> bool:
     return step == last or bool(every and step % every == 0)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Any]:
-    """Turn SIGTERM and SIGINT into a wish to stop after the current step; a second one kills."""
-    asked: list[int] = []
-
-    def ask(number: int, _: Any, before: dict[int, Any]) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.getsignal(number)
-        signal.signal(number, functools.partial(ask, before=before))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

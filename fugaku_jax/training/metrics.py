@@ -46,7 +46,8 @@ class MetricsWriter:
             if (run_dir / name).exists():
                 continued = True
                 _drop_after(run_dir / name, resume_step)
-        self._metrics = (run_dir / METRICS_FILE).open("ab")
+        self._path = run_dir / METRICS_FILE
+        self._metrics = self._path.open("ab")
         self._samples = (run_dir / SAMPLES_FILE).open("ab")
         self._tensorboard = _TensorBoard(run_dir / "tensorboard", resume_step, continued)
 
@@ -57,10 +58,15 @@ class MetricsWriter:
             step: the step, counted from 1.
             values: figures by name; NumPy and JAX scalars are taken too. In the file a NaN or an
                 infinity is `null`, the only spelling that every JSON reader takes.
+
+        Raises:
+            OSError: the disk is full, or the run directory is gone, in which a file that is open
+                could be written all the same.
         """
         plain = {name: _plain_number(value) for name, value in values.items()}
         finite = {name: value for name, value in plain.items() if math.isfinite(value)}
         _append(self._metrics, {"step": step} | {name: finite.get(name) for name in plain})
+        self._path.stat()
         self._tensorboard.add_scalars(finite, step)
 
     def sample(self, step: int, prompt: str, text: str) -> None:

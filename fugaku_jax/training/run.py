@@ -1,8 +1,9 @@
 """The run directory: whose it is, and that nobody writes another run into it."""
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
+from fugaku_jax.models.shape import shaped_like
 from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
 from fugaku_jax.training.metrics import replace_file
 
 LEDGER_FILE = "ledger.json"
 TOKENIZER_FILE = "tokenizer.model"
 """The tokenizer that an imported run came with."""
+
+_LEFT_BY_A_START = re.compile(r"\.lock|\.(config|ledger)\.json\.\d+\.partial")
+"""Names that a start leaves which is killed before the run is there."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ FREE_FIELDS = frozenset(
     {
         "training.stop_after",
         "training.validate_every",
+        "training.validation_tokens",
         "training.sample_every",
         "training.sample_tokens",
         "training.prompts",
@@ -58,6 +64,8 @@ told by its hash, wherever it lies."""
 def check_run_dir(run_dir: Path, config: Config) -> None:
     """Refuse a directory that holds anything but this run, before anything is written.
 
+    An imported run that nobody has trained is any recipe's whose model has its shape.
+
     Raises:
         InputError: it is a file, holds no run, or holds a run of another configuration, whose
             differing fields are listed.
@@ -65,12 +73,16 @@ def check_run_dir(run_dir: Path, config: Config) -> None:
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"--run-dir {run_dir} is a file; give a directory.")
     if not (run_dir / CONFIG_FILE).exists():
-        if run_dir.exists() and any(run_dir.iterdir()):
+        there = run_dir.iterdir() if run_dir.exists() else ()
+        if not all(_LEFT_BY_A_START.fullmatch(path.name) for path in there):
             raise InputError(
                 f"--run-dir {run_dir} is not empty and holds no run; give another directory."
             )
         return
-    there, here = (flat_fields(c.to_dict()) for c in (read_config(run_dir), config))
+    found = read_config(run_dir)
+    if is_untrained(run_dir):  # beside the model it holds defaults that nobody chose
+        found = with_imported_model(config, run_dir)
+    there, here = (flat_fields(each.to_dict()) for each in (found, config))
     differing = [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
         for name in sorted(here)
@@ -103,14 +115,17 @@ def run_identity(config: Config, store: Store) -> dict[str, Any]:
 def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str, Any]) -> None:
     """Write configuration and ledger into the run directory, or check that they are this run's.
 
+    It is done under the run's lock, and may be killed at any point: the configuration comes first,
+    since without a ledger it is still this run's, and an imported run's ledger still says so.
+
     Args:
         ledger: the run's identity.
 
     Raises:
-        InputError: the run there has read other data or started from other weights, or the
-            directory cannot be written.
+        InputError: as `check_run_dir`; or the run there has read other data or started from other
+            weights, or the directory cannot be written.
     """
-    path = run_dir / LEDGER_FILE
+    check_run_dir(run_dir, config)
     before = read_ledger(run_dir)
     if before:
         sha256 = before.get("store_sha256", store.sha256)  # an imported run has read none yet
@@ -129,8 +144,11 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
         ledger = {name: before[name] for name in ("imported",) if name in before} | ledger
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(path, ledger)
         _write_json(run_dir / CONFIG_FILE, config.to_dict())
+        _write_json(run_dir / LEDGER_FILE, ledger)
+        for path in run_dir.glob(".*.json.*.partial"):
+            if _LEFT_BY_A_START.fullmatch(path.name):
+                path.unlink()
     except OSError as error:
         raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
 
@@ -145,6 +163,17 @@ def is_untrained(run_dir: Path) -> bool:
     """Tell whether a run was imported and has read no store yet."""
     ledger = read_ledger(run_dir)
     return "imported" in ledger and "store_sha256" not in ledger
+
+
+def with_imported_model(recipe: Config, run_dir: Path) -> Config:
+    """Return a recipe for the model that a run directory was imported with, if it was.
+
+    Raises:
+        InputError: the run's configuration cannot be read.
+    """
+    if "imported" not in read_ledger(run_dir):
+        return recipe
+    return replace(recipe, model=shaped_like(recipe.model, read_config(run_dir).model))
 
 
 def check_vocabulary(config: Config, store: Store, start: Start | None = None) -> None:

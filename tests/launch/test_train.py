@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fugaku_jax.errors import RunError
+
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SMALL = (
@@ -104,6 +106,19 @@ def test_stopping_exits_75_and_the_same_command_goes_on_to_the_end(tmp_path):
     assert "going on after step 2" in second.stdout
     assert "is finished" in third.stdout
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_fault_that_was_foreseen_is_one_sentence_with_exit_code_1(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "launch")
+    import command
+
+    def main():
+        raise RunError("The disk is full.")
+
+    with pytest.raises(SystemExit) as stop:
+        command.run_program(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: The disk is full.\n"
 
 
 def test_an_unknown_recipe_is_answered_with_the_list(refused):

@@ -20,7 +20,10 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.tokenizer import train as train_tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop import continual
+from fugaku_jax.interop.hf_import import open_hf
+from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.training import loop
+from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.doubts import doubts
 from fugaku_jax.training.run import claim_run_dir, run_identity
 
@@ -100,6 +103,27 @@ def test_the_first_loss_is_that_of_transformers_and_a_restart_goes_on(
     ledger = json.loads((run / "ledger.json").read_text())
     assert ledger["imported"]["format"] == "Hugging Face"
     assert ledger["store_sha256"] == store.sha256
+
+
+def test_a_recipe_trains_a_run_directory_that_was_imported_as_it_does_the_model_itself(
+    train, folder, tmp_path
+):
+    ours, imported, stop = tmp_path / "ours", tmp_path / "imported", {"training.stop-after": 3}
+    assert train("--from-hf", folder, "--run-dir", ours)[0] == loop.DONE
+    import_run(open_hf(folder), imported)
+    with pytest.raises(InputError, match=r"model\.n_layers is 2 there and 3 here"):
+        train("--run-dir", imported, **{"model.n-layers": 3})
+    assert not (imported / "metrics.jsonl").exists()
+    assert train("--run-dir", imported, **stop)[0] == loop.STOPPED
+    assert train("--run-dir", imported)[0] == loop.DONE  # from a checkpoint of its own
+    assert losses(imported) == losses(ours)
+    for run in (ours, imported):
+        assert json.loads((run / "config.json").read_text())["training"]["steps"] == 4
+        ledger = json.loads((run / "ledger.json").read_text())
+        assert ledger["imported"]["format"] == "Hugging Face"
+        with RunCheckpoints(run) as checkpoints:
+            saved = checkpoints._checkpointer.load_checkpointables(None, {"identity": None})
+        assert saved["identity"]["ledger"] == ledger
 
 
 def test_the_shape_comes_from_the_directory_and_is_not_overridden(train, folder, tmp_path):

@@ -1,16 +1,19 @@
 """A whole run: what it leaves, and that a restart changes nothing."""
 
+import io
 import json
+import math
 import os
 import shutil
 import signal
 import threading
 
+import jax
 import numpy as np
 import pytest
 
 from fugaku_jax.config import flat_fields
-from fugaku_jax.errors import InputError
+from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
@@ -146,7 +149,10 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(change, tm
 
 def test_fields_that_do_not_change_what_is_learned_may_change(change, tmp_path):
     loop.train(change(training={"stop_after": 1}), tmp_path)
-    assert loop.train(change(training={"validate_every": 2}, data={"prefetch": 1}), tmp_path) == 0
+    other = change(
+        training={"validate_every": 2, "validation_tokens": 300, "steps": 8}, data={"prefetch": 1}
+    )
+    assert loop.train(other, tmp_path) == loop.DONE
 
 
 def test_another_store_is_refused(config, change, tmp_path, store_path):
@@ -181,11 +187,69 @@ def test_a_directory_that_holds_something_else_is_refused(config, tmp_path):
         loop.train(config, tmp_path)
 
 
+def diverging(change, **training):
+    """A run whose every loss is infinite."""
+    training |= {"z_loss": 1e38, "precision": "fp32", "validate_every": 0, "sample_tokens": 0}
+    return change(training=training, model={"init_std": 1e10}, checkpoint={"every": 1})
+
+
 def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MOST_SKIPPED_STEPS", 3)
-    exploding = change(training={"z_loss": 1e38, "precision": "fp32"}, model={"init_std": 1e10})
-    with pytest.raises(FloatingPointError, match="3 steps up to step 3"):
-        loop.train(exploding, tmp_path)
+    with pytest.raises(RunError, match=r"3 steps up to step 3.*there is no checkpoint yet"):
+        loop.train(diverging(change), tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_before(
+    change, tmp_path, capsys, monkeypatch
+):
+    original = loop._Session.step
+
+    def diverging(session, state, tokens):
+        state = original(session, state, tokens)
+        if int(state.step) > 1:
+            session.loss = math.nan
+        return state
+
+    monkeypatch.setattr(loop._Session, "step", diverging)
+    three = change(training={"steps": 3, "validate_every": 0}, checkpoint={"every": 1})
+    with pytest.raises(RunError, match=r"not finite at step 3.*the checkpoint of step 1 is kept"):
+        loop.train(three, tmp_path)
+    assert "done; see" not in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("fault", ["full disk", "directory gone"])
+def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
+    change, tmp_path, monkeypatch, fault
+):
+    original, run = loop._Session.step, tmp_path / "run"
+
+    def failing(session, state, tokens):
+        if int(state.step) == 2 and fault == "full disk":
+            monkeypatch.setattr(session.metrics, "_metrics", io.FileIO("/dev/full", "w"))
+        if int(state.step) == 1 and fault == "directory gone":
+            run.rename(tmp_path / "elsewhere")
+        return original(session, state, tokens)
+
+    monkeypatch.setattr(loop._Session, "step", failing)
+    said = {
+        "full disk": "cannot go on: No space left on device; the checkpoint of step 2 is kept",
+        "directory gone": "run is gone",
+    }
+    with pytest.raises(RunError, match=said[fault]):
+        loop.train(change(training={"steps": 3}, checkpoint={"every": 2}), run)
+
+
+def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_path):
+    one = change(training={"steps": 1, "sample_tokens": 0})
+    loop.train(one, tmp_path / "as always")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert loop.train(one, tmp_path / "told") == loop.DONE
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert losses(tmp_path / "told") == losses(tmp_path / "as always")
 
 
 def test_a_saved_model_generates_text_from_a_prompt(change, tmp_path, store_path, monkeypatch):
