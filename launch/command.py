@@ -11,21 +11,21 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from fugaku_jax.errors import InputError
+from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.sharding.hosts import RendezvousError, leave
 
 Result = TypeVar("Result")
 
 
 def run_program(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program and leave with its exit code: 2, and one sentence, for wrong input."""
+    """Run a program and leave with its exit code; an error of ours is one sentence."""
     code: int | None = 1
     try:
         code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except RendezvousError as error:
+    except (RendezvousError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -29,6 +29,7 @@ from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
 from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.sharding.schedule_time import bubble
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.checkpoint_folder import check_history
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.report import write_report
@@ -38,6 +39,7 @@ from fugaku_jax.training.run import (
     check_tokenizer,
     check_vocabulary,
     claim_run_dir,
+    read_ledger,
     run_identity,
 )
 from fugaku_jax.training.state import (
@@ -73,9 +75,11 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
 
     Raises:
         InputError: configuration, store and directory do not fit each other; nothing was written.
+        RunError: no checkpoint is good, none could be written, or the weights are not finite.
         FloatingPointError: the gradient stayed infinite or NaN for many steps.
     """
     check_run_dir(run_dir, config)
+    check_history(run_dir, config, read_ledger(run_dir), has_start=start is not None)
     store = open_store(config.data.store)
     check_vocabulary(config, store)
     check_tokenizer(run_dir, store, start)
@@ -93,8 +97,8 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     _wait_for_all("claimed")
     with ExitStack() as stack:
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
-        latest = checkpoints.latest_step()
-        first = latest or 0
+        state = checkpoints.restore(config)
+        first = int(state.step) if state else 0
         if first >= steps:
             if is_writer():
                 print(f"{run_dir} is finished: all {steps} steps are done.")
@@ -105,12 +109,8 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
         session = _Session(config, store, metrics, progress)
         session.introduce(first)
-        if latest is not None:
-            state = checkpoints.restore(config)
-        elif start:
-            state = fresh_state(config, start.parameters(config))
-        else:
-            state = init_state(config)
+        if state is None:
+            state = fresh_state(config, start.parameters(config)) if start else init_state(config)
         last = min(steps, first + (config.training.stop_after or steps))
         loader = stack.enter_context(
             Loader(
