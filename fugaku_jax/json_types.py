@@ -71,8 +71,8 @@ def _said(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(arguments)
     if get_origin(kind) is tuple:
-        return f"a list of {_said(arguments[0]).removeprefix('a ')}s"
-    return " or ".join(map(_said, arguments)) if arguments else _SAID[kind]
+        return f"a list of {_said(arguments[0]).split(' ', 1)[-1]}s"
+    return " or ".join(map(_said, arguments)) if arguments else _SAID.get(kind, "an object")
 
 
 def _made(kind: Any, value: Any, name: str) -> Any:

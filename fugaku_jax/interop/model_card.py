@@ -142,8 +142,8 @@ def _hardware(run_dir: Path, step: int, precision: str) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for each in sessions:
         yield (
-            f"| {each['steps_before'] + 1:,} | {_cell(each['processor'])} | {each['devices']:,} | "
-            f"{each['processes']:,} | {precision} |"
+            f"| {each.steps_before + 1:,} | {_cell(each.processor)} | {each.devices:,} | "
+            f"{each.processes:,} | {precision} |"
         )
     seconds = sum(line.get("step_seconds", math.nan) for line in _metrics(run_dir, step))
     yield ""

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from jaxtyping import PyTree, Shaped
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_weights import Tensor
 from fugaku_jax.training.checkpoint import CHUNK_BYTES, RunCheckpoints
+from fugaku_jax.training.checkpoint_folder import checkpoint_folder, saved_steps
+from fugaku_jax.training.checkpoint_reading import (
+    STATE,
+    DamagedCheckpoint,
+    reason,
+    warn_without_checksums,
+)
+from fugaku_jax.training.checksums import CHECKSUM
 
 Index = tuple[slice, ...]
 
@@ -28,18 +37,32 @@ class SavedWeights:
 
         Raises:
             InputError: nothing was saved yet.
+            DamagedCheckpoint: it cannot be read.
         """
-        with RunCheckpoints(run_dir) as checkpoints:
-            step = checkpoints.latest_step()
-        if step is None:
+        steps = saved_steps(run_dir)
+        if not steps:
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
-        self.step = step
+        self.step = steps[-1]
         """Steps that were taken before it was saved."""
-        self._state = _state_of(run_dir, step)
+        self._run_dir, self._state = run_dir, _state_of(run_dir, self.step)
+        with self._reading():
+            warn_without_checksums(run_dir, self.step)
 
     def read(self, tensor: Tensor) -> Shaped[np.ndarray, "..."]:
-        """Read a tensor of Hugging Face's, and no more than the parts of the array that hold it."""
-        return tensor.export(ts.open(_spec(self._state, tensor.path), open=True).result())
+        """Read a tensor of Hugging Face's, and no more than the parts of the array that hold it.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read.
+        """
+        with self._reading():
+            return tensor.export(ts.open(_spec(self._state, tensor.path), open=True).result())
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # damage comes up as an error of any kind
+            raise DamagedCheckpoint(self._run_dir, self.step, reason(error)) from error
 
 
 def write_weights(
@@ -75,7 +98,7 @@ def write_weights(
 
 def _state_of(run_dir: Path, step: int) -> Path:
     """Return the folder of the arrays, as Orbax names it."""
-    return (run_dir / "checkpoints" / str(step) / "state").resolve()
+    return checkpoint_folder(run_dir, step) / STATE
 
 
 def _spec(state: Path, names: tuple[str, ...]) -> dict[str, Any]:
@@ -86,13 +109,14 @@ def _spec(state: Path, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _layout(leaf: jax.ShapeDtypeStruct, chunk: tuple[int, ...]) -> dict[str, Any]:
-    """Say how TensorStore makes an array anew; compressed as Orbax does."""
+    """Say how TensorStore makes an array anew; compressed and checked as those of Orbax."""
+    zstd = {"name": "zstd", "configuration": {"level": 3}}
     return {
         "metadata": {
             "shape": leaf.shape,
             "data_type": leaf.dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-            "codecs": [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 3}}],
+            "codecs": [{"name": "bytes"}, zstd, CHECKSUM],
         },
         "store_data_equal_to_fill_value": True,  # Orbax takes what is missing for damage
     }

@@ -6,7 +6,11 @@ what the numbers mean: the configuration and the hash of the store. That of step
 imported run has, holds the parameters alone.
 """
 
+import contextlib
 import functools
+import logging
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,32 +25,63 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
-from fugaku_jax.errors import InputError
+from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.json_file import read_json
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.sharding.rules import get_rules, use_rules
+from fugaku_jax.training.checkpoint_folder import (
+    CHECKPOINTS,
+    LiteralPath,
+    checkpoint_folder,
+    named_steps,
+    saved_steps,
+    set_aside,
+)
+from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
+from fugaku_jax.training.checksums import check_chunks
 from fugaku_jax.training.layout import (
     in_layer_order,
     in_storage_order,
     parameters_in_storage_order,
 )
+from fugaku_jax.training.processes import anywhere, wait_for_all
 from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, whole_model
 
+# Orbax logs what goes wrong, with tracebacks of all its threads, and then raises it here too.
+for _name in ("absl", "concurrent.futures"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
 CONFIG_FILE = "config.json"
+IDENTITY = "identity"
+"""The item of a checkpoint that says what the numbers mean."""
 CHUNK_BYTES = 1 << 28
 """Most bytes of an array that can only be read together."""
 
 
 class RunCheckpoints:
-    """The checkpoints in one run directory; a context manager that waits for the last save."""
+    """The checkpoints in one run directory; a context manager that waits for the last save.
+
+    Args:
+        run_dir: the run.
+        config: how many to keep; None to read, or to write a single one.
+    """
 
     def __init__(self, run_dir: Path, config: CheckpointConfig | None = None) -> None:
-        policies = ocp.training.preservation_policies
-        self._checkpointer = ocp.training.Checkpointer(
-            str((run_dir / "checkpoints").resolve()),
-            preservation_policy=policies.LatestN(config.keep) if config else None,  # pyrefly: ignore[bad-argument-type]
-            cleanup_tmp_directories=config is not None,
-        )
+        self._run_dir, self._config = run_dir, config
+        if config:
+            with self._writing():
+                self._checkpointer.reload()
+
+    @functools.cached_property
+    def _checkpointer(self) -> ocp.training.Checkpointer:
+        policies, keep = ocp.training.preservation_policies, self._config and self._config.keep
+        with _options() as context:
+            return ocp.training.Checkpointer(
+                LiteralPath(checkpoint_folder(self._run_dir)),
+                context=context,
+                preservation_policy=policies.LatestN(keep) if keep else None,  # pyrefly: ignore[bad-argument-type]
+                cleanup_tmp_directories=self._config is not None,
+            )
 
     def __enter__(self) -> "RunCheckpoints":
         return self
@@ -57,12 +92,16 @@ class RunCheckpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._checkpointer.close()
+        if "_checkpointer" not in vars(self):
+            return
+        # What ended the session is worth more to say than what comes of it here.
+        with contextlib.suppress(RunError) if error else contextlib.nullcontext(), self._writing():
+            self._checkpointer.close()
 
     def latest_step(self) -> int | None:
         """Return the step of the newest complete checkpoint; None if there is none."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        steps = saved_steps(self._run_dir)
+        return steps[-1] if steps else None
 
     def save(self, step: int, config: Config, state: TrainState, identity: dict[str, Any]) -> None:
         """Start saving; returns once the arrays are safe from being overwritten.
@@ -72,25 +111,56 @@ class RunCheckpoints:
             config: the run.
             state: what to save; may be donated as soon as this returns.
             identity: what the numbers mean: configuration and data, as JSON can hold it.
+
+        Raises:
+            RunError: the state is not finite, or this or the last save failed.
         """
+        saved = in_layer_order(config, state)
+        if not _is_finite(saved):
+            raise RunError(
+                f"The weights or their moments after step {step} are not finite, so they are not "
+                f"saved; {self._safe()} Go on from there with a lower learning rate, or clip "
+                "gradients, in another --run-dir."
+            )
         # Orbax holds views of the arrays while it writes; JAX then copies what is donated
         # rather than overwrite it, so the training goes on at once.
-        with _saving():
+        with self._writing():
             self._checkpointer.save_checkpointables_async(
-                step, {"state": in_layer_order(config, state), "identity": identity}, force=True
+                step, {STATE: saved, IDENTITY: identity}, force=True
             )
 
     def save_parameters(self, parameters: PyTree[Array], identity: dict[str, Any]) -> None:
         """Save the parameters that an imported run starts from, as step 0."""
         state = {"parameters": parameters}
-        self._checkpointer.save_checkpointables(0, {"state": state, "identity": identity})
+        with self._writing():
+            self._checkpointer.save_checkpointables(0, {STATE: state, IDENTITY: identity})
 
-    def restore(self, config: Config) -> TrainState:
-        """Load the newest checkpoint, each array laid out as this run's mesh wants it."""
-        if self.latest_step() == 0:
-            return fresh_state(config, self.restore_parameters(config))
-        loaded = self._checkpointer.load_checkpointables(None, {"state": _saved_state(config)})
-        return in_storage_order(config, loaded["state"])
+    def restore(self, config: Config) -> TrainState | None:
+        """Load the newest good checkpoint, each array laid out as this run's mesh wants it.
+
+        Those newer than it are set aside, and it is said.
+
+        Returns:
+            the state; None if no checkpoint is there.
+
+        Raises:
+            RunError: there are checkpoints, and none is good; nothing was changed.
+        """
+        damaged: dict[int, DamagedCheckpoint] = {}
+        for step in reversed(named_steps(self._run_dir)):
+            try:
+                state = self.restore_step(step, config)
+            except DamagedCheckpoint as error:
+                damaged[step] = error
+            else:
+                self._set_aside(damaged, step)
+                return state
+        if damaged:
+            first, *others = damaged.values()
+            raise RunError(
+                f"{first.found}; {'none before it is good' if others else 'there is no other'}."
+            )
+        return None
 
     def restore_parameters(self, config: Config, dtype: DTypeLike = jnp.float32) -> PyTree[Array]:
         """Load the parameters of the newest checkpoint and nothing else of it.
@@ -98,16 +168,65 @@ class RunCheckpoints:
         Args:
             config: the run, on the mesh that is set.
             dtype: type that they are cast to, each as it is read.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read.
         """
+        return self._restore_parameters(self.latest_step() or 0, config, dtype)
+
+    def restore_step(self, step: int, config: Config) -> TrainState:
+        """Load the checkpoint of a step, as `restore` does.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read.
+        """
+        if step == 0:
+            return fresh_state(config, self._restore_parameters(0, config))
+        state = load(self._run_dir, step, _saved_state(config))
+        if int(state.step) != step:
+            raise DamagedCheckpoint(self._run_dir, step, f"it is of step {int(state.step)}")
+        return in_storage_order(config, state)
+
+    def _restore_parameters(
+        self, step: int, config: Config, dtype: DTypeLike = jnp.float32
+    ) -> PyTree[Array]:
         saved = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
             _saved_state(config).parameters,
         )
-        context = ocp.Context()
-        context.pytree.loading.partial_load = True
-        with context:
-            loaded = self._checkpointer.load_checkpointables(None, {"state": {"parameters": saved}})
-        return parameters_in_storage_order(config, loaded["state"]["parameters"])
+        loaded = load(self._run_dir, step, {"parameters": saved}, partial=True)
+        return parameters_in_storage_order(config, loaded["parameters"])
+
+    def _set_aside(self, damaged: dict[int, DamagedCheckpoint], good: int) -> None:
+        if not damaged:
+            return
+        if jax.process_index() == 0:
+            for step, error in damaged.items():
+                aside = set_aside(self._run_dir, step)
+                print(
+                    f"warning: {error.found}; it is now {aside.name}, and the run goes on from "
+                    f"step {good}.",
+                    file=sys.stderr,
+                )
+        wait_for_all("set aside")
+        self._checkpointer.reload()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what goes wrong while a checkpoint is written, at whichever call it comes up."""
+        try:
+            yield
+        except Exception as error:
+            raise RunError(
+                f"No checkpoint could be written to {self._run_dir / CHECKPOINTS}; {self._safe()} "
+                f"What failed: {reason(error)}."
+            ) from error
+
+    def _safe(self) -> str:
+        latest = self.latest_step()
+        if latest is None:
+            return "no earlier one is there."
+        return f"that of step {latest} is there and good to go on from."
 
 
 def load_model(run_dir: Path, dtype: DTypeLike = jnp.float32) -> tuple[Config, GPT]:
@@ -123,6 +242,7 @@ def load_model(run_dir: Path, dtype: DTypeLike = jnp.float32) -> tuple[Config, G
 
     Raises:
         InputError: the directory is no run, or nothing was saved in it yet.
+        DamagedCheckpoint: the checkpoint cannot be read.
     """
     config = replace(read_config(run_dir), mesh=MeshConfig())
     with RunCheckpoints(run_dir) as checkpoints, use_rules(get_rules().without_stages()):
@@ -148,8 +268,20 @@ def read_config(run_dir: Path) -> Config:
         raise InputError(f"{path} cannot be read as a configuration: {error}") from error
 
 
-def _saving() -> ocp.Context:
-    """Cut large arrays in chunks, for a layer to be read without the others of its stack."""
+def _is_finite(state: PyTree[Array]) -> bool:
+    """Tell, in all processes alike, whether no number of a state is infinite or NaN."""
+    # NumPy needs no program compiled; a NaN is both the least and the greatest of its array.
+    mine = (
+        np.isfinite([each.min(), each.max()]).all()
+        for array in jax.tree.leaves(state)
+        for each in (np.asarray(x.data) for x in array.addressable_shards if x.replica_id == 0)
+    )
+    return not anywhere(not all(mine))
+
+
+def _options() -> ocp.Context:
+    """Have checksums written, and large arrays cut, for a layer to be read without the others."""
+    check_chunks()
     options = ocp.options.ArrayOptions.Saving.StorageOptions
 
     def cut(key: tuple[Any, ...], value: Any) -> Any:
@@ -160,6 +292,12 @@ def _saving() -> ocp.Context:
 
     context = ocp.Context()
     context.array.saving.scoped_storage_options_creator = cut
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name=IDENTITY)
+    context.checkpointables.registry = registry
+    context.file.path_class = LiteralPath
+    # What hinders making a folder then comes up at once; a thread would wait 20 minutes for it.
+    context.asynchronous.create_directories_asynchronously = False
     return context
 
 

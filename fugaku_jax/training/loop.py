@@ -28,6 +28,7 @@ from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
 from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.sharding.schedule_time import bubble
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.checkpoint_folder import check_history
 from fugaku_jax.training.doubts import doubts
 from fugaku_jax.training.lock import run_lock
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
@@ -82,10 +83,11 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     Raises:
         InputError: configuration, store and directory do not fit each other, or another program
             trains there; nothing was written.
-        RunError: the loss at the end, or the gradient of many steps, is infinite or NaN, or a file
-            cannot be written; the sentence says which checkpoint is safe.
+        RunError: the loss at the end, or the gradient of many steps, is infinite or NaN, no
+            checkpoint is good, or a file cannot be written; the sentence says what is safe.
     """
     check_run_dir(run_dir, config)
+    check_history(run_dir, config, read_ledger(run_dir), has_start=start is not None)
     store = open_store(config.data.store)
     check_tokenizer(run_dir, store, start)
     check_vocabulary(config, store, start)
@@ -105,8 +107,9 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             claim_run_dir(run_dir, config, store, ledger)
         wait_for_all("claimed")
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
-        latest = checkpoints.latest_step()
-        first, safe.step = latest or 0, latest
+        state = checkpoints.restore(config)
+        first = int(state.step) if state else 0
+        safe.step = first if state else None
         if first >= steps:
             if is_writer():
                 print(f"{run_dir} is finished: all {steps} steps are done.")
@@ -120,12 +123,8 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         session.introduce(first)
         for doubt in doubts(session.tokenizer, start):
             progress.say(f"warning: {doubt}")
-        if latest is not None:
-            state = checkpoints.restore(config)
-        elif start:
-            state = fresh_state(config, start.parameters(config))
-        else:
-            state = init_state(config)
+        if state is None:
+            state = fresh_state(config, start.parameters(config)) if start else init_state(config)
         last = min(steps, first + (config.training.stop_after or steps))
         loader = stack.enter_context(
             Loader(

@@ -1,15 +1,32 @@
 """What the sessions of a run were computed on, as `sessions.json` in its directory says it."""
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
+from fugaku_jax.json_file import read_json
+from fugaku_jax.json_types import typed
 from fugaku_jax.processor import processor_name
 from fugaku_jax.training.metrics import replace_file
 
 SESSIONS_FILE = "sessions.json"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a session ran on."""
+
+    steps_before: int
+    """Steps taken when it began."""
+    processor: str
+    """Name of the processor of the process that writes."""
+    processes: int
+    """Processes of the run."""
+    devices: int
+    """Devices of all processes."""
 
 
 def record_session(run_dir: Path, first: int) -> None:
@@ -19,18 +36,21 @@ def record_session(run_dir: Path, first: int) -> None:
         run_dir: the run.
         first: steps taken before it; sessions that began there or later have left nothing.
     """
-    session = {
-        "steps_before": first,
-        "processor": processor_name(),
-        "processes": jax.process_count(),
-        "devices": jax.device_count(),
-    }
-    text = json.dumps([*read_sessions(run_dir, first), session], ensure_ascii=False, indent=2)
+    session = Session(first, processor_name(), jax.process_count(), jax.device_count())
+    sessions = [dataclasses.asdict(each) for each in [*read_sessions(run_dir, first), session]]
+    text = json.dumps({"sessions": sessions}, ensure_ascii=False, indent=2)
     replace_file(run_dir / SESSIONS_FILE, lambda file: file.write(f"{text}\n".encode()))
 
 
-def read_sessions(run_dir: Path, step: int) -> list[dict[str, Any]]:
-    """Return the sessions that led to a step, from the first: none if none was written down."""
+def read_sessions(run_dir: Path, step: int) -> list[Session]:
+    """Return the sessions that led to a step, from the first: none if none was written down.
+
+    Raises:
+        InputError: the file cannot be read as what this version writes.
+    """
     path = run_dir / SESSIONS_FILE
-    sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [each for each in sessions if each["steps_before"] < step]
+    if not path.exists():
+        return []
+    kind = tuple[Session, ...]
+    sessions = typed(kind, read_json(path).get("sessions"), f"{path}: sessions")
+    return [each for each in sessions if each.steps_before < step]

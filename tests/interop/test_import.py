@@ -28,6 +28,8 @@ from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.interop.safetensors_shards import INDEX
 from fugaku_jax.training import checkpoint
 from fugaku_jax.training.checkpoint import RunCheckpoints, load_model, read_config
+from fugaku_jax.training.checkpoint_folder import checkpoint_folder
+from fugaku_jax.training.checksums import has_checksums
 
 ROOT = Path(__file__).parents[2]
 GIGABYTE = 10**9
@@ -116,6 +118,7 @@ def test_training_and_evaluation_know_an_imported_run(store, exported, tmp_path)
     config = read_config(run)
     with RunCheckpoints(run) as checkpoints:
         assert checkpoints.latest_step() == 0
+        assert has_checksums(checkpoint_folder(run, 0) / "state")
         state = checkpoints.restore(config)
     assert int(state.step) == 0
     assert not any(np.any(x) for x in jax.tree.leaves(state.moments))

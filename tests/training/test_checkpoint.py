@@ -1,0 +1,266 @@
+"""Checkpoints on disk: what becomes of damage, lost folders, full disks and weights gone bad."""
+
+import dataclasses
+import random
+import re
+import resource
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from orbax.checkpoint._src.serialization import tensorstore_utils
+
+from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.interop.hf_weights import tensors
+from fugaku_jax.interop.saved_weights import SavedWeights
+from fugaku_jax.training import checkpoint, loop
+from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
+from fugaku_jax.training.checkpoint_folder import check_history
+from fugaku_jax.training.checkpoint_reading import DamagedCheckpoint
+from fugaku_jax.training.checksums import has_checksums
+from fugaku_jax.training.metrics import MetricsWriter
+from fugaku_jax.training.state import init_state
+
+PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+
+
+@pytest.fixture
+def state_of(config):
+    """Return the state of a step."""
+    state = init_state(config)
+    return lambda step: dataclasses.replace(state, step=jnp.int32(step))
+
+
+@pytest.fixture
+def run(config, state_of, tmp_path):
+    """A run with checkpoints of steps 3 and 6."""
+    return saved(tmp_path / "run", config, state_of)
+
+
+def saved(run_dir, config, state_of):
+    loop.claim_run_dir(run_dir, config, loop.open_store(config.data.store), {})
+    with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, config, state_of(step), {"config": config.to_dict()})
+    return run_dir
+
+
+def save(run_dir, config, state):
+    with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
+        checkpoints.save(9, config, state, {})
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def largest(folder):
+    return max(files(folder), key=lambda path: path.stat().st_size)
+
+
+def flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def truncate(folder):
+    path = largest(folder)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def same(one, other):
+    return jax.tree.structure(one) == jax.tree.structure(other) and all(
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
+
+
+def test_a_flipped_bit_in_any_file_changes_nothing_or_is_an_error_that_names_the_checkpoint(
+    config, state_of, run
+):
+    assert has_checksums(run / "checkpoints" / "6" / "state")
+    folder, draw = run / "checkpoints" / "6", random.Random(0)
+    data, errors = largest(folder), []
+    for path in [*files(folder), *[data] * 20]:
+        whole = path.read_bytes()
+        flip(path, draw.randrange(8 * len(whole)))
+        try:
+            assert same(RunCheckpoints(run).restore_step(6, config), state_of(6)), path
+        except DamagedCheckpoint as error:
+            errors.append(str(error))
+        path.write_bytes(whole)
+    assert len(errors) >= 15
+    assert all(f"{folder} is damaged" in error for error in errors)
+
+
+def test_damaged_weights_are_neither_used_nor_exported(config, run):
+    flip(largest(run / "checkpoints" / "6"), 300_000)
+    sentence = "6 is damaged: .*; rename it to use that of step 3"
+    with pytest.raises(RunError, match=sentence):
+        load_model(run)
+    weights = SavedWeights(run)
+    with pytest.raises(RunError, match=sentence):
+        [weights.read(tensor) for tensor in tensors(config.model)]
+
+
+def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
+    config, state_of, tmp_path, monkeypatch, capsys
+):
+    build = tensorstore_utils._build_zarr3_metadata
+    plain = getattr(build, "__wrapped__", build)
+    monkeypatch.setattr(checkpoint, "check_chunks", lambda: None)
+    monkeypatch.setattr(tensorstore_utils, "_build_zarr3_metadata", plain)
+    run = saved(tmp_path / "run", config, state_of)
+    assert same(RunCheckpoints(run).restore(config), state_of(6))
+    assert "6 is from a version that wrote no checksums" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        empty,
+        lambda folder: largest(folder).unlink(),
+        lambda folder: (folder / "state" / "_METADATA").unlink(),
+        lambda folder: flip(largest(folder), 300_000),
+        lambda folder: (folder.parent / "999").mkdir(),
+        lambda folder: shutil.copytree(folder, folder.parent / "999"),
+    ],
+)
+def test_what_is_no_good_checkpoint_is_set_aside_and_the_one_before_used(
+    config, state_of, run, capsys, damage
+):
+    damage(run / "checkpoints" / "6")
+    good, bad = (6, 999) if (run / "checkpoints" / "999").exists() else (3, 6)
+    before = len(files(run))
+    with RunCheckpoints(run, config.checkpoint) as checkpoints:
+        assert same(checkpoints.restore(config), state_of(good))
+        assert len(files(run)) == before
+        said = capsys.readouterr().err
+        assert f"{bad} is damaged" in said
+        assert f"it is now {bad}.damaged, and the run goes on from step {good}" in said
+        checkpoints.save(good + 3, config, state_of(good + 3), {})
+    assert same(RunCheckpoints(run).restore(config), state_of(good + 3))
+
+
+def test_without_a_good_checkpoint_the_run_ends_and_nothing_is_changed(config, run):
+    for step in ("3", "6"):
+        truncate(run / "checkpoints" / step)
+    before = {path: path.read_bytes() for path in files(run / "checkpoints")}
+    with pytest.raises(RunError, match=r"6 is damaged: .*; none before it is good"):
+        loop.train(config, run)
+    assert {path: path.read_bytes() for path in files(run / "checkpoints")} == before
+
+
+def test_a_run_that_lost_its_checkpoints_is_refused_and_keeps_its_history(change, tmp_path):
+    loop.train(change(training={"stop_after": 2}), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = {path: path.read_bytes() for path in files(tmp_path)}
+    with pytest.raises(InputError, match=r"figures of 2 steps but no checkpoint in .*--run-dir"):
+        loop.train(change(), tmp_path)
+    assert {path: path.read_bytes() for path in files(tmp_path)} == before
+
+
+@pytest.mark.parametrize(
+    ("steps", "entries", "begins"),
+    [
+        (0, None, True),
+        (3, [], True),  # the last step before the first save
+        (4, [], False),
+        (4, ["3.orbax-checkpoint-tmp"], True),
+        (3, ["3.damaged"], False),
+    ],
+)
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
+    config, tmp_path, steps, entries, begins
+):
+    with MetricsWriter(tmp_path, resume_step=0) as metrics:
+        for step in range(1, steps + 1):
+            metrics.write(step, {"loss": 1.0})
+    for name in entries or []:
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    if entries is not None:
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+    if begins:
+        check_history(tmp_path, config, {}, has_start=False)
+    else:
+        with pytest.raises(InputError, match=f"figures of {steps} steps but no checkpoint"):
+            check_history(tmp_path, config, {}, has_start=False)
+
+
+def test_an_imported_run_without_its_weights_does_not_begin_from_random_ones(config, tmp_path):
+    ledger = {"imported": {"sha256": "1"}}
+    check_history(tmp_path, config, ledger, has_start=True)
+    with pytest.raises(InputError, match="started from imported weights"):
+        check_history(tmp_path, config, ledger, has_start=False)
+
+
+def test_a_name_that_is_a_pattern_is_a_name(config, state_of, tmp_path):
+    run = saved(tmp_path / "a[b]" / "*?", config, state_of)
+    assert same(RunCheckpoints(run).restore(config), state_of(6))
+    load_model(run)
+    weights = SavedWeights(run)
+    assert all(weights.read(tensor).shape == tensor.shape for tensor in tensors(config.model))
+
+
+@pytest.mark.parametrize("part", ["parameters", "moments"])
+def test_what_is_not_finite_replaces_no_checkpoint(config, state_of, run, part):
+    state = state_of(9)
+    broken = jax.tree.map(lambda x: x.at[..., -1].set(jnp.inf) if x.ndim else x, state)
+    state = dataclasses.replace(state, **{part: getattr(broken, part)})
+    before = files(run)
+    with pytest.raises(RunError, match=r"after step 9 are not finite.*that of step 6 is there"):
+        save(run, config, state)
+    assert files(run) == before
+
+
+def test_a_run_whose_weights_turn_nan_says_so_and_keeps_what_was_good(change, tmp_path):
+    wild = {"learning_rate": 1e6, "clip": 0.0, "warmup_tokens": 0}
+    config = change(
+        optimizer=wild,
+        training={"steps": 60, "validate_every": 0, "sample_tokens": 0},
+        model={"family": "llama", "dropout": 0.0, "attention_dropout": 0.0},
+        checkpoint={"every": 1},
+    )
+    with pytest.raises((RunError, FloatingPointError)):
+        loop.train(config, tmp_path)
+    state = RunCheckpoints(tmp_path).restore(config)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_a_full_disk_ends_in_a_sentence_and_the_earlier_checkpoint_is_good(config, state_of, run):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"that of step 6 is there.*What failed: .*too large"):
+            save(run, config, state_of(9))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert same(RunCheckpoints(run).restore(config), state_of(6))
+
+
+def test_a_folder_that_cannot_be_written_ends_in_a_sentence_at_once(config, state_of, run):
+    with RunCheckpoints(run, config.checkpoint) as checkpoints:
+        (run / "checkpoints").rename(run / "aside")
+        (run / "checkpoints").write_text("in the way")
+        with pytest.raises(RunError, match=r"No checkpoint could be written to .*Not a directory"):
+            checkpoints.save(9, config, state_of(9), {})
+
+
+def test_the_page_reads_a_checkpoint_without_this_project(run, state_of):
+    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(snippets) >= 2
+    for snippet in snippets:
+        names = {}
+        exec(snippet.replace("runs/tiny/checkpoints/1000", f"{run}/checkpoints/6"), names)
+        table = np.asarray(names["table"])
+        np.testing.assert_array_equal(table, state_of(6).parameters["tokens"]["table"])
