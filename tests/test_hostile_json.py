@@ -69,7 +69,7 @@ def read_identity(data, folder):
 
 FILES = {
     "a run's config.json": (read_run, CONFIG.to_dict()),
-    "Hugging Face's config.json": (read_hf, to_hf_config(MODEL, [2], "float32")),
+    "Hugging Face's config.json": (read_hf, to_hf_config(MODEL, 2, [2], "float32")),
     "a header of safetensors": (read_weights, ENTRY),
     "an index of safetensors": (read_index, {"weight_map": {"a": SINGLE}}),
     "store.json": (lambda data, _: Index.from_json(data, "here"), json.loads(STORE.to_json())),
