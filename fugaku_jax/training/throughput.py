@@ -1,7 +1,5 @@
 """How fast a step could be: what the processors of a run can do at most."""
 
-import contextlib
-import os
 import socket
 import time
 import zlib
@@ -14,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fugaku_jax.kernels import native
+from fugaku_jax.processor import available_cores
 from fugaku_jax.training.precision import COMPUTE_DTYPES, Precision
 
 ENOUGH_SECONDS = 0.005
@@ -50,7 +49,7 @@ def measure_peak(precision: Precision) -> Peak:
     if not cpu:
         return Peak(flops * jax.device_count(), of)
     mine = np.zeros((), _FOUND)
-    cores = list(_cores())
+    cores = available_cores()
     mask = np.zeros(_MOST_CORES, np.uint8)
     mask[cores] = 1
     mine["flops"], mine["host"] = flops, zlib.crc32(socket.gethostname().encode())
@@ -76,7 +75,7 @@ def multiply_adds(precision: Precision) -> tuple[float, str]:
     """Measure multiply-adds on registers, on all cores of this process: a second, and which."""
     like = jnp.zeros(1, COMPUTE_DTYPES[precision])
     types = [
-        jax.ShapeDtypeStruct((len(_cores()),), jnp.float32),
+        jax.ShapeDtypeStruct((len(available_cores()),), jnp.float32),
         jax.ShapeDtypeStruct((2,), jnp.int32),
     ]
     call = jax.jit(lambda rounds: native.call("fma_peak", types, like, rounds))
@@ -88,7 +87,7 @@ def multiply_adds(precision: Precision) -> tuple[float, str]:
             break
         rounds *= 4
     _, (operations, bits) = call(count)
-    flops = 2 * len(_cores()) * rounds * int(operations) / seconds
+    flops = 2 * len(available_cores()) * rounds * int(operations) / seconds
     return flops, f"{precision if bits == 16 else 'fp32'} multiply-adds"
 
 
@@ -116,10 +115,3 @@ def _least_seconds(call: Callable[[], object]) -> float:
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def _cores() -> set[int]:
-    """Return the cores that this process may use."""
-    with contextlib.suppress(AttributeError):  # macOS does not tell
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))

@@ -8,9 +8,11 @@ import json
 import sys
 from dataclasses import replace
 
-from meshes import train
+from first_steps import lay_out, train
 
 from fugaku_jax.config import MeshConfig, config_from_dict
+
+STEPS = 5
 
 
 def main() -> None:
@@ -19,11 +21,12 @@ def main() -> None:
     for name, nested in json.loads(sys.argv[2]).items():
         config = config_from_dict(nested)
         meshes = {"many": config.mesh, "one": MeshConfig(data=1)}
-        taken = {kind: train(replace(config, mesh=mesh)) for kind, mesh in meshes.items()}
-        found[name] = {
-            kind: {figure: each[figure].tolist() for figure in ("losses", "norms")}
-            for kind, each in taken.items()
-        }
+        found[name] = {}
+        for kind, mesh in meshes.items():
+            run = replace(config, mesh=mesh)
+            lay_out(run)
+            taken = train(run, STEPS)
+            found[name][kind] = {figure: taken[figure].tolist() for figure in ("losses", "norms")}
     with open(sys.argv[1], "w") as file:
         json.dump(found, file)
 
