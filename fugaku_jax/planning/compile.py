@@ -132,7 +132,12 @@ def compile_emulated(configs: Sequence[Config], devices: int | None = None) -> l
         if started[0].returncode:
             said.seek(0)
             raise RuntimeError(f"The step could not be compiled:\n{said.read()[-4000:]}")
-    return [CompiledStep(**fields) for fields in json.loads(answer)]
+    return [_from_json(fields) for fields in json.loads(answer)]
+
+
+def _from_json(fields: dict[str, Any]) -> CompiledStep:
+    rates = {name: tuple(pair) for name, pair in fields["learning_rates"].items()}
+    return CompiledStep(**fields | {"learning_rates": rates})
 
 
 def _fits(devices: int, processes: int) -> bool:

@@ -86,7 +86,7 @@ def plan_run(config: Config, devices: int | None = None) -> RunPlan:
     types = (AxisType.Explicit,) * len(assignment.names)
     mesh = AbstractMesh(assignment.shape, assignment.names, axis_types=types)
     rules = rules_of(assignment, config.mesh.sequence_parallel)
-    with jax.sharding.use_abstract_mesh(mesh), use_rules(rules):
+    with jax.set_mesh(None), jax.sharding.use_abstract_mesh(mesh), use_rules(rules):
         check_mesh(config)
         state = abstract_state(config)
         schedule, slots = pipeline_plan(config)
