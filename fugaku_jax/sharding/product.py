@@ -68,7 +68,6 @@ def _backward(
     x, kernel, has_bias = kept
     fused = activation is gelu
     operand, pull = (x, None) if fused or activation is None else jax.vjp(activation, x)
-    d_bias = None if has_bias is None else dy.sum((0, 1), jnp.float32)
     inputs, output = equation.split("->")
     left, right = inputs.split(",")
     dy = reshard(dy, PartitionSpec(gathered[0], gathered[1], *result[2:]))
@@ -87,6 +86,12 @@ def _backward(
         jnp.float32,
         gelu_of_x=fused,
     )
+    d_bias = None
+    if has_bias is not None:
+        # A sum of XLA's would be rounded otherwise on another number of cores.
+        ones = jnp.ones(dy.shape[:2], dy.dtype, out_sharding=PartitionSpec(*gathered[:2]))
+        summed = f"{output[:2]},{output}->{output[2:]}"
+        d_bias = einsum(summed, ones, dy, PartitionSpec(*result[2:]), jnp.float32)
     return dx if pull is None else pull(dx)[0], d_kernel, d_bias
 
 
