@@ -1,7 +1,7 @@
 """Take the first steps of some runs on one device; save all that they leave.
 
-Run by `test_cores.py`, since the cores are counted when JAX starts: `python steps_on_cores.py OUT.npz
-'{"name": {"model": {...}, "training": {...}}, ...}'`.
+Run by `test_cores.py`, since the cores are counted when JAX starts:
+`python steps_on_cores.py OUT.npz '{"name": {"model": {...}, "training": {...}}, ...}'`.
 """
 
 import json
