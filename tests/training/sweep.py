@@ -30,8 +30,8 @@ from fugaku_jax.errors import InputError
 
 PROGRAM = (sys.executable, os.path.abspath(__file__), "--answer")
 """Answers each run with a line."""
-LIMIT_SECONDS = 300
-"""How long a run may take before it counts as hanging."""
+LIMIT_SECONDS = 900
+"""How long a run, of half a minute on a free machine, may take before it counts as hanging."""
 MOST_TRIES = 30
 """How many smaller runs are tried to show a fault."""
 
