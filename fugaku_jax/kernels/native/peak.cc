@@ -13,6 +13,13 @@ using vector::Float;
 
 constexpr int SUMS = isa::TILE_ROWS * isa::TILE_VECTORS;  // independent, so that none waits
 
+template <class Register, class Element>
+Register filled(Element value) {
+  Register all;
+  for (size_t i = 0; i < sizeof all / sizeof value; ++i) all[i] = value;
+  return all;
+}
+
 // Does `rounds` multiply-adds on each of SUMS registers, as a product of this kind does them.
 template <class Kind>
 float multiply_and_add(int32_t rounds) {
@@ -21,7 +28,7 @@ float multiply_and_add(int32_t rounds) {
   using Element = std::remove_cvref_t<decltype(Sum{}[0])>;
   Sum sum[SUMS];
 #pragma GCC unroll 32
-  for (int i = 0; i < SUMS; ++i) sum[i] = Sum{} + Element(i + 3);  // at 2 nothing would change
+  for (int i = 0; i < SUMS; ++i) sum[i] = filled<Sum>(Element(i + 3));  // at 2 nothing would change
   for (int32_t round = 0; round < rounds; ++round) {
     asm volatile("" ::: "memory");  // not to be computed beforehand
 #pragma GCC unroll 32
