@@ -231,7 +231,7 @@ def test_a_run_whose_weights_turn_nan_says_so_and_keeps_what_was_good(change, tm
         model={"family": "llama", "dropout": 0.0, "attention_dropout": 0.0},
         checkpoint={"every": 1},
     )
-    with pytest.raises((RunError, FloatingPointError)):
+    with pytest.raises(RunError):
         loop.train(config, tmp_path)
     state = RunCheckpoints(tmp_path).restore(config)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
