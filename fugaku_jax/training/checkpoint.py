@@ -36,6 +36,7 @@ from fugaku_jax.training.checkpoint_folder import (
     named_steps,
     saved_steps,
     set_aside,
+    what_is_safe,
 )
 from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
 from fugaku_jax.training.checksums import check_chunks
@@ -103,6 +104,12 @@ class RunCheckpoints:
         steps = saved_steps(self._run_dir)
         return steps[-1] if steps else None
 
+    def safe(self) -> str:
+        """Say which checkpoint the run can go on from, once the last save is on disk."""
+        with self._writing():
+            self._checkpointer.wait()
+        return what_is_safe(self._run_dir)
+
     def save(self, step: int, config: Config, state: TrainState, identity: dict[str, Any]) -> None:
         """Start saving; returns once the arrays are safe from being overwritten.
 
@@ -119,7 +126,7 @@ class RunCheckpoints:
         if not _is_finite(saved):
             raise RunError(
                 f"The weights or their moments after step {step} are not finite, so they are not "
-                f"saved; {self._safe()} Go on from there with a lower learning rate, or clip "
+                f"saved; {self.safe()}. Go on from there with a lower learning rate, or clip "
                 "gradients, in another --run-dir."
             )
         # Orbax holds views of the arrays while it writes; JAX then copies what is donated
@@ -218,15 +225,9 @@ class RunCheckpoints:
             yield
         except Exception as error:
             raise RunError(
-                f"No checkpoint could be written to {self._run_dir / CHECKPOINTS}; {self._safe()} "
-                f"What failed: {reason(error)}."
+                f"No checkpoint could be written to {self._run_dir / CHECKPOINTS}; "
+                f"{what_is_safe(self._run_dir)}. What failed: {reason(error)}."
             ) from error
-
-    def _safe(self) -> str:
-        latest = self.latest_step()
-        if latest is None:
-            return "no earlier one is there."
-        return f"that of step {latest} is there and good to go on from."
 
 
 def load_model(run_dir: Path, dtype: DTypeLike = jnp.float32) -> tuple[Config, GPT]:

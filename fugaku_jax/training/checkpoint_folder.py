@@ -56,6 +56,12 @@ def is_finished(run_dir: Path, step: int) -> bool:
     return (checkpoint_folder(run_dir, step) / FINISHED).is_file()
 
 
+def what_is_safe(run_dir: Path) -> str:
+    """Say which checkpoint on disk a run can go on from."""
+    steps = saved_steps(run_dir)
+    return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+
+
 def set_aside(run_dir: Path, step: int) -> Path:
     """Rename the folder of a step, so that nothing reads it any more; return what it is now."""
     folder = checkpoint_folder(run_dir, step)

@@ -34,6 +34,7 @@ from fugaku_jax.training.lock import run_lock
 from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.training.processes import anywhere, is_writer, wait_for_all
 from fugaku_jax.training.progress import Progress, amount
+from fugaku_jax.training.refusals import refusals
 from fugaku_jax.training.report import write_report
 from fugaku_jax.training.run import (
     Start,
@@ -44,7 +45,6 @@ from fugaku_jax.training.run import (
     read_ledger,
     run_identity,
 )
-from fugaku_jax.training.safe_state import SafeState
 from fugaku_jax.training.sessions import record_session
 from fugaku_jax.training.state import (
     TrainState,
@@ -101,7 +101,7 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     wait_for_all("checked")
     ledger = run_identity(config, store) | ({"imported": start.origin} if start else {})
     with ExitStack() as stack:
-        safe = stack.enter_context(SafeState(run_dir))
+        stack.enter_context(refusals(run_dir))
         if is_writer():
             stack.enter_context(run_lock(run_dir))
             claim_run_dir(run_dir, config, store, ledger)
@@ -109,7 +109,6 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
         state = checkpoints.restore(config)
         first = int(state.step) if state else 0
-        safe.step = first if state else None
         if first >= steps:
             if is_writer():
                 print(f"{run_dir} is finished: all {steps} steps are done.")
@@ -138,7 +137,7 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             )
         )
         stop_requested = stack.enter_context(stop_signals())
-        step = first
+        step = saved = first
         identity = {"config": config.to_dict(), "ledger": read_ledger(run_dir)}
         for index, tokens in loader:
             state = session.step(state, tokens)
@@ -147,18 +146,18 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             time_to_save = step % config.checkpoint.every == 0 or step == last or stop
             if time_to_save and math.isfinite(session.loss):
                 checkpoints.save(step, config, state, identity)
-                safe.step = step
+                saved = step
             if session.skipped_in_a_row >= MOST_SKIPPED_STEPS:
                 raise RunError(
                     f"The gradient was not finite in {MOST_SKIPPED_STEPS} steps up to step {step}, "
-                    f"each of which left the weights as they were; {safe}. {_ADVICE}"
+                    f"each of which left the weights as they were; {checkpoints.safe()}. {_ADVICE}"
                 )
             if stop:
                 break
-        if safe.step != step:
+        if saved != step:
             raise RunError(
-                f"The loss is not finite at step {step}, so that step was not saved; {safe}. "
-                f"{_ADVICE}"
+                f"The loss is not finite at step {step}, so that step was not saved; "
+                f"{checkpoints.safe()}. {_ADVICE}"
             )
         if loader.wait_seconds > 1:
             progress.say(f"waited {loader.wait_seconds:.1f} s for data in all")

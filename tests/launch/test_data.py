@@ -60,10 +60,11 @@ def test_nothing_that_the_data_says_is_read_as_markup_or_ends_a_program(tmp_path
     assert path.name in built.stderr
     assert re.search(rf"{re.escape(odd)} +50", built.stdout)
     # An encoding that lacks a character, as some terminals in Japan still have, shows "?".
-    # Wide enough that the store's own path stays on one line.
     shown = run("show", store, PYTHONUTF8="0", PYTHONIOENCODING="ascii", COLUMNS="400")
     assert shown.returncode == 0, shown.stderr
-    assert re.search(r"\[/x\](.|\n)*\[/set\]\?\W+\[/x\]", shown.stdout)
+    title = "".join(shown.stdout.split())  # rich breaks it where it is wider than its table
+    assert title.startswith("".join(str(store).split()))
+    assert re.search(r"\[/set\]\?\W+\[/x\]", shown.stdout)
     refused = run("show", tmp_path / "川", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert refused.returncode == 2
     assert "there is no token store here" in refused.stderr

@@ -218,7 +218,7 @@ def test_what_is_not_finite_replaces_no_checkpoint(config, state_of, run, part):
     broken = jax.tree.map(lambda x: x.at[..., -1].set(jnp.inf) if x.ndim else x, state)
     state = dataclasses.replace(state, **{part: getattr(broken, part)})
     before = files(run)
-    with pytest.raises(RunError, match=r"after step 9 are not finite.*that of step 6 is there"):
+    with pytest.raises(RunError, match=r"step 9 are not finite.*checkpoint of step 6 is kept"):
         save(run, config, state)
     assert files(run) == before
 
@@ -241,7 +241,7 @@ def test_a_full_disk_ends_in_a_sentence_and_the_earlier_checkpoint_is_good(confi
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(RunError, match=r"that of step 6 is there.*What failed: .*too large"):
+        with pytest.raises(RunError, match=r"of step 6 is kept.*What failed: .*too large"):
             save(run, config, state_of(9))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -219,21 +219,24 @@ def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
-@pytest.mark.parametrize("fault", ["full disk", "directory gone"])
+@pytest.mark.parametrize("fault", ["full disk", "full disk, unsaved", "directory gone"])
 def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
     change, tmp_path, monkeypatch, fault
 ):
     original, run = loop._Session.step, tmp_path / "run"
 
     def failing(session, state, tokens):
-        if int(state.step) == 2 and fault == "full disk":
+        if int(state.step) == 2 and fault.startswith("full disk"):
             monkeypatch.setattr(session.metrics, "_metrics", io.FileIO("/dev/full", "w"))
         if int(state.step) == 1 and fault == "directory gone":
             run.rename(tmp_path / "elsewhere")
         return original(session, state, tokens)
 
     monkeypatch.setattr(loop._Session, "step", failing)
+    if fault == "full disk, unsaved":  # what was begun to be saved never reached the disk
+        monkeypatch.setattr(loop.RunCheckpoints, "save", lambda *_: None)
     said = {
+        "full disk, unsaved": "No space left on device; there is no checkpoint yet",
         "full disk": "cannot go on: No space left on device; the checkpoint of step 2 is kept",
         "directory gone": "run is gone",
     }
