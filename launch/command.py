@@ -12,8 +12,8 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from output import reader_has_gone
 
+from fugaku_jax.cluster.hosts import leave
 from fugaku_jax.errors import InputError, RunError
-from fugaku_jax.sharding.hosts import leave
 
 Result = TypeVar("Result")
 

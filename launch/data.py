@@ -77,7 +77,7 @@ def find(run: Run, document: str, store: str | None = None) -> None:
         document: The id of the document.
         store: Folder or URL of the run's store, if it is no longer where the run found it.
     """
-    from fugaku_jax.training.data_order import open_run_order  # with JAX, which takes seconds
+    from fugaku_jax.run.data_order import open_run_order  # with JAX, which takes seconds
 
     opened, order, steps = open_run_order(run, store)
     split, seen = find_document(opened, order, document, steps)

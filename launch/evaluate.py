@@ -17,9 +17,9 @@ from rich.text import Text
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import DomainScore, Perplexity, Scores
-from fugaku_jax.sharding.mesh import set_mesh
+from fugaku_jax.layout.mesh import set_mesh
+from fugaku_jax.run.identity import open_run_store
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.run import open_run_store
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 

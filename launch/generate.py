@@ -17,6 +17,7 @@ if __name__ == "__main__":  # here, so that what follows is imported only once
 import tyro
 from command import parse, run_program
 
+from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
@@ -24,9 +25,8 @@ from fugaku_jax.inference.files import continue_file
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.inference.stream import Detokenizer
 from fugaku_jax.interop.load import load_for_inference
-from fugaku_jax.sharding.devices import emulate
-from fugaku_jax.sharding.mesh import set_mesh
-from fugaku_jax.sharding.rules import get_rules, set_rules
+from fugaku_jax.layout.mesh import set_mesh
+from fugaku_jax.layout.rules import get_rules, set_rules
 
 Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
 Prompts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROMPT")]]

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fugaku_jax.config import Config
+from fugaku_jax.pipeline.schedule import Schedule, make_schedule
+from fugaku_jax.pipeline.slots import plan_slots
 from fugaku_jax.planning.draw_mesh import draw_mesh
 from fugaku_jax.planning.draw_schedule import draw_schedule
 from fugaku_jax.planning.mesh_plan import describe_schedule, plan_run, write_rank_map
-from fugaku_jax.sharding.schedule import Schedule, make_schedule
-from fugaku_jax.sharding.schedule_slots import plan_slots
 
 Recipe = Annotated[Config, tyro.conf.arg(name="")]
 

@@ -46,7 +46,7 @@ def continued(recipe: Config, args: list[str], run_dir: Path) -> Config:
     if given.from_hf:
         return with_model_of(recipe, given.from_hf)
     if given.run_dir and (given.run_dir / "ledger.json").exists():
-        from fugaku_jax.training.run import with_imported_model  # takes seconds
+        from fugaku_jax.run.identity import with_imported_model  # takes seconds
 
         return with_imported_model(recipe, given.run_dir)
     return recipe

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from command import parse, run_program
 
-from fugaku_jax.training.report import read_runs, write_picture, write_report
+from fugaku_jax.report.report import read_runs, write_picture, write_report
 
 Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN …]")]]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]

@@ -25,11 +25,11 @@ from command import parse, run_program
 from output import outlive_readers
 from recipes import continued, load_recipe
 
+from fugaku_jax.cluster.devices import emulate
+from fugaku_jax.cluster.hosts import agree, find_hosts, join
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_shape import check_model
-from fugaku_jax.sharding.devices import emulate
-from fugaku_jax.sharding.hosts import agree, find_hosts, join
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def main() -> int:
         if from_hf:
             check_model(config.model, from_hf)
         if describe:
-            from fugaku_jax.training.describe import describe_run
+            from fugaku_jax.planning.describe import describe_run
 
             print(json.dumps(describe_run(config), ensure_ascii=False))
             return 0

@@ -19,16 +19,19 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Every annotation is checked on each call, so a shape that a docstring promises is a shape that
-# the tests have seen. `training` and `sharding` are left out: their states are pytrees that JAX
-# rebuilds with abstract leaves, which annotations of arrays refuse.
-_ROOMS = ("data", "evaluation", "inference", "kernels", "ledger", "models", "planning", "tofu")
+# the tests have seen. `training` is left out: its states are pytrees that JAX rebuilds with
+# abstract leaves, which annotations of arrays refuse.
+_ROOMS = (
+    *("cluster", "collectives", "data", "evaluation", "inference", "kernels", "layout", "ledger"),
+    *("models", "parallel", "pipeline", "planning", "report", "run", "tofu"),
+)
 install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def mesh():
     """The mesh that a run would make on this machine."""
-    from fugaku_jax.sharding.mesh import set_mesh
+    from fugaku_jax.layout.mesh import set_mesh
 
     yield set_mesh()
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

@@ -19,7 +19,7 @@ import numpy as np
 from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.corpus import BadLine, Block, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
-from fugaku_jax.data.layout import SplitName, token_dtype
+from fugaku_jax.data.store_format import SplitName, token_dtype
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.writer import EncodedDocument, SetWriter, StoreWriter
 from fugaku_jax.errors import InputError

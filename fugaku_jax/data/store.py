@@ -1,13 +1,13 @@
-"""A token store, for reading. `writer.py` makes one, `layout.py` says how it lies on the disk."""
+"""A token store, for reading. `writer.py` makes one, `store_format.py` says how it lies."""
 
 import numpy as np
 import pyarrow as pa
 import tensorstore as ts
 from jaxtyping import Int, Int32
 
-from fugaku_jax.data import layout
+from fugaku_jax.data import store_format
 from fugaku_jax.data.kvstore import open_location, storage_errors
-from fugaku_jax.data.layout import Split, SplitName, TokenSet
+from fugaku_jax.data.store_format import Split, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger import documents
@@ -18,7 +18,7 @@ __all__ = ["Split", "SplitName", "Store", "TokenSet"]
 class Store:
     """Tokens of several sets, each split in train and validation, with their document tables."""
 
-    def __init__(self, url: str, root: ts.KvStore, index: layout.Index) -> None:
+    def __init__(self, url: str, root: ts.KvStore, index: store_format.Index) -> None:
         """Use `Store.open`."""
         self.url = url
         self._root = root
@@ -34,13 +34,13 @@ class Store:
         """
         root = open_location(url)
         with storage_errors(url, "read"):
-            found = root.read(layout.INDEX_KEY).result()
+            found = root.read(store_format.INDEX_KEY).result()
         if found.state != "value":
             raise InputError(
                 f"store {url}: there is no token store here; "
                 f"build one with `launch/data.py build --out {url} …`."
             )
-        return cls(url, root, layout.Index.from_json(found.value, url))
+        return cls(url, root, store_format.Index.from_json(found.value, url))
 
     @property
     def sets(self) -> tuple[TokenSet, ...]:
@@ -64,7 +64,7 @@ class Store:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the store was made with. Raises InputError when it has been altered."""
-        tokenizer = Tokenizer(self._value(layout.tokenizer_key(self._index.prefix)))
+        tokenizer = Tokenizer(self._value(store_format.tokenizer_key(self._index.prefix)))
         if tokenizer.sha256 != self._index.tokenizer_sha256:
             raise InputError(f"store {self.url}: its tokenizer is corrupt; build the store again.")
         return tokenizer
@@ -103,7 +103,7 @@ class Store:
         Raises:
             InputError: the table is corrupt.
         """
-        data = self._value(layout.documents_key(self._index.prefix, set_index, split))
+        data = self._value(store_format.documents_key(self._index.prefix, set_index, split))
         try:
             table = documents.from_parquet(data)
             expected = getattr(self.sets[set_index], split).documents_sha256
@@ -125,11 +125,11 @@ class Store:
 
     def _open_arrays(self) -> dict[tuple[int, SplitName], ts.TensorStore | None]:
         wanted: list[tuple[int, SplitName]] = [
-            (i, split) for i in range(len(self.sets)) for split in layout.SPLITS
+            (i, split) for i in range(len(self.sets)) for split in store_format.SPLITS
         ]
         with storage_errors(self.url, "read"):
             opening = {
-                (i, split): layout.open_array(self._root, self._index.prefix, i, split)
+                (i, split): store_format.open_array(self._root, self._index.prefix, i, split)
                 for i, split in wanted
                 if getattr(self.sets[i], split).tokens
             }
@@ -139,7 +139,7 @@ class Store:
             if array.shape != (tokens,) or array.dtype.name != self._index.dtype:
                 raise InputError(
                     f"store {self.url}: the {split} tokens of set {self.sets[i].name} are "
-                    f"{array.dtype.name}{list(array.shape)} where {layout.INDEX_KEY} says "
+                    f"{array.dtype.name}{list(array.shape)} where {store_format.INDEX_KEY} says "
                     f"{self._index.dtype}[{tokens}]; build the store again."
                 )
         return {key: arrays.get(key) for key in wanted}

@@ -8,10 +8,10 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from fugaku_jax.data.layout import SPLITS, SplitName
 from fugaku_jax.data.mixture import integer_parts
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
+from fugaku_jax.data.store_format import SPLITS, SplitName
 from fugaku_jax.errors import InputError
 
 

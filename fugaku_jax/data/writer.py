@@ -11,9 +11,9 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Integer
 
-from fugaku_jax.data import layout
+from fugaku_jax.data import store_format
 from fugaku_jax.data.kvstore import local_path, open_location, storage_errors
-from fugaku_jax.data.layout import Index, Split, SplitName, TokenSet
+from fugaku_jax.data.store_format import Index, Split, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import parse_json
@@ -46,11 +46,11 @@ class StoreWriter:
             InputError: the place holds something that is no store, or cannot be reached.
         """
         self.url = url
-        self.dtype = layout.token_dtype(tokenizer.vocab_size)
+        self.dtype = store_format.token_dtype(tokenizer.vocab_size)
         self._tokenizer = tokenizer
         self._root = open_location(url)
         self._check_place()
-        self._prefix = f"{layout.PREFIX_START}{secrets.token_hex(8)}"
+        self._prefix = f"{store_format.PREFIX_START}{secrets.token_hex(8)}"
         self._sets: list[TokenSet] = []
         self._writes: dict[_Side, ts.WriteFutures] = {}  # the last of each array
         self._published = False
@@ -76,7 +76,7 @@ class StoreWriter:
     def publish(self) -> Index:
         """Makes the new version the one that readers see, and deletes the old one."""
         tokenizer = self._tokenizer
-        self.put(layout.tokenizer_key(self._prefix), tokenizer.model_bytes)
+        self.put(store_format.tokenizer_key(self._prefix), tokenizer.model_bytes)
         index = Index(
             prefix=self._prefix,
             vocab_size=tokenizer.vocab_size,
@@ -85,13 +85,13 @@ class StoreWriter:
             tokenizer_sha256=tokenizer.sha256,
             sets=tuple(self._sets),
         )
-        self.put(layout.INDEX_KEY, index.to_json())
+        self.put(store_format.INDEX_KEY, index.to_json())
         self._published = True
         # What is still there is an older version, or the rest of a build that was killed.
         with contextlib.suppress(InputError), storage_errors(self.url, "listed"):
             prefixes = {key.decode().partition("/")[0] for key in self._root.list().result()}
-            for prefix in prefixes - {self._prefix, layout.INDEX_KEY}:
-                if prefix.startswith(layout.PREFIX_START):
+            for prefix in prefixes - {self._prefix, store_format.INDEX_KEY}:
+                if prefix.startswith(store_format.PREFIX_START):
                     self._delete(prefix)
         return index
 
@@ -120,11 +120,14 @@ class StoreWriter:
                 names = [child.name for child in place.iterdir()] if place.exists() else []
             else:
                 names = [key.decode(errors="replace") for key in self._root.list().result()]
-            found = self._root.read(layout.INDEX_KEY).result()
-        foreign = sorted(name for name in names if not name.startswith(layout.PREFIX_START))
+            found = self._root.read(store_format.INDEX_KEY).result()
+        foreign = sorted(name for name in names if not name.startswith(store_format.PREFIX_START))
         if found.state == "value":
             try:
-                is_store = parse_json(found.value, layout.INDEX_KEY).get("format") == layout.FORMAT
+                is_store = (
+                    parse_json(found.value, store_format.INDEX_KEY).get("format")
+                    == store_format.FORMAT
+                )
             except InputError:
                 is_store = False
             if is_store:
@@ -153,7 +156,9 @@ class SetWriter:
         """Use `StoreWriter.add_set`."""
         self._store = store
         self._name = name
-        self._sides = {split: _SplitWriter(store, set_index, split) for split in layout.SPLITS}
+        self._sides = {
+            split: _SplitWriter(store, set_index, split) for split in store_format.SPLITS
+        }
 
     def append(self, document: EncodedDocument, split: SplitName) -> None:
         """Adds a document. Raises InputError when the place is full."""
@@ -161,7 +166,7 @@ class SetWriter:
 
     def finish(self, domain: str, weight: int | float | None) -> TokenSet:
         """Ends the set. A weight of None is the number of its training tokens."""
-        train, validation = (self._sides[split].finish() for split in layout.SPLITS)
+        train, validation = (self._sides[split].finish() for split in store_format.SPLITS)
         weight = train.tokens if weight is None else weight
         finished = TokenSet(self._name, domain, weight, train, validation)
         self._store._finish_set(finished)
@@ -191,9 +196,9 @@ class _SplitWriter:
             self._xz_bytes += len(self._xz.compress(document.text))
         self._pending.append(document.tokens)
         self._pending_tokens += len(document.tokens)
-        if self._pending_tokens >= layout.SHARD_TOKENS:
+        if self._pending_tokens >= store_format.SHARD_TOKENS:
             tokens = np.concatenate(self._pending)
-            whole = len(tokens) // layout.SHARD_TOKENS * layout.SHARD_TOKENS
+            whole = len(tokens) // store_format.SHARD_TOKENS * store_format.SHARD_TOKENS
             self._put(tokens[:whole])
             self._pending = [tokens[whole:].copy()]
             self._pending_tokens = len(tokens) - whole
@@ -208,7 +213,7 @@ class _SplitWriter:
                     exclusive_max=[self._written], resize_metadata_only=True
                 ).result()
         table = documents.make_table(self._rows)
-        key = layout.documents_key(self._store._prefix, self._set_index, self._split)
+        key = store_format.documents_key(self._store._prefix, self._set_index, self._split)
         self._store.put(key, documents.to_parquet(table))
         held_out = self._split == "validation"
         if self._xz is not None:
@@ -225,7 +230,7 @@ class _SplitWriter:
     def _put(self, tokens: np.ndarray) -> None:
         with storage_errors(self._store.url, "written"):
             if self._array is None:
-                self._array = layout.create_array(
+                self._array = store_format.create_array(
                     self._store._root,
                     self._store._prefix,
                     self._set_index,

@@ -21,9 +21,9 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out import Selection, read_blocks, select_documents
 from fugaku_jax.kernels.loss import cross_entropy
+from fugaku_jax.layout.rules import parts, spec
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.segments import document_segments
-from fugaku_jax.sharding.rules import parts, spec
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, Int
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.inference.weights import Stacked
 from fugaku_jax.kernels.cached_attention import cached_attention
+from fugaku_jax.layout.rules import spec
 from fugaku_jax.models.gpt import GPT, Block
-from fugaku_jax.sharding.buffers import read
-from fugaku_jax.sharding.context import attend
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.parallel.attention import attend
+from fugaku_jax.pipeline.buffers import read
 
 
 class Cache(NamedTuple):

@@ -24,8 +24,8 @@ from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.sampler import Choice, sample
 from fugaku_jax.inference.weights import laid_out
 from fugaku_jax.kernels import native
+from fugaku_jax.layout.rules import parts, spec
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.sharding.rules import parts, spec
 
 AT_ONCE = 32
 """Tokens that are made before the host looks at them, where nobody reads along."""

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import axis_names
 from fugaku_jax.kernels.panels import lay_out, panel_product
+from fugaku_jax.layout.rules import LogicalAxis, spec
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layers import Linear
-from fugaku_jax.sharding.product import Activation
-from fugaku_jax.sharding.rules import LogicalAxis, spec
+from fugaku_jax.parallel.product import Activation
 
 
 class Stacked(nnx.Param):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.imported import place_parameters
-from fugaku_jax.training.run import Start
+from fugaku_jax.run.identity import Start
 
 
 def start_from_hf(folder: Path) -> Start:

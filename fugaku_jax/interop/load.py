@@ -12,11 +12,11 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_import import TOKENIZER, open_hf
 from fugaku_jax.interop.hf_shape import is_hf_directory
 from fugaku_jax.interop.imported import default_run, place_parameters
+from fugaku_jax.layout.rules import get_rules, use_rules
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.segments import token_before_text
-from fugaku_jax.sharding.rules import get_rules, use_rules
+from fugaku_jax.run.identity import TOKENIZER_FILE, is_untrained, read_ledger
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.run import TOKENIZER_FILE, is_untrained, read_ledger
 from fugaku_jax.training.state import whole_model
 
 

@@ -8,9 +8,9 @@ from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
 from fugaku_jax.interop.licences import licence_metadata
 from fugaku_jax.models.gpt import parameter_count
-from fugaku_jax.training.metrics import METRICS_FILE, read_metrics
-from fugaku_jax.training.run import read_ledger
-from fugaku_jax.training.sessions import read_sessions
+from fugaku_jax.run.identity import read_ledger
+from fugaku_jax.run.metrics import METRICS_FILE, read_metrics
+from fugaku_jax.run.sessions import read_sessions
 
 
 def model_card(

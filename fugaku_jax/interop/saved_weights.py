@@ -16,8 +16,8 @@ from jaxtyping import PyTree, Shaped
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_weights import Tensor
+from fugaku_jax.run.checkpoint_folder import checkpoint_folder, saved_steps
 from fugaku_jax.training.checkpoint import CHUNK_BYTES, RunCheckpoints
-from fugaku_jax.training.checkpoint_folder import checkpoint_folder, saved_steps
 from fugaku_jax.training.checkpoint_reading import (
     STATE,
     DamagedCheckpoint,

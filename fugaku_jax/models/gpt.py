@@ -23,11 +23,11 @@ from jaxtyping import Array, Float, Int, Key
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu, swiglu
 from fugaku_jax.kernels.dropout import Dropout
+from fugaku_jax.layout.rules import Rules, spec, use_rules
 from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear, RMSNorm
 from fugaku_jax.models.rotary import rotate
-from fugaku_jax.models.stack import Layer, scan_layers
-from fugaku_jax.sharding.context import attend
-from fugaku_jax.sharding.rules import Rules, spec, use_rules
+from fugaku_jax.parallel.attention import attend
+from fugaku_jax.pipeline.stack import Layer, scan_layers
 
 
 class Block(nnx.Module):

@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.kernels.norm import layer_norm, rms_norm
-from fugaku_jax.sharding.product import Activation, product
-from fugaku_jax.sharding.rules import LogicalAxis, parts, spec
+from fugaku_jax.layout.rules import LogicalAxis, parts, spec
+from fugaku_jax.parallel.product import Activation, product
 
 PRODUCT = "product"
 """The name that results of products with weights have for a policy of recomputation."""

@@ -13,9 +13,9 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fugaku_jax.planning import svg
+from fugaku_jax.layout.assignment import KINDS, Assignment
 from fugaku_jax.planning.unfold import Layout, unfold
-from fugaku_jax.sharding.assignment import KINDS, Assignment
+from fugaku_jax.report import svg
 from fugaku_jax.tofu.topology import AXES
 
 # All lengths are inches.

@@ -10,9 +10,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fugaku_jax.planning import svg
-from fugaku_jax.sharding.schedule import Op, Schedule
-from fugaku_jax.sharding.schedule_time import Timeline, simulate
+from fugaku_jax.pipeline.duration import Timeline, simulate
+from fugaku_jax.pipeline.schedule import Op, Schedule
+from fugaku_jax.report import svg
 
 _NAMES = {
     Op.FORWARD: "forward",

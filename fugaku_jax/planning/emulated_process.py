@@ -11,8 +11,8 @@ from dataclasses import asdict
 
 import jax
 
-from fugaku_jax.sharding.devices import emulate
-from fugaku_jax.sharding.hosts import find_hosts, join
+from fugaku_jax.cluster.devices import emulate
+from fugaku_jax.cluster.hosts import find_hosts, join
 
 
 def main() -> None:

@@ -11,17 +11,17 @@ from jaxtyping import Int, PyTree
 
 from fugaku_jax.config import Config, MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.models.gpt import parameter_count
-from fugaku_jax.sharding.assignment import KINDS, Assignment
-from fugaku_jax.sharding.mesh import (
+from fugaku_jax.layout.assignment import KINDS, Assignment
+from fugaku_jax.layout.mesh import (
     assign_axes,
     describe_mesh,
     rules_of,
     torus_shape,
 )
-from fugaku_jax.sharding.rules import LOCAL_AXIS, use_rules
-from fugaku_jax.sharding.schedule import Schedule
-from fugaku_jax.sharding.schedule_time import bubble, formula_bubble
+from fugaku_jax.layout.rules import LOCAL_AXIS, use_rules
+from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.pipeline.duration import bubble, formula_bubble
+from fugaku_jax.pipeline.schedule import Schedule
 from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 from fugaku_jax.training.state import abstract_state, check_mesh, stages_of

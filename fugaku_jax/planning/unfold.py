@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from fugaku_jax.planning.svg import DOTS_PER_INCH
+from fugaku_jax.report.svg import DOTS_PER_INCH
 
 _WIDTH = 10.0  # inches that the squares take at most
 _SQUARE = 0.75  # inches that the side of one has at most

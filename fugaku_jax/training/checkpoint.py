@@ -24,12 +24,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
+from fugaku_jax.cluster.processes import anywhere, wait_for_all
 from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.json_file import read_json
+from fugaku_jax.layout.rules import get_rules, use_rules
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.sharding.rules import get_rules, use_rules
-from fugaku_jax.training.checkpoint_folder import (
+from fugaku_jax.run.checkpoint_folder import (
     CHECKPOINTS,
     LiteralPath,
     checkpoint_folder,
@@ -40,13 +41,12 @@ from fugaku_jax.training.checkpoint_folder import (
 )
 from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
 from fugaku_jax.training.checksums import check_chunks
-from fugaku_jax.training.layout import (
+from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, whole_model
+from fugaku_jax.training.storage_order import (
     in_layer_order,
     in_storage_order,
     parameters_in_storage_order,
 )
-from fugaku_jax.training.processes import anywhere, wait_for_all
-from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, whole_model
 
 # Orbax logs what goes wrong, with tracebacks of all its threads, and then raises it here too.
 for _name in ("absl", "concurrent.futures"):

@@ -8,8 +8,9 @@ import jax
 import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
+from fugaku_jax.cluster.processes import anywhere
 from fugaku_jax.errors import RunError
-from fugaku_jax.training.checkpoint_folder import (
+from fugaku_jax.run.checkpoint_folder import (
     CHECKPOINTS,
     FINISHED,
     LiteralPath,
@@ -18,7 +19,6 @@ from fugaku_jax.training.checkpoint_folder import (
     saved_steps,
 )
 from fugaku_jax.training.checksums import has_checksums
-from fugaku_jax.training.processes import anywhere
 
 STATE = "state"
 """The item of a checkpoint that holds the arrays."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.training.run import Start
+from fugaku_jax.run.identity import Start
 
 
 def doubts(tokenizer: Tokenizer, start: Start | None) -> Iterator[str]:

@@ -14,10 +14,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from fugaku_jax.config import Config
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
+from fugaku_jax.layout.placement import shard_of
+from fugaku_jax.layout.rules import devices_along, get_rules, parts
 from fugaku_jax.models.gpt import GPT, block_layer
 from fugaku_jax.models.segments import document_segments
-from fugaku_jax.models.split_stack import backward_inputs, backward_weights, left_types
-from fugaku_jax.models.stack import (
+from fugaku_jax.pipeline.split_stack import backward_inputs, backward_weights, left_types
+from fugaku_jax.pipeline.stack import (
     Exchange,
     Run,
     backward_layers,
@@ -25,9 +27,7 @@ from fugaku_jax.models.stack import (
     kept_types,
     scan_layers,
 )
-from fugaku_jax.sharding.placement import shard_of
-from fugaku_jax.sharding.rules import devices_along, get_rules, parts
-from fugaku_jax.sharding.stage_program import StageProgram
+from fugaku_jax.pipeline.stage_program import StageProgram
 from fugaku_jax.training.precision import COMPUTE_DTYPES
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
+from fugaku_jax.cluster.processes import anywhere, is_writer, wait_for_all
 from fugaku_jax.config import Config
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.loader import Loader
@@ -22,21 +23,14 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.errors import RunError
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.generate import Generator, continue_prompts
+from fugaku_jax.layout.mesh import describe_mesh, set_mesh
+from fugaku_jax.layout.rules import get_rules, parts, spec, use_rules
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
 from fugaku_jax.models.segments import token_before_text
-from fugaku_jax.sharding.mesh import describe_mesh, set_mesh
-from fugaku_jax.sharding.rules import get_rules, parts, spec, use_rules
-from fugaku_jax.sharding.schedule_time import bubble
-from fugaku_jax.training.checkpoint import RunCheckpoints
-from fugaku_jax.training.checkpoint_folder import check_history
-from fugaku_jax.training.doubts import doubts
-from fugaku_jax.training.lock import run_lock
-from fugaku_jax.training.metrics import MetricsWriter, peak_memory_bytes
-from fugaku_jax.training.processes import anywhere, is_writer, wait_for_all
-from fugaku_jax.training.progress import Progress, amount
-from fugaku_jax.training.refusals import refusals
-from fugaku_jax.training.report import write_report
-from fugaku_jax.training.run import (
+from fugaku_jax.pipeline.duration import bubble
+from fugaku_jax.report.report import write_report
+from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.identity import (
     Start,
     check_run_dir,
     check_tokenizer,
@@ -45,7 +39,13 @@ from fugaku_jax.training.run import (
     read_ledger,
     run_identity,
 )
-from fugaku_jax.training.sessions import record_session
+from fugaku_jax.run.lock import run_lock
+from fugaku_jax.run.metrics import MetricsWriter, peak_memory_bytes
+from fugaku_jax.run.sessions import record_session
+from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.doubts import doubts
+from fugaku_jax.training.progress import Progress, amount
+from fugaku_jax.training.refusals import refusals
 from fugaku_jax.training.state import (
     TrainState,
     check_mesh,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fugaku_jax.errors import RunError
-from fugaku_jax.training.checkpoint_folder import what_is_safe
+from fugaku_jax.run.checkpoint_folder import what_is_safe
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from jaxtyping import Array, Int, PyTree
 
 from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
+from fugaku_jax.layout.placement import Placement, place
+from fugaku_jax.layout.rules import devices_along, get_rules, parts
+from fugaku_jax.layout.stages import Stages, make_stages
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.sharding.placement import Placement, place
-from fugaku_jax.sharding.rules import devices_along, get_rules, parts
-from fugaku_jax.sharding.stages import Stages, make_stages
 from fugaku_jax.training.optimizer import Moments
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
 

@@ -10,13 +10,13 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
-from fugaku_jax.models.stack import Exchange
-from fugaku_jax.sharding.pipeline import pipelined_gradient
-from fugaku_jax.sharding.placement import Exchanger, Placement, shard_of, squared_norm
-from fugaku_jax.sharding.rules import get_rules, parts
-from fugaku_jax.sharding.schedule import Schedule, make_schedule
-from fugaku_jax.sharding.schedule_check import check
-from fugaku_jax.sharding.schedule_slots import Plan, plan_slots
+from fugaku_jax.layout.placement import Exchanger, Placement, shard_of, squared_norm
+from fugaku_jax.layout.rules import get_rules, parts
+from fugaku_jax.pipeline.check import check
+from fugaku_jax.pipeline.executor import pipelined_gradient
+from fugaku_jax.pipeline.schedule import Schedule, make_schedule
+from fugaku_jax.pipeline.slots import Plan, plan_slots
+from fugaku_jax.pipeline.stack import Exchange
 from fugaku_jax.training.gradient import Part, accumulated_gradient, stage_program
 from fugaku_jax.training.optimizer import clip_factor, update
 from fugaku_jax.training.optimizer import make_schedule as make_learning_rate

@@ -104,8 +104,6 @@ def _prepare(
     import jax.numpy as jnp
     from jax.sharding import PartitionSpec
 
-    from fugaku_jax.sharding import collectives
-
     mesh = jax.sharding.get_abstract_mesh()
     spec = PartitionSpec(mesh.axis_names)
     devices = math.prod(mesh.shape[axis] for axis in axes)
@@ -113,7 +111,7 @@ def _prepare(
     held = length // devices if collective == "all_gather" else length
     over = axes if collective == "all_reduce" else tuple((axis, 0) for axis in axes)
     mapped = jax.shard_map(
-        lambda x: getattr(collectives, collective)(x, over, algorithm, local_axis),
+        lambda x: getattr(sums, collective)(x, over, algorithm, local_axis),
         in_specs=spec,
         out_specs=spec,
         check_vma=False,
@@ -128,7 +126,7 @@ def main() -> None:
     import jax
     from jax.sharding import AxisType
 
-    from fugaku_jax.sharding.mesh import AXES
+    from fugaku_jax.layout.mesh import AXES
 
     arguments = json.loads(sys.argv[1])
     names = AXES[: len(arguments["shape"])]

@@ -124,8 +124,8 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
     from fugaku_jax.config import ModelConfig
     from fugaku_jax.inference.continuation import Continuation, Options
     from fugaku_jax.inference.generate import Generator
+    from fugaku_jax.layout.mesh import set_mesh
     from fugaku_jax.models.gpt import GPT
-    from fugaku_jax.sharding.mesh import set_mesh
 
     set_mesh()
     config = ModelConfig(

@@ -79,8 +79,8 @@ class Sleeper:
 
     def program(self) -> Any:
         """Return what the stages do: an activation is a single number, and nothing is kept."""
-        from fugaku_jax.sharding.pipeline import StageProgram
-        from fugaku_jax.sharding.schedule import Op
+        from fugaku_jax.pipeline.executor import StageProgram
+        from fugaku_jax.pipeline.schedule import Op
 
         work = self._work
         return StageProgram(
@@ -107,7 +107,7 @@ class Sleeper:
         """Return what is given, after the time of a kind of work; nobody can have it sooner."""
         import jax
 
-        from fugaku_jax.sharding.schedule_time import COSTS
+        from fugaku_jax.pipeline.duration import COSTS
 
         sleep = functools.partial(self._sleep, COSTS[op] * self.forward_seconds)
         return jax.pure_callback(sleep, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
@@ -132,11 +132,11 @@ def measure(
     import numpy as np
     from jax.sharding import PartitionSpec
 
-    from fugaku_jax.sharding.pipeline import pipelined_gradient
-    from fugaku_jax.sharding.rules import get_rules, parts
-    from fugaku_jax.sharding.schedule import make_schedule
-    from fugaku_jax.sharding.schedule_slots import plan_slots
-    from fugaku_jax.sharding.schedule_time import bubble, formula_bubble
+    from fugaku_jax.layout.rules import get_rules, parts
+    from fugaku_jax.pipeline.duration import bubble, formula_bubble
+    from fugaku_jax.pipeline.executor import pipelined_gradient
+    from fugaku_jax.pipeline.schedule import make_schedule
+    from fugaku_jax.pipeline.slots import plan_slots
 
     axes, stages = get_rules().pipeline, parts("stage")
     schedule = make_schedule(kind, stages, micro_batches, chunks)
@@ -203,10 +203,10 @@ def measure_all(
     micro_batches: Sequence[int], forward_seconds: float, passes: int
 ) -> Iterator[dict[str, Any]]:
     """Join the other processes and measure every schedule on a pipeline of all of them."""
+    from fugaku_jax.cluster.hosts import find_hosts, join
     from fugaku_jax.config import MeshConfig
-    from fugaku_jax.sharding.hosts import find_hosts, join
-    from fugaku_jax.sharding.mesh import set_mesh
-    from fugaku_jax.sharding.schedule import KINDS
+    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.pipeline.schedule import KINDS
 
     join(find_hosts(os.environ))
     set_mesh(MeshConfig(data=1, pipeline=-1))
@@ -218,7 +218,7 @@ def measure_all(
 
 def main() -> None:
     """Measure as one of the processes; rank 0 prints each row as JSON."""
-    from fugaku_jax.sharding.hosts import leave
+    from fugaku_jax.cluster.hosts import leave
 
     code = 0
     try:

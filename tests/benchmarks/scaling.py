@@ -184,10 +184,10 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
     import jax
     import numpy as np
 
+    from fugaku_jax.cluster.hosts import agree, find_hosts
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.sharding.hosts import agree, find_hosts
-    from fugaku_jax.sharding.mesh import set_mesh
-    from fugaku_jax.sharding.rules import spec
+    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.rules import spec
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
@@ -224,8 +224,8 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
     from collectives import measure
 
     from fugaku_jax.config import MeshConfig
-    from fugaku_jax.sharding.mesh import set_mesh
-    from fugaku_jax.sharding.rules import get_rules
+    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.rules import get_rules
 
     shape = {2: "2x1x1x1x1x1", 4: "2x2x1x1x1x1"}[jax.process_count()]
     set_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
@@ -235,7 +235,7 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
 
 def main() -> None:
     """Do a task as one of the processes; rank 0 prints each row as JSON."""
-    from fugaku_jax.sharding.hosts import find_hosts, join, leave
+    from fugaku_jax.cluster.hosts import find_hosts, join, leave
 
     task = {"step": time_steps, "collectives": time_collectives}[sys.argv[1]]
     code = 0

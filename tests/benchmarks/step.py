@@ -163,8 +163,8 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
     import jax
 
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.sharding.mesh import set_mesh
-    from fugaku_jax.sharding.rules import spec
+    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.rules import spec
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 

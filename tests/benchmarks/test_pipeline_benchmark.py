@@ -3,7 +3,7 @@
 import pytest
 from pipeline import run
 
-from fugaku_jax.sharding.schedule import KINDS
+from fugaku_jax.pipeline.schedule import KINDS
 
 
 def test_every_schedule_is_measured_beside_its_table_and_idles_at_least_as_long():

@@ -7,8 +7,8 @@ import os
 import sys
 import time
 
+from fugaku_jax.cluster.hosts import RendezvousError, agree, find_hosts, join, leave
 from fugaku_jax.errors import InputError
-from fugaku_jax.sharding.hosts import RendezvousError, agree, find_hosts, join, leave
 
 
 def reduce() -> None:

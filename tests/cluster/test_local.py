@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fugaku_jax.sharding.hosts import find_hosts
+from fugaku_jax.cluster.hosts import find_hosts
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "launch" / "cluster" / "local.py"

@@ -14,7 +14,7 @@ import tensorstore as ts
 import zstandard
 from small_corpora import make_texts, write_jsonl
 
-from fugaku_jax.data import corpus, kvstore, layout
+from fugaku_jax.data import corpus, kvstore, store_format
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store import Store
@@ -31,7 +31,7 @@ def build(
     return Store.open(str(out))
 
 
-def all_tokens(store: Store, split: layout.SplitName) -> np.ndarray:
+def all_tokens(store: Store, split: store_format.SplitName) -> np.ndarray:
     """Every token of the first set."""
     length = getattr(store.sets[0], split).tokens
     return store.read(0, split, np.array([0]), length)[0]
@@ -43,7 +43,7 @@ def test_tokens_are_those_of_sentencepiece_over_whole_documents(tmp_path, tokeni
     oracle = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model_bytes)
     by_hash = {hashlib.sha256(text.encode()).hexdigest(): text for text in texts}
     seen = []
-    for split in layout.SPLITS:
+    for split in store_format.SPLITS:
         tokens, texts_in_order = all_tokens(store, split), []
         for row in store.documents(0, split).to_pylist():
             text = by_hash[row["sha256"]]
@@ -69,7 +69,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, tokenizer, monkeypatch)
     one = build(tmp_path / "one", texts, tmp_path, tokenizer, workers=1)
     four = build(tmp_path / "four", texts, tmp_path, tokenizer, workers=4)
     assert one.sha256 == four.sha256
-    for split in layout.SPLITS:
+    for split in store_format.SPLITS:
         np.testing.assert_array_equal(all_tokens(one, split), all_tokens(four, split))
 
 
@@ -89,8 +89,8 @@ def test_the_root_hash_changes_with_every_input(tmp_path, tokenizer):
 
 
 def test_shards_and_chunks_join_without_a_seam(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(layout, "SHARD_TOKENS", 512)
-    monkeypatch.setattr(layout, "CHUNK_TOKENS", 64)
+    monkeypatch.setattr(store_format, "SHARD_TOKENS", 512)
+    monkeypatch.setattr(store_format, "CHUNK_TOKENS", 64)
     texts = make_texts(200)
     store = build(tmp_path / "s", texts, tmp_path, tokenizer, validation=0)
     expected = np.concatenate([[*tokenizer.encode(text), 2] for text in texts])
@@ -226,8 +226,8 @@ def test_a_full_disk_leaves_the_old_store_whole(tmp_path, tokenizer, monkeypatch
 
 
 def test_a_bad_line_after_a_written_shard_leaves_nothing_behind(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(layout, "SHARD_TOKENS", 64)
-    monkeypatch.setattr(layout, "CHUNK_TOKENS", 64)
+    monkeypatch.setattr(store_format, "SHARD_TOKENS", 64)
+    monkeypatch.setattr(store_format, "CHUNK_TOKENS", 64)
     monkeypatch.setattr(corpus, "_BLOCK_BYTES", 500)
     path = write_jsonl(tmp_path / "texts.jsonl", make_texts(100))
     with path.open("a") as file:
@@ -314,5 +314,5 @@ def test_runs_that_leave_a_set_are_refused(store):
 
 
 def test_tokens_take_16_bits_where_the_vocabulary_leaves_room():
-    assert layout.token_dtype(65_499) == "uint16"
-    assert layout.token_dtype(65_500) == "uint32"
+    assert store_format.token_dtype(65_499) == "uint16"
+    assert store_format.token_dtype(65_500) == "uint32"

@@ -13,9 +13,9 @@ from fugaku_jax.config import MeshConfig, ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer, train
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.generate import Generator
+from fugaku_jax.layout.mesh import set_mesh
+from fugaku_jax.layout.rules import get_rules, set_rules
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.sharding.mesh import set_mesh
-from fugaku_jax.sharding.rules import get_rules, set_rules
 
 GPT2 = {"vocab_size": 303, "n_layers": 2, "d_model": 24, "n_heads": 4, "sequence_length": 64}
 LLAMA = GPT2 | {"family": "llama", "n_kv_heads": 2, "d_model": 32, "tied": False}

@@ -22,7 +22,7 @@ from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.interop.import_run import import_run
-from fugaku_jax.sharding.mesh import set_mesh
+from fugaku_jax.layout.mesh import set_mesh
 
 FUGAKU_LLM = ModelConfig(
     vocab_size=48_586, n_layers=40, d_model=5184, n_heads=36, sequence_length=2048

@@ -21,8 +21,8 @@ from fugaku_jax.interop.continual import start_from_hf
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_shape import read_hf_config
 from fugaku_jax.interop.load import load_for_inference
-from fugaku_jax.sharding.mesh import set_mesh
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.layout.mesh import set_mesh
+from fugaku_jax.layout.rules import spec
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
 from fugaku_jax.training.state import fresh_state
 from fugaku_jax.training.step import make_train_step

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fugaku_jax.config import MeshConfig
-from fugaku_jax.sharding.mesh import assign_axes
-from fugaku_jax.sharding.schedule import KINDS
+from fugaku_jax.layout.mesh import assign_axes
+from fugaku_jax.pipeline.schedule import KINDS
 from fugaku_jax.tofu.allocation import fold, parse_shape, read_vcoordfile
 
 ROOT = Path(__file__).parents[2]

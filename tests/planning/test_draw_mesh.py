@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.layout.assignment import assign, degrees
 from fugaku_jax.planning.draw_mesh import draw_mesh
 from fugaku_jax.planning.unfold import DOTS_PER_INCH, unfold
-from fugaku_jax.sharding.assignment import assign, degrees
 
 SMALL = (2, 1, 2, 1, 3, 2)
 FUGAKU = (24, 2, 24, 2, 3, 2)

@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.pipeline.schedule import make_schedule
 from fugaku_jax.planning.draw_schedule import draw_schedule
-from fugaku_jax.sharding.schedule import make_schedule
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from fugaku_jax.config import Config
-from fugaku_jax.sharding.mesh import set_mesh
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.layout.mesh import set_mesh
+from fugaku_jax.layout.rules import spec
 from fugaku_jax.training.state import check_mesh, init_state, stages_of
 from fugaku_jax.training.step import make_train_step
 

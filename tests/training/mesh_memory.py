@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from meshes import make_config
 
-from fugaku_jax.sharding.mesh import set_mesh
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.layout.mesh import set_mesh
+from fugaku_jax.layout.rules import spec
 from fugaku_jax.training.state import abstract_state
 from fugaku_jax.training.step import make_train_step
 

@@ -16,12 +16,12 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.interop.saved_weights import SavedWeights
+from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.training import checkpoint, loop
 from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
-from fugaku_jax.training.checkpoint_folder import check_history
 from fugaku_jax.training.checkpoint_reading import DamagedCheckpoint
 from fugaku_jax.training.checksums import has_checksums
-from fugaku_jax.training.metrics import MetricsWriter
 from fugaku_jax.training.state import init_state
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"

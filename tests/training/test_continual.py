@@ -22,10 +22,10 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop import continual
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
+from fugaku_jax.run.identity import claim_run_dir, run_identity
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.doubts import doubts
-from fugaku_jax.training.run import claim_run_dir, run_identity
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {

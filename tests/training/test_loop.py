@@ -15,9 +15,9 @@ import pytest
 from fugaku_jax.config import flat_fields
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.inference.generate import Generator, continue_prompts
+from fugaku_jax.run.metrics import read_metrics, read_samples
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.metrics import read_metrics, read_samples
 
 
 def losses(run_dir):

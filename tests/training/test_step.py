@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from fugaku_jax.sharding.rules import spec
+from fugaku_jax.layout.rules import spec
 from fugaku_jax.training import precision
 from fugaku_jax.training.optimizer import decays, init_moments, make_schedule, update
 from fugaku_jax.training.state import abstract_model, init_state

@@ -1,0 +1,1 @@
+"""Sums, scatters and gathers over mesh axes."""

@@ -1,0 +1,261 @@
+"""Sums and gathers over several axes of a torus, inside a `jax.shard_map` manual over those axes.
+
+Three algorithms give the same result by different roads:
+
+flat: one collective over all axes together.
+
+bucket: a reduce-scatter axis by axis, then an all-gather in the reverse order, so that messages
+go to neighbours on the torus only (Sack & Gropp, "Collective algorithms for multiported torus
+networks", ACM Transactions on Parallel Computing 1, 2015).
+
+turned: bucket for nodes that hold several devices (one a core group). A node's devices stand along
+a *local* axis, over which nothing is summed: each has a sum of its own. In every phase some of
+them go along one axis of the torus and the others along another, so that several links of the node
+carry at the same moment. The groups of one collective must be of equal size, so the axes are walked
+in rounds. A round takes the group size that divides what is left of most axes (counting no more
+axes than local devices; of equals the largest size). Each of its r axes gives up that factor,
+nearest neighbours first, in r phases: in phase p, local device l takes axis (p + l) mod r.
+Devices that share an axis, l and l + r, go round it in opposite directions. An axis that shares no
+factor with another has a round of its own, which is bucket but for those directions. So axes of 4
+and 4 turn whole; of 4 and 8 in groups of 4, and then the 8's remaining pairs by themselves; 2 and 3
+do not turn. Without a local axis, or with one of size 1, turned is bucket.
+
+Sums of bf16 and fp16 are taken in fp32 and rounded once, to the input's type. What bucket and
+turned sum is the same to the last bit on all devices summed over. Mesh axes that are still Explicit
+are made manual here (JAX scatters no array that an Explicit axis splits); no data moves for that.
+
+These are made for a `shard_map` with `check_vma=False`. With `check_vma=True` the values are right
+but the types say too little: a sum varies over whatever its summand varied over, so JAX refuses
+`out_specs` that leave the summed axes out. None of this is meant to be differentiated.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+from jaxtyping import Array
+
+from fugaku_jax.collectives.phases import Algorithm, Plan, make_plan
+
+Placed: TypeAlias = tuple[tuple[str, int], ...]
+"""(mesh axis, dimension that it splits) pairs."""
+
+
+def all_reduce(
+    x: Array,
+    axes: tuple[str, ...],
+    algorithm: Algorithm = "flat",
+    local_axis: str | None = None,
+) -> Array:
+    """Sum over all of the axes; every device along them receives the whole sum.
+
+    Args:
+        x: this device's summand, of any shape.
+        axes: manual mesh axes, in the order in which bucket walks them.
+        algorithm: the road, see above.
+        local_axis: the mesh axis, manual or Explicit, along which a node's devices stand. Only
+            turned looks at it.
+
+    Raises:
+        ValueError: an axis is not manual here, is named twice, or is the local axis.
+    """
+    plan = _plan(axes, algorithm, local_axis)
+    if not plan.phases:
+        return x
+
+    def reduce(x: Array) -> Array:
+        if algorithm == "flat":
+            return jax.lax.psum(_widen(x), axes).astype(x.dtype)
+        share = -(-x.size // math.prod(plan.sizes))
+        buckets = jnp.pad(_widen(x).reshape(-1), (0, share * math.prod(plan.sizes) - x.size))
+        # Rounded before they are gathered, so that bf16 travels as bf16.
+        summed = _scatter(buckets.reshape(*plan.sizes, share), plan).astype(x.dtype)
+        return _gather(summed, plan).reshape(-1)[: x.size].reshape(x.shape)
+
+    return _on_local_arrays(reduce, x)
+
+
+def reduce_scatter(
+    x: Array, placed: Placed, algorithm: Algorithm = "flat", local_axis: str | None = None
+) -> Array:
+    """Sum over all of the axes; each device receives its shard of the sum.
+
+    Args:
+        x: this device's summand.
+        placed: (mesh axis, dimension of `x` that it splits) pairs. A dimension with several axes is
+            split as by `PartitionSpec((first, second))`: the one named first is the outermost.
+        algorithm: as in `all_reduce`.
+        local_axis: as in `all_reduce`.
+
+    Returns:
+        the shard: dimension d is shorter by the product of the sizes of its axes.
+
+    Raises:
+        ValueError: as `all_reduce`; or a dimension does not exist, cannot be divided by its axes,
+            or is split by an Explicit axis as well.
+    """
+    plan = _plan(tuple(axis for axis, _ in placed), algorithm, local_axis)
+    splits = _splits(x, placed)
+    for dimension, split in enumerate(splits):
+        if x.shape[dimension] % split:
+            raise ValueError(
+                f"reduce_scatter: dimension {dimension} of {x.shape} is not divisible by {split}, "
+                f"the devices along {[a for a, d in placed if d == dimension]}; pad it, or place "
+                "the axes on another."
+            )
+
+    def reduce(x: Array) -> Array:
+        shard = tuple(size // split for size, split in zip(x.shape, splits, strict=True))
+        blocks = _to_blocks(_widen(x), shard, placed, plan)
+        buckets = _reorder(blocks, plan.orders(), plan)
+        return _scatter(buckets.reshape(*plan.sizes, *shard), plan).astype(x.dtype)
+
+    return _on_local_arrays(reduce, x) if plan.phases else x
+
+
+def all_gather(
+    x: Array, placed: Placed, algorithm: Algorithm = "flat", local_axis: str | None = None
+) -> Array:
+    """Join the shards of all devices: the layout of `reduce_scatter` undone.
+
+    Args:
+        x: this device's shard.
+        placed: as in `reduce_scatter`.
+        algorithm: as in `all_reduce`; it need not be the one that made the shards.
+        local_axis: as in `all_reduce`.
+
+    Returns:
+        the whole array: dimension d is longer by the product of the sizes of its axes.
+
+    Raises:
+        ValueError: as `all_reduce`; or a dimension does not exist, or is split by an Explicit axis
+            as well.
+    """
+    plan = _plan(tuple(axis for axis, _ in placed), algorithm, local_axis)
+    splits = _splits(x, placed)
+
+    def gather(x: Array) -> Array:
+        whole = tuple(size * split for size, split in zip(x.shape, splits, strict=True))
+        buckets = _gather(x, plan).reshape(math.prod(plan.sizes), *x.shape)
+        blocks = _reorder(buckets, np.argsort(plan.orders()), plan)
+        return _from_blocks(blocks, whole, placed, plan)
+
+    return _on_local_arrays(gather, x) if plan.phases else x
+
+
+def _plan(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -> Plan:
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    for axis in axes:
+        # An Explicit axis would be made manual below, and shards be summed with each other.
+        if kinds.get(axis) != AxisType.Manual:
+            raise ValueError(f"Axis {axis} is not manual here; name it in the shard_map around.")
+    if len(set(axes)) < len(axes) or local_axis in axes:
+        raise ValueError(f"Axes {axes} with local axis {local_axis}: each may appear only once.")
+    if local_axis is not None and local_axis not in kinds:
+        raise ValueError(f"There is no mesh axis {local_axis} to be the local axis.")
+    local = None if local_axis is None else (local_axis, mesh.shape[local_axis])
+    return make_plan(tuple((axis, mesh.shape[axis]) for axis in axes), algorithm, local)
+
+
+def _splits(x: Array, placed: Placed) -> list[int]:
+    """Return into how many shards each dimension is split."""
+    explicit = tuple(jax.typeof(x).sharding.spec) + (None,) * x.ndim
+    splits = [1] * x.ndim
+    for axis, dimension in placed:
+        if not 0 <= dimension < x.ndim:
+            raise ValueError(f"Axis {axis} is placed on dimension {dimension} of {x.shape}.")
+        if explicit[dimension]:
+            # A device would scatter its own part of the Explicit axis, which `out_specs` of the
+            # map around cannot say: there manual axes are the outer ones.
+            raise ValueError(
+                f"Axis {axis} is placed on dimension {dimension}, which the Explicit "
+                f"{explicit[dimension]} splits too; place it on another, or make that one manual."
+            )
+        splits[dimension] *= jax.lax.axis_size(axis)
+    return splits
+
+
+def _widen(x: Array) -> Array:
+    """Return what is summed: bf16, fp16 and narrower in fp32, all else as it is."""
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    return x.astype(jnp.float32) if narrow else x
+
+
+def _on_local_arrays(function: Callable[[Array], Array], x: Array) -> Array:
+    """Apply a function to what each device holds, Explicit axes being made manual for it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    explicit = {axis for axis, kind in kinds.items() if kind == AxisType.Explicit}
+    if not explicit:
+        return function(x)
+    spec = jax.typeof(x).sharding.spec
+    mapped = jax.shard_map(
+        function, in_specs=spec, out_specs=spec, axis_names=explicit, check_vma=False
+    )
+    # Where types are checked this undoes the inner map's claim that nothing varies.
+    manual = tuple(axis for axis, kind in kinds.items() if kind == AxisType.Manual)
+    return jax.lax.pcast(mapped(x), manual, to="varying")
+
+
+def _scatter(buckets: Array, plan: Plan) -> Array:
+    """Reduce-scatter the leading dimensions, one a phase."""
+    for phase in plan.phases:
+        buckets = jax.lax.psum_scatter(buckets, phase.axes, axis_index_groups=phase.groups)
+    return buckets
+
+
+def _gather(share: Array, plan: Plan) -> Array:
+    """All-gather to what `_scatter` had."""
+    for phase in reversed(plan.phases):
+        share = jax.lax.all_gather(share, phase.axes, axis_index_groups=phase.groups)
+    return share
+
+
+def _split(
+    shard: tuple[int, ...], placed: Placed, plan: Plan
+) -> tuple[list[int], list[int], list[int]]:
+    """Split each dimension of the whole into its axes' digits, outermost first, and the shard's.
+
+    Returns:
+        the sizes; where among them the plan's digits stand, in the plan's order; and where the
+        shard's dimensions stand.
+    """
+    sizes: list[int] = []
+    place = {}
+    rest = []
+    for dimension, size in enumerate(shard):
+        for axis in [axis for axis, on in placed if on == dimension]:
+            for digit in plan.digits:
+                if digit.axis == axis:
+                    place[digit] = len(sizes)
+                    sizes.append(digit.size)
+        rest.append(len(sizes))
+        sizes.append(size)
+    return sizes, [place[digit] for digit in plan.digits], rest
+
+
+def _to_blocks(x: Array, shard: tuple[int, ...], placed: Placed, plan: Plan) -> Array:
+    """Cut an array into the shards of all devices: [devices, *shard], in the plan's digits."""
+    sizes, digits, rest = _split(shard, placed, plan)
+    return x.reshape(sizes).transpose(digits + rest).reshape(math.prod(plan.sizes), *shard)
+
+
+def _from_blocks(blocks: Array, whole: tuple[int, ...], placed: Placed, plan: Plan) -> Array:
+    """Join what `_to_blocks` cuts."""
+    sizes, digits, rest = _split(blocks.shape[1:], placed, plan)
+    order = digits + rest
+    split = blocks.reshape([sizes[place] for place in order])
+    return split.transpose(np.argsort(order)).reshape(whole)
+
+
+def _reorder(blocks: Array, orders: np.ndarray, plan: Plan) -> Array:
+    """Reorder blocks as this local device's row of `orders` [local devices, blocks] says."""
+    if plan.local_axis is None:
+        return blocks
+    order = jnp.asarray(orders)[jax.lax.axis_index(plan.local_axis)]
+    return blocks.at[order].get(mode="promise_in_bounds", unique_indices=True)

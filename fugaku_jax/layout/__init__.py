@@ -1,0 +1,1 @@
+"""Where everything lies: the mesh, what its axes carry, stages, placements."""

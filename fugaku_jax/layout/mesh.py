@@ -1,0 +1,141 @@
+"""The logical six-dimensional device mesh that mirrors the Tofu-D torus."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from jax import Device
+from jax.sharding import AbstractMesh, AxisType, Mesh
+
+from fugaku_jax.config import MeshConfig
+from fugaku_jax.errors import InputError
+from fugaku_jax.layout.assignment import Assignment, Part, assign, degrees, logical_shape
+from fugaku_jax.layout.rules import LOCAL_AXIS, Rules, get_rules, set_rules
+from fugaku_jax.tofu.allocation import fold, parse_shape, read_vcoordfile
+from fugaku_jax.tofu.topology import AXES
+
+RANK_MAP = "FUGAKU_JAX_RANK_MAP"
+
+
+def assign_axes(config: MeshConfig, devices: int) -> Assignment:
+    """Find what each mesh axis carries.
+
+    Raises:
+        InputError: the degrees of parallelism do not multiply to the number of devices, or the
+            shape of the torus has another number of nodes.
+    """
+    degree = degrees(devices, config.data, config.tensor, config.pipeline, config.context)
+    local = config.local
+    if degree["tensor"] % local:
+        raise InputError(
+            f"mesh.local is {local}, but it must divide mesh.tensor, which is {degree['tensor']}."
+        )
+    nodes, between = devices // local, degree | {"tensor": degree["tensor"] // local}
+    shape = torus_shape(config.shape) if config.shape else logical_shape(nodes, between)
+    if math.prod(shape) != nodes:
+        raise InputError(
+            f"mesh.shape is {config.shape}, which has {math.prod(shape)} nodes, but there are "
+            f"{nodes}, with {local} of the {devices} devices each; give the shape of these."
+        )
+    assignment = assign(shape, between)
+    inside = (Part(LOCAL_AXIS, local, "tensor"),) if local > 1 else ()
+    return Assignment(assignment.parts + inside)
+
+
+def make_mesh(
+    assignment: Assignment | None = None, devices: Sequence[Device] | None = None
+) -> Mesh:
+    """Lay devices out as an assignment says; without one, all along the axis `x`.
+
+    All axes are Explicit: an array's sharding is part of its type, and a mistake is a type error.
+
+    Args:
+        devices: the devices, in row-major order of the mesh; all of this job's if not given, in
+            the order of their processes.
+    """
+    devices = jax.devices() if devices is None else devices
+    if assignment is None:
+        shape, names = (len(devices), 1, 1, 1, 1, 1), AXES
+    else:
+        shape, names = assignment.shape, assignment.names
+    return jax.make_mesh(
+        shape, names, axis_types=(AxisType.Explicit,) * len(names), devices=devices
+    )
+
+
+def set_mesh(config: MeshConfig | None = None, devices: Sequence[Device] | None = None) -> Mesh:
+    """Make the mesh of a run, and put it and what its axes carry in force.
+
+    Devices stand in the order of ranks, which is that of `launch/plan.py vcoordfile`. If the job
+    was started with another rank map, the environment variable FUGAKU_JAX_RANK_MAP names its file.
+    JAX is told to compute in 32 bits, whatever JAX_ENABLE_X64 says: every type here is meant.
+
+    Raises:
+        InputError: the mesh does not fit the devices, or the rank map does not fit the job.
+    """
+    config = config or MeshConfig()
+    jax.config.update("jax_enable_x64", False)
+    devices = jax.devices() if devices is None else devices
+    assignment = assign_axes(config, len(devices))
+    rank_map = os.environ.get(RANK_MAP)
+    if rank_map and config.shape:
+        devices = in_torus_order(devices, config, Path(rank_map))
+    mesh = make_mesh(assignment, devices)
+    set_rules(rules_of(assignment, config.sequence_parallel))
+    jax.set_mesh(mesh)
+    return mesh
+
+
+def in_torus_order(devices: Sequence[Device], config: MeshConfig, rank_map: Path) -> list[Device]:
+    """Order devices by the Tofu coordinates of their processes.
+
+    Args:
+        rank_map: a vcoordfile, whose line r has the logical coordinate of process r.
+
+    Raises:
+        InputError: `mesh.shape` is not a job's, or the file does not fit it.
+    """
+    job = parse_shape(config.shape)
+    processes = max(device.process_index for device in devices) + 1
+    per_node = max(processes // job.nodes, 1)
+    placement = read_vcoordfile(rank_map, job, per_node)
+    node = fold(job).numbers(placement.torus_coordinates())
+    return sorted(devices, key=lambda d: (node[d.process_index], d.process_index, d.id))
+
+
+def describe_mesh() -> str:
+    """Return the mesh that is set and what its axes carry, as `x=4 data, b=3 tensor`."""
+    mesh, rules = jax.sharding.get_abstract_mesh(), get_rules()
+    kinds = ("pipeline", "data", "context", "tensor")
+    carried = {axis: kind for kind in kinds for axis in getattr(rules, kind)}
+    axes = (f"{axis}={size} {carried.get(axis, '')}" for axis, size in mesh.shape.items())
+    return ", ".join(text for text, size in zip(axes, mesh.shape.values(), strict=True) if size > 1)
+
+
+def rules_of(assignment: Assignment, sequence_parallel: bool) -> Rules:
+    """Return the rules of an assignment; its axes of length 1 carry nothing."""
+    long = {part.name for part in assignment.parts if part.size > 1}
+
+    def axes(kind: str) -> tuple[str, ...]:
+        return tuple(name for name in assignment.axes(kind) if name in long)
+
+    return Rules(axes("data"), axes("tensor"), axes("context"), axes("pipeline"), sequence_parallel)
+
+
+def abstract_mesh() -> AbstractMesh:
+    """Return the mesh of one device that does not exist: enough to reason about shapes."""
+    return AbstractMesh((1,) * 6, AXES, axis_types=(AxisType.Explicit,) * 6)
+
+
+def torus_shape(text: str) -> tuple[int, ...]:
+    """Read `mesh.shape`: six sizes, or a job's one to three, which are folded.
+
+    Raises:
+        InputError: it is neither, or it does not fold.
+    """
+    sizes = text.split("x")
+    if len(sizes) == len(AXES) and all(size.isdigit() and int(size) for size in sizes):
+        return tuple(map(int, sizes))
+    return fold(parse_shape(text)).shape

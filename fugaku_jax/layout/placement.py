@@ -1,0 +1,150 @@
+"""Where each weight, its gradient and its optimizer state lie among the manual axes of the mesh.
+
+Tensor parallelism is in the arrays' types and JAX takes care of it. What the step does by its own
+collectives is written down here, weight by weight: which axes split the weight itself (stages,
+and replicas if weights are sharded), which ones split the state besides (ZeRO-1), and over which
+ones a gradient is only summed.
+
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter
+Models", 2020.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, PyTree
+
+from fugaku_jax.collectives.phases import Algorithm
+from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_scatter
+from fugaku_jax.config import MeshConfig
+from fugaku_jax.kernels.adamw import sum_of_squares
+from fugaku_jax.layout.rules import Rules
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one weight lies."""
+
+    explicit: PartitionSpec
+    """How its dimensions are split by tensor axes."""
+    weight: Placed
+    """(axis, dimension) pairs that split the weight and its gradient."""
+    state: Placed
+    """Pairs that split the optimizer's state besides."""
+    summed: tuple[str, ...]
+    """Axes over which the gradient has to be summed; those of `weight` and `state` among them."""
+
+    def spec(self, *, state: bool, manual_only: bool = False) -> PartitionSpec:
+        """Return the partition of the weight or of its state, for arrays of the whole mesh.
+
+        Args:
+            state: of the state rather than the weight.
+            manual_only: leave the tensor axes out, as `shard_map` wants it.
+        """
+        placed = self.weight + (self.state if state else ())
+        entries: list[tuple[str, ...] | None] = []
+        for dimension, explicit in enumerate(self.explicit):
+            axes = tuple(axis for axis, on in placed if on == dimension)
+            if explicit is not None and not manual_only:
+                axes += (explicit,) if isinstance(explicit, str) else tuple(explicit)
+            entries.append(axes or None)
+        return PartitionSpec(*entries)
+
+
+@dataclass(frozen=True)
+class Exchanger:
+    """The collectives of a step, by one algorithm."""
+
+    algorithm: Algorithm
+    local_axis: str | None = None
+
+    def gather(self, x: Array, placed: Placed) -> Array:
+        """Join the parts of all devices."""
+        return all_gather(x, placed, self.algorithm, self.local_axis) if placed else x
+
+    def scatter(self, x: Array, placed: Placed) -> Array:
+        """Sum over the devices; each keeps its part."""
+        return reduce_scatter(x, placed, self.algorithm, self.local_axis) if placed else x
+
+    def sum(self, x: Array, axes: tuple[str, ...]) -> Array:
+        """Sum over the devices."""
+        return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
+
+
+def place(
+    shape: tuple[int, ...],
+    explicit: PartitionSpec,
+    sizes: dict[str, int],
+    rules: Rules,
+    config: MeshConfig,
+    *,
+    stacked: bool,
+) -> Placement:
+    """Decide where a weight lies.
+
+    An axis is given to a dimension that it divides: the longest that no tensor axis splits. What no
+    dimension takes (a bias of odd length) stays whole, and is summed.
+
+    Args:
+        shape: of the whole weight.
+        explicit: how tensor axes split it.
+        sizes: of the mesh axes.
+        stacked: whether its first dimension counts layers, which stages share.
+    """
+    explicit = PartitionSpec(*explicit, *[None] * (len(shape) - len(explicit)))
+    free = [size if axis is None else 0 for size, axis in zip(shape, explicit, strict=True)]
+    weight: Placed = ()
+    summed = rules.summed
+    if stacked:
+        weight = tuple((axis, 0) for axis in rules.pipeline)
+        free[0] //= math.prod(sizes[axis] for axis in rules.pipeline)
+    else:
+        summed = rules.pipeline + summed
+    state: Placed = ()
+    if config.weights == "sharded":
+        # A layer is gathered when it is its turn, so its own dimensions are split.
+        within = [0, *free[1:]] if stacked else free
+        weight += _divide(within, summed, sizes)
+    elif config.weights == "zero1":
+        state = _divide(free, summed, sizes)
+    return Placement(explicit, weight, state, summed)
+
+
+def shard_of(x: Array, placed: Placed) -> Array:
+    """Cut this device's part out of an array that it has whole."""
+    for dimension in sorted({on for _, on in placed}):
+        axes = tuple(axis for axis, on in placed if on == dimension)
+        size = x.shape[dimension] // math.prod(jax.lax.axis_size(axis) for axis in axes)
+        start = jax.lax.axis_index(axes) * size
+        x = jax.lax.dynamic_slice_in_dim(x, start, size, dimension)
+    return x
+
+
+def squared_norm(arrays: PyTree[Array], placements: PyTree[Placement]) -> Array:
+    """Sum the squares of all elements of arrays that lie as the optimizer's state does."""
+    by_axes: dict[tuple[str, ...], list[Array]] = {}
+    pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(placements), strict=True)
+    for array, placement in pairs:
+        axes = tuple(sorted({axis for axis, _ in placement.weight + placement.state}))
+        by_axes.setdefault(axes, []).append(sum_of_squares(array))
+    total = jax.numpy.float32(0)
+    for axes, squares in by_axes.items():
+        part = sum(squares[1:], start=squares[0])
+        total += jax.lax.psum(part, axes) if axes else part
+    return total
+
+
+def _divide(free: Sequence[int], axes: tuple[str, ...], sizes: dict[str, int]) -> Placed:
+    """Give each axis the longest dimension that it divides; each comes innermost there."""
+    left = list(free)
+    placed = []
+    for axis in axes:
+        fitting = [d for d, size in enumerate(left) if size and size % sizes[axis] == 0]
+        if fitting:
+            dimension = max(fitting, key=lambda d: (left[d], d))
+            left[dimension] //= sizes[axis]
+            placed.append((axis, dimension))
+    return tuple(placed)

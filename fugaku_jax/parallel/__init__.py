@@ -1,0 +1,1 @@
+"""Operations of a model that devices share."""

@@ -1,0 +1,1 @@
+"""Reports of runs, from their directories; knows no JAX."""

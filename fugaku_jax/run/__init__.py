@@ -1,0 +1,1 @@
+"""A run's directory: identity, figures, sessions, what lies in it."""

@@ -1,0 +1,39 @@
+"""The order in which a run reads its store, from what the run directory says of it."""
+
+from pathlib import Path
+
+from fugaku_jax.data.order import SampleOrder
+from fugaku_jax.data.store import Store
+from fugaku_jax.errors import InputError
+from fugaku_jax.json_types import typed
+from fugaku_jax.run.identity import LEDGER_FILE, open_run_store, read_ledger
+from fugaku_jax.training.checkpoint import read_config
+
+
+def open_run_order(run_dir: Path, place: str | None = None) -> tuple[Store, SampleOrder, int]:
+    """Open the store that a run reads, with the order of its samples and the number of its steps.
+
+    Args:
+        run_dir: the run.
+        place: folder or URL of the store, if it is no longer where the run found it.
+
+    Raises:
+        InputError: it is no run, it has read no store yet, or the store is not the one it read.
+    """
+    config = read_config(run_dir)
+    ledger = read_ledger(run_dir)
+    try:
+        sha256, order = ledger["store_sha256"], ledger["order"]
+        sizes = {n: typed(int, order[n], n) for n in ("sequence_length", "batch_size", "seed")}
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{run_dir / LEDGER_FILE} does not say what the run reads, and in which order: "
+            "it is not whole, or the run was imported and has not been trained yet."
+        ) from None
+    store = open_run_store(run_dir, config, place)
+    if store.sha256 != sha256:
+        raise InputError(
+            f"{store.url} is not the store that {run_dir} read: its sha256 is "
+            f"{store.sha256[:12]}, that of the run's {str(sha256)[:12]}; give that one by --store."
+        )
+    return store, SampleOrder.of_store(store, **sizes), config.training.steps

@@ -1,0 +1,241 @@
+"""The run directory: whose it is, and that nobody writes another run into it."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Array, PyTree
+
+from fugaku_jax.config import Config, MeshConfig, flat_fields
+from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.store import Store
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.errors import InputError
+from fugaku_jax.json_file import read_json
+from fugaku_jax.models.shape import shaped_like
+from fugaku_jax.run.metrics import replace_file
+from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
+
+LEDGER_FILE = "ledger.json"
+TOKENIZER_FILE = "tokenizer.model"
+"""The tokenizer that an imported run came with."""
+
+_LEFT_BY_A_START = re.compile(r"\.lock|\.(config|ledger)\.json\.\d+\.partial")
+"""Names that a start leaves which is killed before the run is there."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights of another project's that a run starts from."""
+
+    parameters: Callable[[Config], PyTree[Array]]
+    """Puts them on the mesh that is set, as a run of this configuration stores them."""
+    origin: dict[str, Any]
+    """What identifies them, as JSON can hold it; `sha256` is what is compared."""
+    tokenizer: Tokenizer | None
+    """The tokenizer that came with them."""
+
+
+FREE_FIELDS = frozenset(
+    {
+        "training.stop_after",
+        "training.validate_every",
+        "training.validation_tokens",
+        "training.sample_every",
+        "training.sample_tokens",
+        "training.prompts",
+        "checkpoint.every",
+        "checkpoint.keep",
+        "data.prefetch",
+        "data.store",
+        "training.micro_batches",
+        "training.remat",
+    }
+    | {f"mesh.{field.name}" for field in fields(MeshConfig)}
+)
+"""Fields that may change between sessions of a run: they do not change what is learned, but for
+the rounding that another mesh or another cut of the batch brings. That the store is the same is
+told by its hash, wherever it lies."""
+
+
+def check_run_dir(run_dir: Path, config: Config) -> None:
+    """Refuse a directory that holds anything but this run, before anything is written.
+
+    An imported run that nobody has trained is any recipe's whose model has its shape.
+
+    Raises:
+        InputError: it is a file, holds no run, or holds a run of another configuration, whose
+            differing fields are listed.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"--run-dir {run_dir} is a file; give a directory.")
+    if not (run_dir / CONFIG_FILE).exists():
+        there = run_dir.iterdir() if run_dir.exists() else ()
+        if not all(_LEFT_BY_A_START.fullmatch(path.name) for path in there):
+            raise InputError(
+                f"--run-dir {run_dir} is not empty and holds no run; give another directory."
+            )
+        return
+    found = read_config(run_dir)
+    if is_untrained(run_dir):  # beside the model it holds defaults that nobody chose
+        found = with_imported_model(config, run_dir)
+    there, here = (flat_fields(each.to_dict()) for each in (found, config))
+    differing = [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in sorted(here)
+        if name not in FREE_FIELDS and there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"--run-dir {run_dir} belongs to another configuration: {'; '.join(differing)}; "
+            "give another directory, or the same values."
+        )
+
+
+def run_identity(config: Config, store: Store) -> dict[str, Any]:
+    """Return what identifies the run's data: the hash of the store, and the order's parameters."""
+    return {
+        "store": store.url,
+        "store_sha256": store.sha256,
+        "sets": [
+            {"name": s.name, "domain": s.domain, "weight": s.weight, "tokens": s.train.tokens}
+            for s in store.sets
+        ],
+        "order": {
+            "seed": config.data.seed,
+            "sequence_length": config.model.sequence_length,
+            "batch_size": config.training.batch_size,
+        },
+    }
+
+
+def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str, Any]) -> None:
+    """Write configuration and ledger into the run directory, or check that they are this run's.
+
+    It is done under the run's lock, and may be killed at any point: the configuration comes first,
+    since without a ledger it is still this run's, and an imported run's ledger still says so.
+
+    Args:
+        ledger: the run's identity.
+
+    Raises:
+        InputError: as `check_run_dir`; or the run there has read other data or started from other
+            weights, or the directory cannot be written.
+    """
+    check_run_dir(run_dir, config)
+    before = read_ledger(run_dir)
+    if before:
+        sha256 = before.get("store_sha256", store.sha256)  # an imported run has read none yet
+        if sha256 != store.sha256:
+            raise InputError(
+                f"--run-dir {run_dir} was trained on another store: sha256 "
+                f"{sha256[:12]} there, {store.sha256[:12]} in {store.url}; give "
+                "another directory, or the same store."
+            )
+        origins = (each.get("imported", {}).get("sha256") for each in (before, ledger))
+        if len(set(origins) - {None}) > 1 or ("imported" in ledger and "imported" not in before):
+            raise InputError(
+                f"--run-dir {run_dir} was started from other weights than {ledger['imported']}; "
+                "give another directory, or the same weights."
+            )
+        ledger = {name: before[name] for name in ("imported",) if name in before} | ledger
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_json(run_dir / CONFIG_FILE, config.to_dict())
+        _write_json(run_dir / LEDGER_FILE, ledger)
+        for path in run_dir.glob(".*.json.*.partial"):
+            if _LEFT_BY_A_START.fullmatch(path.name):
+                path.unlink()
+    except OSError as error:
+        raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
+
+
+def read_ledger(run_dir: Path) -> dict[str, Any]:
+    """Return a run's identity; nothing if it was not written down."""
+    path = run_dir / LEDGER_FILE
+    return read_json(path) if path.exists() else {}
+
+
+def is_untrained(run_dir: Path) -> bool:
+    """Tell whether a run was imported and has read no store yet."""
+    ledger = read_ledger(run_dir)
+    return "imported" in ledger and "store_sha256" not in ledger
+
+
+def with_imported_model(recipe: Config, run_dir: Path) -> Config:
+    """Return a recipe for the model that a run directory was imported with, if it was.
+
+    Raises:
+        InputError: the run's configuration cannot be read.
+    """
+    if "imported" not in read_ledger(run_dir):
+        return recipe
+    return replace(recipe, model=shaped_like(recipe.model, read_config(run_dir).model))
+
+
+def check_vocabulary(config: Config, store: Store, start: Start | None = None) -> None:
+    """Refuse a store with more tokens than the model knows.
+
+    Args:
+        start: what the run is about to start from.
+
+    Raises:
+        InputError: it has.
+    """
+    if store.vocab_size > config.model.vocab_size:
+        right = f"give --model.vocab-size {store.vocab_size} or more"
+        if start:
+            right = "give a store made with the tokenizer of the imported model by --data.store"
+        raise InputError(
+            f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
+            f"{store.vocab_size} pieces; {right}."
+        )
+
+
+def check_tokenizer(run_dir: Path, store: Store, start: Start | None = None) -> None:
+    """Refuse a store that was not made with the tokenizer that came with imported weights.
+
+    Args:
+        start: what the run is about to start from.
+
+    Raises:
+        InputError: they differ.
+    """
+    path, came = run_dir / TOKENIZER_FILE, start.tokenizer if start else None
+    if path.exists():
+        came = Tokenizer.from_file(path)
+    if came and came.cuts_sha256 != store.tokenizer().cuts_sha256:
+        if start and not path.exists():
+            path = Path(start.origin["path"]) / TOKENIZER_FILE
+        first = "" if path.exists() else f"`launch/convert.py from-hf {path.parent} RUN` and "
+        raise InputError(
+            f"The store {store.url} was not made with the tokenizer that the imported weights came "
+            f"with; make one with {first}`launch/data.py build --tokenizer "
+            f"{f'RUN/{TOKENIZER_FILE}' if first else path}`, and give it."
+        )
+
+
+def open_run_store(run_dir: Path, config: Config, place: str | None) -> Store:
+    """Open the store of a run, or the same one where it is now.
+
+    Args:
+        run_dir: the run.
+        config: of the run.
+        place: folder or URL of the store, if it is no longer where the run found it.
+
+    Raises:
+        InputError: there is none, the run has read none yet, or its tokenizer is another.
+    """
+    if is_untrained(run_dir) and not place:
+        raise InputError(f"{run_dir} was imported and has read no store; give one by --store.")
+    store = open_store(place or config.data.store)
+    check_tokenizer(run_dir, store)
+    return store
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()))

@@ -1,1 +1,0 @@
-"""The logical six-dimensional device mesh and what its axes carry."""

@@ -1,0 +1,132 @@
+"""The rules that say what the mesh axes carry."""
+
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from fugaku_jax.config import MeshConfig
+from fugaku_jax.errors import InputError
+from fugaku_jax.layout.mesh import (
+    abstract_mesh,
+    assign_axes,
+    in_torus_order,
+    rules_of,
+    set_mesh,
+    torus_shape,
+)
+from fugaku_jax.layout.rules import Rules, get_rules, parts, spec, use_rules
+from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
+from fugaku_jax.tofu.topology import AXES
+
+RULES = Rules(
+    data=("x", "y"), tensor=("b", "c"), context=("z",), pipeline=("a",), sequence_parallel=True
+)
+SIZES = {"x": 2, "y": 5, "z": 7, "a": 4, "b": 3, "c": 2}
+PARTS = {
+    "batch": 2 * 5,
+    "sequence": 7 * 3 * 2,
+    "vocab": 3 * 2,
+    "heads": 3 * 2,
+    "mlp": 3 * 2,
+    "embed": 1,
+    "layers": 1,
+    "stage": 4,
+}
+
+
+def test_the_mesh_has_six_explicit_axes_over_all_devices():
+    mesh = jax.sharding.get_mesh()
+    assert mesh.axis_names == AXES == ("x", "y", "z", "a", "b", "c")
+    assert mesh.axis_types == (AxisType.Explicit,) * 6
+    assert mesh.size == jax.device_count()
+
+
+def test_a_spec_follows_the_rules():
+    with use_rules(RULES):
+        assert spec("batch", None, "vocab") == PartitionSpec(("x", "y"), None, ("b", "c"))
+        assert spec("stage", "embed") == PartitionSpec(("a",), None)
+        assert spec() == PartitionSpec()
+
+
+def test_positions_are_shared_only_where_the_tensor_axes_share_nothing_else():
+    with use_rules(RULES):
+        assert spec("batch", "sequence", "embed")[1] == ("z", "b", "c")
+        assert spec("batch", "sequence", "heads", None)[1] == "z"
+        assert spec("batch", "sequence", "mlp") == PartitionSpec(("x", "y"), ("z",), ("b", "c"))
+
+
+def test_rules_are_in_force_for_as_long_as_they_are_asked_for():
+    before = get_rules()
+    with use_rules(RULES):
+        assert get_rules() == RULES
+    assert get_rules() == before
+
+
+@pytest.mark.parametrize("logical", PARTS)
+def test_every_rule_is_a_sharding_into_as_many_parts_as_its_axes_have_devices(logical):
+    types = (AxisType.Explicit,) * len(SIZES)
+    mesh = AbstractMesh(tuple(SIZES.values()), tuple(SIZES), axis_types=types)
+    size = math.prod(SIZES.values())
+    with jax.set_mesh(None), jax.sharding.use_abstract_mesh(mesh), use_rules(RULES):
+        array = jax.eval_shape(lambda: jnp.zeros(size, out_sharding=spec(logical)))
+        assert array.sharding.shard_shape(array.shape) == (size // PARTS[logical],)
+        assert parts(logical) == PARTS[logical]
+
+
+def test_without_stages_all_but_the_tensor_axes_carry_data():
+    assert RULES.without_stages() == Rules(data=("a", "x", "y", "z"), tensor=("b", "c"))
+
+
+def test_the_originals_parallelism_lies_on_its_torus():
+    config = MeshConfig(tensor=6, pipeline=8, data=288, shape="48x6x48:torus")
+    rules = rules_of(assign_axes(config, 13_824), sequence_parallel=False)
+    assert rules.tensor == ("b", "c")  # inside the unit of twelve nodes
+    assert rules.pipeline == ("x1",)
+    assert set(rules.data) == {"x0", "y", "z", "a"}
+
+
+def test_the_devices_of_a_node_are_an_axis_beside_the_six_and_carry_tensor_parallelism():
+    config = MeshConfig(tensor=12, pipeline=8, data=576, local=4, shape="48x6x48:torus")
+    rules = rules_of(assign_axes(config, 4 * 13_824), sequence_parallel=False)
+    assert rules.tensor[-1] == rules.local_axis == "k"
+    assert rules_of(assign_axes(MeshConfig(), 4), sequence_parallel=False).local_axis is None
+
+
+def test_six_sizes_are_a_torus_as_they_are():
+    assert torus_shape("2x1x2x1x3x2") == (2, 1, 2, 1, 3, 2)
+
+
+def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
+    # The ranks of a 4x6x2 job, scattered at random, two to a node.
+    job = parse_shape("4x6x2:torus")
+    torus = fold(job).coordinates(np.arange(48))
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(48), 2))
+    placement = Placement.from_torus(job, torus[order], ranks_per_node=2)
+    write_vcoordfile(placement, tmp_path / "map")
+    devices = [SimpleNamespace(process_index=rank, id=rank) for rank in range(96)]
+    config = MeshConfig(shape="4x6x2:torus")
+    found = [d.process_index for d in in_torus_order(devices, config, tmp_path / "map")]
+    np.testing.assert_array_equal(order[found], np.repeat(np.arange(48), 2))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ({"shape": "4x6:mesh"}, "24 nodes, but there are 1,"),
+        ({"data": 3}, "mesh.data"),
+        ({"shape": "2x2x0"}, "2x2x0"),
+        ({"data": -1, "tensor": -1}, "mesh.tensor and mesh.data are -1"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh, message):
+    with pytest.raises(InputError, match=message):
+        set_mesh(MeshConfig(**mesh), jax.devices()[:1])
+
+
+def test_a_mesh_of_no_device_is_enough_to_reason_about_shapes():
+    assert abstract_mesh().shape == dict.fromkeys(AXES, 1)
