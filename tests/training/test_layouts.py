@@ -1,0 +1,80 @@
+"""Two layouts in one process, and nothing that either leaves behind."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from fugaku_jax.errors import InputError
+from fugaku_jax.layout.layout import Layout
+from fugaku_jax.models.layout import layout_for_use, make_layout, whole
+from fugaku_jax.training.state import abstract_state
+
+PROGRAM = Path(__file__).with_name("two_layouts.py")
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """Return what the program finds, on four emulated devices."""
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def run(how):
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+        command = [sys.executable, PROGRAM, folder / how, how]
+        subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, check=True, timeout=600)
+        return json.loads((folder / how).read_text())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(train):
+    """What each layout finds in a process of its own."""
+    return train("replicas") | train("stages")
+
+
+@pytest.mark.parametrize("how", ["alternately", "threads"])
+def test_two_layouts_in_one_process_compute_what_each_does_in_one_of_its_own(how, train, alone):
+    assert train(how) == alone
+
+
+def test_equal_runs_on_equal_meshes_have_one_layout_and_that_of_use_is_another(change):
+    config = change(mesh={"pipeline": 2})
+    layout = make_layout(config, 2)
+    assert layout == make_layout(dataclasses.replace(config), 2)
+    assert layout != whole(layout)
+    assert whole(layout).rules.parts("stage") == 1
+
+
+def test_a_layout_is_frozen(config):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_layout(config).rules = None
+
+
+def test_a_layout_of_devices_that_do_not_exist_tells_where_everything_would_lie(change):
+    layout = make_layout(change(mesh={"data": 2, "tensor": 2}), 4)
+    kernel = abstract_state(layout).parameters["blocks"]["up"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (2, 16, 32)
+    assert layout.placements["blocks"]["up"]["kernel"].summed == layout.rules.data
+
+
+def test_a_layout_leaves_the_mesh_that_was_active(config):
+    before = jax.sharding.get_abstract_mesh()
+    layout = make_layout(config, 1)
+    with layout.active():
+        assert jax.sharding.get_abstract_mesh() == layout.mesh
+    assert jax.sharding.get_abstract_mesh() == before
+
+
+def test_use_asks_for_no_rows_but_for_heads_that_tensor_devices_can_share(change):
+    odd: Layout = layout_for_use(change(training={"batch_size": 3, "micro_batches": 1}), 2)
+    assert odd.rules.parts("batch") == 2
+    with pytest.raises(InputError, match=r"batch_size / .* is 3, .* multiple of the 2 mesh.data"):
+        make_layout(odd.config, 2)
+    with pytest.raises(InputError, match=r"model.n_heads is 2, .* multiple of the 4 mesh.tensor"):
+        layout_for_use(change(mesh={"tensor": 4}), 4)
