@@ -70,7 +70,7 @@ def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
     from fugaku_jax.benchmarks import data
 
     figures = data.tokenize(inputs, tokenizer)
-    _show([figures], figures, json)
+    _show([{"contender": tokenizer.name, **figures}], figures, json)
 
 
 def load(
@@ -91,7 +91,7 @@ def load(
     from fugaku_jax.benchmarks import data
 
     figures = data.load(store, sequence_length, batch_size, steps)
-    _show([figures], figures, json)
+    _show([{"contender": store, **figures}], figures, json)
 
 
 def pipeline(json: Json = False) -> None:

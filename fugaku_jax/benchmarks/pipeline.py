@@ -17,12 +17,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fugaku_jax.benchmarks.processes import run_joined
-
-if TYPE_CHECKING:
-    from fugaku_jax.layout.rules import Rules
+from fugaku_jax.layout.rules import Rules
 
 
 def run(
@@ -122,11 +120,12 @@ class Sleeper:
 
 
 def measure(
-    rules: "Rules", kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
+    rules: Rules, kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
 ) -> dict[str, Any]:
-    """Measure a schedule on the mesh that is active; all processes must call this alike.
+    """Measure a schedule on the mesh that is set; all processes must call this alike.
 
-    A pass begins when all stages are there, and ends when the last of them is done.
+    A pass begins when all stages are there, and ends when the last of them is done. The rules say
+    which axes of the mesh carry the stages.
     """
     import jax
     import jax.numpy as jnp

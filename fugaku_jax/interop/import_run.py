@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.chunked_arrays import Index
 from fugaku_jax.interop.imported import Imported, default_run
-from fugaku_jax.interop.saved_weights import Index, write_weights
+from fugaku_jax.interop.saved_weights import write_weights
 from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.identity import LEDGER_FILE, TOKENIZER_FILE

@@ -12,8 +12,8 @@ from jaxtyping import Array, PyTree, Shaped
 
 from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.interop.chunked_arrays import Index
 from fugaku_jax.interop.hf_weights import Tensor, tensors
-from fugaku_jax.interop.saved_weights import Index
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.training.checkpoint import placed
 from fugaku_jax.training.state import abstract_state

@@ -59,6 +59,8 @@ IDENTITY = "identity"
 """The item of a checkpoint that says what the numbers mean."""
 CHUNK_BYTES = 1 << 28
 """Most bytes of an array that can only be read together."""
+A_WEEK = 7 * 24 * 3600
+"""In seconds."""
 
 
 class RunCheckpoints:
@@ -78,7 +80,7 @@ class RunCheckpoints:
     @functools.cached_property
     def _checkpointer(self) -> ocp.training.Checkpointer:
         policies, keep = ocp.training.preservation_policies, self._config and self._config.keep
-        with _options() as context:
+        with _options(in_time=self._config is not None) as context:
             return ocp.training.Checkpointer(
                 LiteralPath(checkpoint_folder(self._run_dir)),
                 context=context,
@@ -138,11 +140,18 @@ class RunCheckpoints:
                 step, {STATE: saved, IDENTITY: identity}, force=True
             )
 
-    def save_parameters(self, parameters: PyTree[Array], identity: dict[str, Any]) -> None:
-        """Save the parameters that an imported run starts from, as step 0."""
-        state = {"parameters": parameters}
-        with self._writing():
-            self._checkpointer.save_checkpointables(0, {STATE: state, IDENTITY: identity})
+    def save_parameters(
+        self, parameters: ocp.StatefulCheckpointable, identity: dict[str, Any]
+    ) -> None:
+        """Save the parameters that an imported run starts from, as step 0.
+
+        Args:
+            parameters: saves a tree that holds them under the key `parameters`.
+            identity: as for `save`.
+
+        What goes wrong while they are made or written comes up as it is.
+        """
+        self._checkpointer.save_checkpointables(0, {STATE: parameters, IDENTITY: identity})
 
     def restore(self, layout: Layout) -> TrainState | None:
         """Load the newest good checkpoint, each array where the layout has it.
@@ -285,8 +294,13 @@ def _is_finite(state: PyTree[Array]) -> bool:
     return not anywhere(not all(mine))
 
 
-def _options() -> ocp.Context:
-    """Have checksums written, and large arrays cut, for a layer to be read without the others."""
+def _options(*, in_time: bool) -> ocp.Context:
+    """Have checksums written, and large arrays cut, for a layer to be read without the others.
+
+    Args:
+        in_time: whether a save that takes 20 minutes has failed; that of an import is as slow as
+            what it reads.
+    """
     check_chunks()
     options = ocp.options.ArrayOptions.Saving.StorageOptions
 
@@ -304,6 +318,8 @@ def _options() -> ocp.Context:
     context.file.path_class = LiteralPath
     # What hinders making a folder then comes up at once; a thread would wait 20 minutes for it.
     context.asynchronous.create_directories_asynchronously = False
+    if not in_time:
+        context.asynchronous.timeout_secs = A_WEEK
     return context
 
 

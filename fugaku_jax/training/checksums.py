@@ -8,8 +8,17 @@ compute of their arrays could not vouch for a part that is read, or for one cast
 
 What is not in a chunk is guarded already: the tree that finds the chunks (OCDBT's nodes and
 manifests) carries CRC-32Cs of its own, and a chunk's place in its file does (Zarr's index).
+
+Orbax 0.12 has no option for the codecs of an array: `ArrayOptions.Saving` knows `use_compression`
+and the sizes of chunks, no more. So the function in which it lists them, `_build_zarr3_metadata`,
+is wrapped, and `crc32c` added to those of the one shard codec that it gives; nothing else changes.
+That is not public. So the project asks for the minor version that it was tested with (0.12.8), and
+an Orbax that lists codecs in another way is refused before anything is written. `has_checksums`
+asks the arrays themselves: should an Orbax no longer call the function, tests fail, and whoever
+reads such a checkpoint is warned.
 """
 
+import importlib.metadata
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,15 +27,30 @@ from typing import Any
 import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from fugaku_jax.errors import RunError
+
 CHECKSUM = {"name": "crc32c"}
 
 
 def check_chunks() -> None:
-    """Have Orbax write the checksums of all arrays that this process saves from now on."""
-    # Orbax 0.12 has no option for the codecs of an array; this is where it lists them.
-    build: Any = tensorstore_utils._build_zarr3_metadata
-    if not hasattr(build, "__wrapped__"):
-        tensorstore_utils._build_zarr3_metadata = _with_checksums(build)
+    """Have Orbax write the checksums of all arrays that this process saves from now on.
+
+    Raises:
+        RunError: this version of Orbax lists an array's codecs in another way.
+    """
+    build: Any = getattr(tensorstore_utils, "_build_zarr3_metadata", None)
+    if hasattr(build, "__wrapped__"):
+        return
+    built = _with_checksums(build)
+    try:
+        built((1,), (1,), True)
+    except (TypeError, ValueError, LookupError) as error:
+        version = importlib.metadata.version("orbax-checkpoint")
+        raise RunError(
+            f"Orbax {version} lays arrays out in a way that is not known here, so nothing is saved "
+            "without checksums; install orbax-checkpoint 0.12.8."
+        ) from error
+    tensorstore_utils._build_zarr3_metadata = built
 
 
 def has_checksums(folder: Path) -> bool:
