@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from source_code import Module, functions
+from source_code import Module, functions, is_ours
 
 _CONTAINERS = ("dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict")
 _STATE = ("ContextVar", "local")
@@ -15,8 +15,9 @@ _ENVIRONMENT = ("environ", "getenv", "environb")
 def rebound(modules: list[Module]) -> list[str]:
     """Name the values of modules that functions change.
 
-    These are names in a `global` statement, attributes of modules of ours that are assigned to, and
-    containers, context variables and thread locals of a module that a function writes to.
+    These are names in a `global` statement; containers, context variables and thread locals of a
+    module that its own functions write to; and what is imported from a module of ours, if a
+    function assigns to an attribute or an item of it.
     """
     return sorted({f"{module.name}.{name}" for module in modules for name in _changed(module)})
 
@@ -44,9 +45,9 @@ def _changed(module: Module) -> Iterator[str]:
         if isinstance(target, ast.Name)
     }
     imported = {
-        each.asname or each.name.split(".")[0]
+        each.asname or each.name
         for node in ast.walk(module.tree)
-        if (isinstance(node, ast.ImportFrom) and node.module == "fugaku_jax")
+        if isinstance(node, ast.ImportFrom) and is_ours(node.module or "")
         for each in node.names
     }
     for _, function in functions(module):
@@ -54,7 +55,7 @@ def _changed(module: Module) -> Iterator[str]:
             if isinstance(node, ast.Global):
                 yield from node.names
             elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-                yield from _named(node.value, state)
+                yield from _named(node.value, state | imported)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 if node.func.attr in _WRITES:
                     yield from _named(node.func.value, state)

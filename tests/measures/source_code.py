@@ -32,8 +32,8 @@ class Module:
         """
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
-                yield from (each.name for each in node.names if _is_ours(each.name))
-            elif isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
+                yield from (each.name for each in node.names if is_ours(each.name))
+            elif isinstance(node, ast.ImportFrom) and node.module and is_ours(node.module):
                 yield from [node.module] if node.module != PACKAGE else []
                 yield from (f"{node.module}.{each.name}" for each in node.names)
 
@@ -60,6 +60,11 @@ def read_modules(root: Path, *folders: str) -> list[Module]:
                 name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             found.append(Module(name, path, ast.parse(text), text.count("\n")))
     return found
+
+
+def is_ours(module: str) -> bool:
+    """Tell whether a module is the package or in it, by its name."""
+    return module == PACKAGE or module.startswith(f"{PACKAGE}.")
 
 
 def room_of(module: str) -> str:
@@ -127,7 +132,3 @@ def repeated_classes(modules: list[Module]) -> dict[str, list[str]]:
             if isinstance(node, ast.ClassDef):
                 found[node.name].append(module.name)
     return {name: places for name, places in sorted(found.items()) if len(places) > 1}
-
-
-def _is_ours(module: str) -> bool:
-    return module == PACKAGE or module.startswith(f"{PACKAGE}.")
