@@ -8,7 +8,8 @@ Counted are:
 - the files, and their lines as `wc -l` has them, whose functions run to make and trace a training
   step of a shrunken `tiny`, on one device and on a mesh with every kind of parallelism
   (`step_trace.py` says which calls those are);
-- public functions and methods whose signature leaves the shapes of arrays open;
+- public functions and methods whose signature leaves the shapes of arrays open, and all annotations
+  that tell a shape or hold an `Any`;
 - the longest function and the longest file of the package;
 - hidden inputs: values of modules that functions change, and functions that read the environment;
 - names that more than one class has; public definitions that only tests use, or nobody.
@@ -58,6 +59,7 @@ def of_the_source(root: Path) -> dict[str, Any]:
     programs = source_code.read_modules(root, "launch", "configs")
     return {
         "public names without shapes": public_names.without_shapes(modules),
+        "annotations": public_names.annotations(modules),
         "longest function": source_code.longest_function(modules),
         "longest file": source_code.longest_file(modules),
         "values of modules that change": hidden_inputs.rebound(modules),
@@ -94,6 +96,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"one step, {name}: {len(files)} files, {sum(files.values()):,} lines")
     for kind, names in found["public names without shapes"].items():
         lines.append(f"public names whose shapes are open ({kind}): {len(names)}")
+    lines += [f"annotations {kind}: {count}" for kind, count in found["annotations"].items()]
     for name in ("longest function", "longest file"):
         n_lines, where = found[name]
         lines.append(f"{name}: {n_lines} lines, {where}")

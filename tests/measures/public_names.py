@@ -31,6 +31,25 @@ def without_shapes(modules: list[Module]) -> dict[str, list[str]]:
     return found
 
 
+def annotations(modules: list[Module]) -> dict[str, int]:
+    """Count all annotations, private ones too, that tell a shape, and those that hold an `Any`."""
+    found = {"with shapes": 0, "with Any": 0}
+    for module in modules:
+        nodes = list(ast.walk(module.tree))
+        each = [
+            note
+            for node in nodes
+            if isinstance(node, ast.FunctionDef)
+            for note in _annotations(node)
+        ]
+        each += [node.annotation for node in nodes if isinstance(node, ast.AnnAssign)]
+        for annotation in each:
+            parts = list(ast.walk(annotation))
+            found["with shapes"] += any(_has_shape(part) for part in parts)
+            found["with Any"] += any(getattr(part, "id", "") == "Any" for part in parts)
+    return found
+
+
 def unused(root: Path, modules: list[Module], programs: list[Module]) -> list[str]:
     """Name the public definitions that neither the package, nor programs, nor notebooks use.
 
@@ -89,8 +108,8 @@ def _open(node: ast.AST, whole: bool = False) -> Iterator[str]:
         base = getattr(node.value, "id", getattr(node.value, "attr", ""))
         if base in _ANYTHING:
             yield "anything"
-        elif isinstance(node.slice, ast.Tuple) and _is_text(node.slice.elts[-1]):
-            return  # Float[Array, "B T D"]
+        elif _has_shape(node):
+            return
         yield from _open(node.slice) if base not in _ANYTHING else ()
     elif name in _ARRAYS:
         yield "array"
@@ -101,10 +120,16 @@ def _open(node: ast.AST, whole: bool = False) -> Iterator[str]:
             yield from _open(child)
 
 
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr) or (
-        isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
+def _has_shape(node: ast.AST) -> bool:
+    """Tell whether it is a type of jaxtyping: `Float[Array, "B T D"]`."""
+    if not (isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple)):
+        return False
+    if len(node.slice.elts) != 2:
+        return False
+    array, shape = node.slice.elts
+    is_text = isinstance(shape, ast.Constant) and isinstance(shape.value, str)
+    is_array = getattr(array, "id", getattr(array, "attr", "")) in _ARRAYS
+    return is_array and (is_text or isinstance(shape, ast.JoinedStr))
 
 
 def _attributes(tree: ast.AST) -> Counter[str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import hidden_inputs
+import public_names
 import pytest
 import source_code
 from measures import ROOT
@@ -104,3 +105,26 @@ def change(first):
     names = ("DTYPES", "_first", "_second", "_third", "processor")
     assert hidden_inputs.rebound(modules) == [f"fugaku_jax.changing.{name}" for name in names]
     assert hidden_inputs.environment_reads(modules) == ["fugaku_jax.changing.change"]
+
+
+def test_a_name_without_a_shape_and_one_that_nobody_uses_are_found(tmp_path):
+    text = """
+def told(x: Float[Array, "B T"], n: int) -> Float[Array, "B T"] | None: ...
+def open_array(x: Array, y: Any) -> Float[Array, "B"]: ...
+def open_tree(x: PyTree[Array]) -> dict[str, Any]: ...
+def _private(x: Array) -> Any: ...
+class Used:
+    def method(self) -> Any:
+        return self.method(told, open_tree)
+print(Used, "open_array")
+"""
+    Path(tmp_path, "fugaku_jax").mkdir()
+    Path(tmp_path, "fugaku_jax/names.py").write_text(text)
+    modules = source_code.read_modules(tmp_path)
+    assert public_names.without_shapes(modules) == {
+        "array": ["fugaku_jax.names.open_array"],
+        "anything": ["fugaku_jax.names.open_tree", "fugaku_jax.names.Used.method"],
+    }
+    assert public_names.annotations(modules) == {"with shapes": 3, "with Any": 4}
+    unused = ["fugaku_jax.names.open_array", "fugaku_jax.names.Used.method"]
+    assert public_names.unused(tmp_path, modules, []) == unused
