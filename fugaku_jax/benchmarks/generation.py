@@ -5,7 +5,8 @@ and prompts; processes alternate, round by round. The most probable token is tak
 nothing ends a text early. Loading, compilation and the first call are not timed; the prompt's pass
 is.
 
-As a program, this file is one contender's process: `python generation.py OURS_OR_THEIRS '{...}'`.
+As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.generation
+OURS_OR_THEIRS '{...}'`.
 """
 
 import dataclasses
@@ -15,14 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from processes import run_python, token_speeds
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
-
-from huge_pages import use_huge_pages
+from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
+from fugaku_jax.huge_pages import huge_page_variables
 
 CONTENDERS = ("fugaku_jax", "transformers")
 
@@ -66,8 +63,10 @@ def run(
         rows, of the median call), `tokens_per_second_min` and `_max`, `timed_calls`.
 
     Raises:
-        RuntimeError: a contender's process failed.
+        InputError: PyTorch or transformers is not installed.
+        RunError: a contender's process failed.
     """
+    require("torch", "transformers")
     shape = shape or Shape()
     seconds: dict[tuple[str, int], list[float]] = {}
     for batch in batches:
@@ -87,7 +86,10 @@ def run(
 
 def _run_process(name: str, batch: int, calls: int, shape: Shape) -> list[float]:
     arguments = {"batch": batch, "calls": calls, "shape": dataclasses.asdict(shape)}
-    (result,) = run_python(f"The contender {name}", __file__, name, json.dumps(arguments))
+    # As `launch/generate.py` starts itself.
+    variables = huge_page_variables() if name == "fugaku_jax" else {}
+    program = __name__, name, json.dumps(arguments)
+    (result,) = run_module(f"The contender {name}", *program, variables=variables)
     return result["seconds"]
 
 
@@ -184,8 +186,6 @@ def main() -> None:
     """Run as one contender: print the seconds of its calls as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     shape = Shape(**arguments["shape"])
-    if name == "fugaku_jax":
-        use_huge_pages()  # as `launch/generate.py` does
     generate = {"fugaku_jax": _ours, "transformers": _theirs}[name](arguments["batch"], shape)
     seconds = []
     for _ in range(1 + arguments["calls"]):

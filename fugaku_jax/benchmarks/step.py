@@ -4,7 +4,8 @@ Each contender runs in a process of its own, one process at a time. A round runs
 once; the next round starts with another, so that a machine that slows down or is disturbed does
 so for all. Compilation and the first steps are not timed.
 
-As a program, this file is one contender's process: `python step.py JAX_OR_TORCH... '{...}'`.
+As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.step
+JAX_OR_TORCH... '{...}'`.
 """
 
 import dataclasses
@@ -16,14 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from processes import run_python, token_speeds
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
-
-from huge_pages import use_huge_pages
+from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
+from fugaku_jax.huge_pages import huge_page_variables
 
 CONTENDERS = (
     "jax_fp32",
@@ -92,8 +89,11 @@ def run(
         compilation included); `loss` of the last step; `timed_steps`.
 
     Raises:
-        RuntimeError: a contender's process failed.
+        InputError: PyTorch or transformers is not installed.
+        RunError: a contender's process failed.
     """
+    if any(name.startswith("torch") for name in contenders):
+        require("torch", "transformers")
     shape = shape or Shape()
     order = [(name, allocator) for allocator in ALLOCATORS for name in contenders]
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in order}
@@ -120,10 +120,12 @@ def _run_process(
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
     }
-    return run_python(
+    # As `launch/train.py` starts itself.
+    ours = huge_page_variables() if name.startswith("jax") else {}
+    return run_module(
         f"The contender {name}",
-        *(__file__, name, json.dumps(arguments)),
-        variables=ALLOCATORS[allocator] | caches,
+        *(__name__, name, json.dumps(arguments)),
+        variables=ours | ALLOCATORS[allocator] | caches,
     )[-1]
 
 
@@ -242,7 +244,6 @@ def main() -> None:
     shape = Shape(**arguments["shape"])
     framework, *_, precision = name.split("_")
     if framework == "jax":
-        use_huge_pages()  # as `launch/train.py` does
         step = _jax_step(shape, precision)
     else:
         step = _torch_step(shape, precision, compiled="compile" in name)

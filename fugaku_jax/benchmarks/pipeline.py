@@ -4,7 +4,8 @@ The processes are real and joined over gloo, and the executor is the trainer's o
 do not compute but sleep, since this machine may have fewer cores than there are stages. What counts
 as work is the time really slept; all else, exchanges and the executor included, is idle.
 
-As a program, this file is one of the processes: `local.py -n 4 -- pipeline.py '{...}'`.
+As a program, this module is one of the processes: `launch/cluster/local.py -n 4 -- python -m
+fugaku_jax.benchmarks.pipeline '{...}'`.
 """
 
 import functools
@@ -16,12 +17,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from processes import run_python
-
-LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
+from fugaku_jax.benchmarks.processes import run_joined
 
 
 def run(
@@ -49,7 +47,7 @@ def run(
         `pass_seconds` of the median pass; and `load`, the machine's in the last minute.
 
     Raises:
-        RuntimeError: a process failed.
+        RunError: a process failed.
     """
     rows = []
     for count in processes:
@@ -58,8 +56,8 @@ def run(
             "forward_seconds": forward_seconds,
             "passes": passes,
         }
-        program = LOCAL, "-n", count, "--", __file__, json.dumps(arguments)
-        for row in run_python(f"A pipeline of {count} processes", *program):
+        program = __name__, json.dumps(arguments)
+        for row in run_joined(f"A pipeline of {count} processes", count, *program):
             rows.append(row)
             say(
                 f"{row['contender']}: idle {row['idle_measured']:.3f}, "
