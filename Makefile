@@ -31,7 +31,7 @@ $(VENV)/transformers4: $(VENV)/.installed-oracles
 	$(INSTALL) --upgrade --target $@ "transformers==4.57.1"
 	touch $@
 
-test: $(VENV)/.installed-oracles $(VENV)/transformers4 ## run the tests
+test: $(VENV)/.installed-oracles $(VENV)/transformers4 ## run the tests; with FAST=1 those of everyday work, in minutes
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 # Combinations that nobody has tried, held against one device: `make sweep SECONDS=3600 SEED=7`.
