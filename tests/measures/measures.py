@@ -5,8 +5,8 @@ python tests/measures/measures.py --json
 python tests/measures/measures.py --root ANOTHER_CHECKOUT    # which has an environment of its own
 
 Counted are:
-- the files, and their lines as `wc -l` has them, whose functions run to make and trace a training
-  step of a shrunken `tiny`, on one device and on a mesh with every kind of parallelism
+- the files, and their lines as `wc -l` has them, whose functions run to lay out, make and trace a
+  training step of a shrunken `tiny`, on one device and on a mesh with every kind of parallelism
   (`step_trace.py` says which calls those are);
 - public functions and methods whose signature leaves the shapes of arrays open, and all annotations
   that tell a shape or hold an `Any`;

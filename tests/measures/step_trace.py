@@ -1,9 +1,9 @@
 """Which files' functions run to make one training step: `python step_trace.py ROOT OUT ARG…`.
 
 Runs `launch/train.py tiny ARG…` of the checkout ROOT in this process, with a profiler that sees
-every call. A file of the package counts if one of its functions runs while the state is made, while
-the step is made, or while JAX traces it: below a call of `init_state`, of `make_train_step` or of a
-function that is defined in the latter. What runs at import (bodies of modules and classes), what a
+every call. A file of the package counts if one of its functions runs while the layout, the state or
+the step is made, or while JAX traces the step: below a call of one of `ENTRIES` or of a function
+that is defined in `make_train_step`. What runs at import (bodies of modules and classes), what a
 library generates (the methods of dataclasses) and what the loop does around the step do not count.
 Saves the files' paths in ROOT and their lines as JSON.
 """
@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from types import CodeType, FrameType
 
-ENTRIES = ("init_state", "make_train_step")
+ENTRIES = ("set_mesh", "make_layout", "Layout.pipeline", "init_state", "make_train_step")
+"""The first was what is now the second and third."""
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def _is_entry(code: CodeType) -> bool:
-    return code.co_name in ENTRIES or code.co_qualname.startswith("make_train_step.<locals>.")
+    return code.co_qualname in ENTRIES or code.co_qualname.startswith("make_train_step.<locals>.")
 
 
 if __name__ == "__main__":
