@@ -126,10 +126,9 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
     from fugaku_jax.config import ModelConfig
     from fugaku_jax.inference.continuation import Continuation, Options
     from fugaku_jax.inference.generate import Generator
-    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.models.gpt import GPT
 
-    set_mesh()
     config = ModelConfig(
         vocab_size=shape.vocab_size,
         n_layers=shape.n_layers,
@@ -138,7 +137,10 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
         sequence_length=shape.positions,
     )
     tokenizer: Any = _NoText(shape.vocab_size)
-    generator = Generator(GPT(config, jax.random.key(0)), tokenizer, tokenizer.end_of_document)
+    mesh, rules = make_mesh()
+    with active(mesh):
+        model = GPT(config, jax.random.key(0), rules)
+    generator = Generator(model, tokenizer, tokenizer.end_of_document)
     options = Options(max_tokens=shape.new_tokens, temperature=0.0)
     prompts = _prompts(batch, shape).tolist()
 

@@ -17,9 +17,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fugaku_jax.benchmarks.processes import run_joined
+
+if TYPE_CHECKING:
+    from fugaku_jax.layout.rules import Rules
 
 
 def run(
@@ -119,9 +122,9 @@ class Sleeper:
 
 
 def measure(
-    kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
+    rules: "Rules", kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
 ) -> dict[str, Any]:
-    """Measure a schedule on the mesh that is set; all processes must call this alike.
+    """Measure a schedule on the mesh that is active; all processes must call this alike.
 
     A pass begins when all stages are there, and ends when the last of them is done.
     """
@@ -130,13 +133,12 @@ def measure(
     import numpy as np
     from jax.sharding import PartitionSpec
 
-    from fugaku_jax.layout.rules import get_rules, parts
     from fugaku_jax.pipeline.duration import bubble, formula_bubble
     from fugaku_jax.pipeline.executor import pipelined_gradient
     from fugaku_jax.pipeline.schedule import make_schedule
     from fugaku_jax.pipeline.slots import plan_slots
 
-    axes, stages = get_rules().pipeline, parts("stage")
+    axes, stages = rules.pipeline, rules.parts("stage")
     schedule = make_schedule(kind, stages, micro_batches, chunks)
     layers = np.arange(chunks * stages).reshape(chunks, stages, 1).swapaxes(0, 1)
     sleeper = Sleeper(forward_seconds)
@@ -203,15 +205,16 @@ def measure_all(
     """Join the other processes and measure every schedule on a pipeline of all of them."""
     from fugaku_jax.cluster.hosts import find_hosts, join
     from fugaku_jax.config import MeshConfig
-    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.pipeline.schedule import KINDS
 
     join(find_hosts(os.environ))
-    set_mesh(MeshConfig(data=1, pipeline=-1))
-    for kind in KINDS:
-        for count in micro_batches:
-            chunks = 2 if kind == "interleaved" else 1
-            yield measure(kind, count, chunks, forward_seconds, passes)
+    mesh, rules = make_mesh(MeshConfig(data=1, pipeline=-1))
+    with active(mesh):
+        for kind in KINDS:
+            for count in micro_batches:
+                chunks = 2 if kind == "interleaved" else 1
+                yield measure(rules, kind, count, chunks, forward_seconds, passes)
 
 
 def main() -> None:

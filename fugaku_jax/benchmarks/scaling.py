@@ -186,8 +186,7 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
 
     from fugaku_jax.cluster.hosts import agree, find_hosts
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.layout.mesh import set_mesh
-    from fugaku_jax.layout.rules import spec
+    from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
@@ -198,13 +197,12 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=rows),
     )
-    mesh = set_mesh()
+    layout = make_layout(config)
     size = (1, rows, shape["sequence_length"] + 1)
     tokens = np.random.default_rng(0).integers(0, shape["vocab_size"], size, np.int32)
-    sharding = jax.sharding.NamedSharding(mesh, spec(None, "batch", None))
-    batch = jax.make_array_from_callback(size, sharding, tokens.__getitem__)
-    state = init_state(config)
-    step = make_train_step(config, end_of_document=0).lower(state, batch).compile()
+    batch = jax.make_array_from_callback(size, layout.tokens, tokens.__getitem__)
+    state = init_state(layout)
+    step = make_train_step(layout, end_of_document=0).lower(state, batch).compile()
     # One rank may find it in the cache that another has to compile; gloo waits for 30 s only.
     agree(find_hosts(os.environ), "compiled step", {})
     seconds, cpu = [], []
@@ -222,13 +220,12 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
 
     from fugaku_jax.benchmarks.collectives import measure
     from fugaku_jax.config import MeshConfig
-    from fugaku_jax.layout.mesh import set_mesh
-    from fugaku_jax.layout.rules import get_rules
+    from fugaku_jax.layout.mesh import active, make_mesh
 
     shape = {2: "2x1x1x1x1x1", 4: "2x2x1x1x1x1"}[jax.process_count()]
-    set_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
-    rules = get_rules()
-    yield from measure(rules.data, rules.local_axis, megabytes, rounds)
+    mesh, rules = make_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
+    with active(mesh):
+        yield from measure(rules.data, rules.local_axis, megabytes, rounds)
 
 
 def main() -> None:

@@ -165,8 +165,7 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
     import jax
 
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.layout.mesh import set_mesh
-    from fugaku_jax.layout.rules import spec
+    from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
@@ -181,10 +180,10 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=shape.batch_size, precision=precision),
     )
-    set_mesh()
-    tokens = jax.device_put(_random_tokens(shape)[None], spec(None, "batch", "sequence"))
-    state = init_state(config)
-    train_step = make_train_step(config, end_of_document=0)
+    layout = make_layout(config)
+    tokens = jax.device_put(_random_tokens(shape)[None], layout.tokens)
+    state = init_state(layout)
+    train_step = make_train_step(layout, end_of_document=0)
 
     def step() -> float:
         nonlocal state

@@ -73,7 +73,8 @@ def make_mesh(
         return AbstractMesh(shape, names, axis_types=types), rules
     rank_map = os.environ.get(RANK_MAP)
     if rank_map and config.shape:
-        devices = in_torus_order(devices, config, Path(rank_map))
+        processes = [device.process_index for device in devices]
+        devices = [devices[d] for d in torus_order(processes, config, Path(rank_map))]
     return jax.make_mesh(shape, names, axis_types=types, devices=devices), rules
 
 
@@ -92,21 +93,25 @@ def active(mesh: Mesh | AbstractMesh) -> Iterator[None]:
                 yield
 
 
-def in_torus_order(devices: Sequence[Device], config: MeshConfig, rank_map: Path) -> list[Device]:
+def torus_order(processes: Sequence[int], config: MeshConfig, rank_map: Path) -> list[int]:
     """Order devices by the Tofu coordinates of their processes.
 
     Args:
+        processes: that of each device.
+        config: of the mesh.
         rank_map: a vcoordfile, whose line r has the logical coordinate of process r.
+
+    Returns:
+        the numbers of the devices, in row-major order of the torus.
 
     Raises:
         InputError: `mesh.shape` is not a job's, or the file does not fit it.
     """
     job = parse_shape(config.shape)
-    processes = max(device.process_index for device in devices) + 1
-    per_node = max(processes // job.nodes, 1)
+    per_node = max((max(processes) + 1) // job.nodes, 1)
     placement = read_vcoordfile(rank_map, job, per_node)
     node = fold(job).numbers(placement.torus_coordinates())
-    return sorted(devices, key=lambda d: (node[d.process_index], d.process_index, d.id))
+    return sorted(range(len(processes)), key=lambda d: (node[processes[d]], processes[d], d))
 
 
 def describe_mesh(mesh: Mesh | AbstractMesh, rules: Rules) -> str:
