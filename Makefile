@@ -3,9 +3,12 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env train test sweep machine sanitize a64fx check format clean
+.PHONY: help env train test sweep machine sanitize a64fx measures check format clean
 
-env: $(VENV)/.installed
+help: ## list what can be made (what `make` alone does)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(VENV)/.installed ## make .venv and install the package in it, with its kernels
 
 # What training and `make check` need. The kernels are built by the environment's own tools, so that
 # a second installation builds only what has changed; what builds them stands in pyproject.toml too.
@@ -20,7 +23,7 @@ $(VENV)/.installed-oracles: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation -e ".[dev,test]"
 	touch $@
 
-train: env
+train: env ## train the recipe `tiny` on the built-in corpus, to runs/tiny/report.html
 	$(RUN) launch/train.py tiny
 
 # An older major version beside it, with all that it needs; a test runs one program under it.
@@ -28,35 +31,38 @@ $(VENV)/transformers4: $(VENV)/.installed-oracles
 	$(INSTALL) --upgrade --target $@ "transformers==4.57.1"
 	touch $@
 
-test: $(VENV)/.installed-oracles $(VENV)/transformers4
+test: $(VENV)/.installed-oracles $(VENV)/transformers4 ## run the tests; with FAST=1 those of everyday work, in minutes
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 # Combinations that nobody has tried, held against one device: `make sweep SECONDS=3600 SEED=7`.
-sweep: $(VENV)/.installed-oracles
+sweep: $(VENV)/.installed-oracles ## hold random runs on random meshes against one device
 	$(RUN) tests/training/sweep.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 # The real step of Fugaku-LLM, compiled for the whole machine it was trained on.
-machine: $(VENV)/.installed-oracles
+machine: $(VENV)/.installed-oracles ## compile the step of Fugaku-LLM for 13,824 devices
 	$(RUN) -m pytest -m machine
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
-sanitize: $(VENV)/.installed-oracles
+sanitize: $(VENV)/.installed-oracles ## run the kernels' tests under sanitizers (most of an hour)
 	$(RUN) tests/kernels/sanitize.py --numprocesses auto --dist loadfile
 
 # The same code on an emulated A64FX, set up in the user's cache by the first call.
-a64fx: $(VENV)/.installed-oracles
+a64fx: $(VENV)/.installed-oracles ## run the tests of an emulated A64FX, set up by the first call
 	$(RUN) tests/a64fx/setup.py
 	$(RUN) tests/a64fx/libraries.py
 	$(RUN) -m pytest tests/a64fx -m a64fx --numprocesses auto
 
-check: env
+measures: env ## count what a stranger reads for one step, and what no signature tells
+	$(RUN) tests/measures/measures.py
+
+check: env ## lint, formatting and types: ruff and pyrefly
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyrefly check
 
-format: env
+format: env ## mend what ruff can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-clean:
+clean: ## remove the environment and what was built
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -3,7 +3,9 @@
 Sources: the manuals of Slurm (srun, "output environment variables"), Open MPI ("environment
 variables set for MPI applications"), PRRTE, Fujitsu's job operation software (PJM), Kubeflow
 (TrainJob, JAXJob) and PyTorch (torchrun). That the port follows from the job's number is JAX's
-own habit: all ranks know it without talking.
+own habit: all ranks know it without talking. JAX's own detection knows, of all
+these, Slurm, Open MPI up to 4 and, by asking its server, Kubernetes, and never how many hosts
+there are; so it is not used.
 """
 
 import itertools

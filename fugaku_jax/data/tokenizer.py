@@ -61,11 +61,6 @@ class Tokenizer:
             raise InputError(f"tokenizer {path}: cannot be read: {error.strerror}.") from error
         return cls(model, name=f"tokenizer {path}")
 
-    @classmethod
-    def from_bytes(cls, model: bytes) -> "Tokenizer":
-        """Loads a serialised model. Raises InputError when the bytes are none."""
-        return cls(model)
-
     @property
     def vocab_size(self) -> int:
         """The number of ids; every id is below it."""
@@ -121,10 +116,6 @@ class Tokenizer:
     def encode_array(self, text: str | bytes) -> Int32[np.ndarray, "T"]:
         """`encode`, of a text or its UTF-8 bytes, as an array: faster, as no list is made."""
         return self._processor.encode(text, return_type="numpy")
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> str:
         """The text of ids. Ids of control pieces (`</s>`, …) give nothing.

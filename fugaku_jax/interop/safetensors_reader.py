@@ -1,7 +1,8 @@
 """Read safetensors files without loading them: a checked header, and tensors mapped into memory.
 
 A header is believed only after it is checked: its length before anything is allocated for it, and
-each tensor's place against its shape and the size of the file.
+each tensor's place against its shape and the size of the file. Not by the package `safetensors`: it
+gives NumPy a copy of a tensor, never the file's own pages, and none of its errors names a tensor.
 Source: https://github.com/huggingface/safetensors, "Format".
 """
 

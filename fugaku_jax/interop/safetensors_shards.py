@@ -2,7 +2,8 @@
 
 A file is the length of its header (8 bytes, little endian), the header, which is JSON and says
 where each tensor lies, and the tensors. Sizes are known before any of them is read, so the headers
-and the cut in shards are too. Source: https://github.com/huggingface/safetensors, "Format".
+and the cut in shards are too. The package `safetensors` writes only tensors that are all in memory.
+Source: https://github.com/huggingface/safetensors, "Format".
 """
 
 import json

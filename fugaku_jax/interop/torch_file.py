@@ -1,5 +1,7 @@
 """Read what `torch.save` wrote, without PyTorch, executing nothing and loading no tensor.
 
+PyTorch's own reader (`weights_only`) would have everybody install PyTorch to convert a checkpoint.
+
 A file is a zip archive, stored uncompressed: `data.pkl`, a pickle in which tensors are references,
 and the bytes of each storage under `data/`. A pickle names functions to call, which is how reading
 one can run anything. Here it is interpreted (`plain_pickle`), only calls of names from a short list

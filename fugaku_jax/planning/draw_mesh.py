@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from fugaku_jax.layout.assignment import KINDS, Assignment
-from fugaku_jax.planning.unfold import Layout, unfold
+from fugaku_jax.planning.unfold import Page, unfold
 from fugaku_jax.report import svg
 from fugaku_jax.tofu.topology import AXES
 
@@ -49,28 +49,28 @@ def draw_mesh(shape: tuple[int, ...], assignment: Assignment, path: Path) -> Pat
         InputError: the path does not end in `.svg` or cannot be written.
     """
     svg.check_name(path)
-    layout = unfold(shape)
+    page = unfold(shape)
     ranks = {kind: _ranks(assignment, kind) for kind in KINDS}
     colours = _colours(ranks, _group_parity(assignment))
     entries = _legend(assignment, ranks)
-    figure, axes = _page(layout, len(entries))
-    square = layout.square
-    outlines = layout.corners[:, None] + square * np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    figure, axes = _figure(page, len(entries))
+    square = page.square
+    outlines = page.corners[:, None] + square * np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     squares = PolyCollection(outlines, facecolors=colours, edgecolors="white")  # pyrefly: ignore
     squares.set(linewidth=min(1.5, square * 6), rasterized=len(colours) > _SHAPES)
     axes.add_collection(squares)
     if len(colours) <= _LABELLED:
-        _label_devices(axes, layout, ranks, colours)
-    _label_places(axes, layout, shape)
-    _add_text(axes, layout, shape, ranks)
+        _label_devices(axes, page, ranks, colours)
+    _label_places(axes, page, shape)
+    _add_text(axes, page, shape, ranks)
     if entries:
         _add_legend(axes, entries)
     return svg.save(figure, path)
 
 
-def _page(layout: Layout, entries: int) -> tuple[Figure, Axes]:
+def _figure(page: Page, entries: int) -> tuple[Figure, Axes]:
     """A figure of the right size, whose axes measure inches from the upper left square."""
-    width, height = layout.corners.max(axis=0) + layout.square
+    width, height = page.corners.max(axis=0) + page.square
     width, height = max(width, 3.0), max(height, entries * _ENTRY - _BOTTOM)
     figure = Figure(figsize=(_LEFT + width + _RIGHT, _TOP + height + _BOTTOM))
     FigureCanvasAgg(figure)
@@ -121,53 +121,51 @@ def _colour(stage, replica, parity) -> np.ndarray:
 
 
 def _label_devices(
-    axes: Axes, layout: Layout, ranks: dict[str, np.ndarray], colours: np.ndarray
+    axes: Axes, page: Page, ranks: dict[str, np.ndarray], colours: np.ndarray
 ) -> None:
     shown = [kind for kind in _LETTERS if ranks[kind].max() > 0]
-    size = layout.square * 14
-    for rank, (corner, colour) in enumerate(zip(layout.corners, colours, strict=True)):
+    size = page.square * 14
+    for rank, (corner, colour) in enumerate(zip(page.corners, colours, strict=True)):
         roles = " ".join(f"{_LETTERS[kind]}{ranks[kind][rank]}" for kind in shown)
         ink = "black" if colour @ (0.3, 0.59, 0.11) > 0.5 else "white"
         style = {"ha": "center", "color": ink}
-        x, y = corner + layout.square / 2
+        x, y = corner + page.square / 2
         axes.text(x, y, str(rank), va="bottom", fontsize=size, **style)
         axes.text(x, y + 0.05, roles, va="top", fontsize=size * 0.6, **style)
 
 
-def _label_places(axes: Axes, layout: Layout, shape: tuple[int, ...]) -> None:
+def _label_places(axes: Axes, page: Page, shape: tuple[int, ...]) -> None:
     style = {"color": _INK, "fontsize": 8}
-    if shape[layout.across] > 1:
-        each = math.ceil(0.3 / layout.step[0])
-        for index in range(0, shape[layout.across], each):
-            line, column = divmod(index, layout.per_line)
-            x, y = column * layout.step[0] + layout.place[0] / 2, line * layout.line - 0.05
-            name = "" if index else f"{AXES[layout.across]} "
+    if shape[page.across] > 1:
+        each = math.ceil(0.3 / page.step[0])
+        for index in range(0, shape[page.across], each):
+            line, column = divmod(index, page.per_line)
+            x, y = column * page.step[0] + page.place[0] / 2, line * page.line - 0.05
+            name = "" if index else f"{AXES[page.across]} "
             axes.text(x, y, f"{name}{index}", ha="center", va="bottom", **style)
-    if shape[layout.down] > 1:
-        each = math.ceil(0.15 / layout.step[1])
-        for line in range(math.ceil(shape[layout.across] / layout.per_line)):
-            for index in range(0, shape[layout.down], each):
-                y = line * layout.line + index * layout.step[1] + layout.place[1] / 2
-                name = "" if index else f"{AXES[layout.down]} "
+    if shape[page.down] > 1:
+        each = math.ceil(0.15 / page.step[1])
+        for line in range(math.ceil(shape[page.across] / page.per_line)):
+            for index in range(0, shape[page.down], each):
+                y = line * page.line + index * page.step[1] + page.place[1] / 2
+                name = "" if index else f"{AXES[page.down]} "
                 axes.text(-0.08, y, f"{name}{index}", ha="right", va="center", **style)
 
 
-def _add_text(
-    axes: Axes, layout: Layout, shape: tuple[int, ...], ranks: dict[str, np.ndarray]
-) -> None:
+def _add_text(axes: Axes, page: Page, shape: tuple[int, ...], ranks: dict[str, np.ndarray]) -> None:
     """The title, and how to read the picture."""
     devices = math.prod(shape)
     title = f"{devices:,} device{'' if devices == 1 else 's'}, {'x'.join(map(str, shape))}"
     axes.text(0, 0.35 - _TOP, title, color=_INK, fontsize=12, va="bottom")
     ways = {
         "in a block": (
-            (layout.unit_across, "to the right"),
-            *((a, "down") for a in layout.unit_down),
+            (page.unit_across, "to the right"),
+            *((a, "down") for a in page.unit_down),
         ),
         "from block to block": (
-            (layout.beside, "side by side"),
-            (layout.across, "to the right"),
-            (layout.down, "down"),
+            (page.beside, "side by side"),
+            (page.across, "to the right"),
+            (page.down, "down"),
         ),
     }
     lines = []
@@ -179,7 +177,7 @@ def _add_text(
         named = {"pipeline": "stage", "data": "replica", "context": "context", "tensor": "tensor"}
         shown = [f"{_LETTERS[kind]} {named[kind]}" for kind in _LETTERS if ranks[kind].max() > 0]
         lines.append(", ".join(["in a square: rank", *shown]))
-    below = layout.corners[:, 1].max() + layout.square + 0.15
+    below = page.corners[:, 1].max() + page.square + 0.15
     axes.text(0, below, "\n".join(lines), color=_INK, fontsize=8, va="top", linespacing=1.5)
 
 

@@ -15,7 +15,7 @@ _WIDE = 1.6  # width over height, about
 
 
 @dataclass(frozen=True)
-class Layout:
+class Page:
     """Where the squares lie, in inches from the upper left; axes as indices into the shape."""
 
     across: int
@@ -42,7 +42,7 @@ class Layout:
     """Upper left corner of each device's square, in row-major order of the mesh."""
 
 
-def unfold(shape: tuple[int, ...]) -> Layout:
+def unfold(shape: tuple[int, ...]) -> Page:
     """Lay a torus out: the longest of its first three axes to the right, the second down.
 
     Where the page would be too wide, what goes to the right goes on in a further line. Along the
@@ -74,7 +74,7 @@ def unfold(shape: tuple[int, ...]) -> Layout:
     downwards = at[across] // per_line * line + at[down] * step[1]
     downwards += (at[first] * shape[second] + at[second]) * square
     corners = np.stack([to_right, downwards], axis=1)
-    return Layout(
+    return Page(
         across,
         down,
         beside,

@@ -18,8 +18,6 @@ AXES = ("x", "y", "z", "a", "b", "c")
 UNIT_SHAPE = (2, 3, 2)
 """Nodes of a whole unit along a, b and c."""
 
-_NODE_ID_STRIDES = np.array((12, 288, 6624, 1, 2, 6))
-
 
 @dataclass(frozen=True)
 class Torus:
@@ -65,11 +63,6 @@ class Torus:
     def unit(self) -> int:
         """Nodes in a unit: 12 where a, b and c are whole."""
         return prod(self.shape[3:])
-
-    @property
-    def ports(self) -> int:
-        """Links of the node that has most: 10 in a Tofu-D as large as 3×3×3 units."""
-        return sum(min(size - 1, 2) for size in self.shape)
 
     def coordinates(self, numbers: Int[np.ndarray, "*batch"]) -> Int64[np.ndarray, "*batch 6"]:
         """The coordinates of numbered nodes. Raises InputError for a number that no node has."""
@@ -142,12 +135,3 @@ class Torus:
 
 FUGAKU = Torus(shape=(24, 23, 24, 2, 3, 2), wraps=(True, True, True, False, True, False))
 """All 158,976 nodes of Fugaku."""
-
-
-def fujitsu_node_id(coordinates: Int[np.ndarray, "*batch 6"]) -> Int64[np.ndarray, "*batch"]:
-    """Fujitsu's node id in a group: a + 2b + 6c + 12x + 288y + 6624z, for a node of Fugaku.
-
-    Not the number of `Torus.numbers`, which counts c fastest and knows the torus's own shape.
-    """
-    FUGAKU.numbers(coordinates)  # the formula holds inside of Fugaku only
-    return np.asarray(coordinates @ _NODE_ID_STRIDES, np.int64)

@@ -37,17 +37,16 @@ def test_training_twice_gives_the_same_model(tokenizer: Tokenizer):
     assert again.vocab_size == 320
 
 
-def test_arrays_lists_and_batches_are_the_same_tokens(tokenizer: Tokenizer):
+def test_arrays_and_lists_are_the_same_tokens(tokenizer: Tokenizer):
     texts = ["the river 川", "", "12 cold\n"]
     ids = [tokenizer.encode(text) for text in texts]
-    assert tokenizer.encode_batch(texts) == ids
     assert [tokenizer.encode_array(text).tolist() for text in texts] == ids
 
 
 def test_the_model_survives_bytes_and_files(tokenizer: Tokenizer, tmp_path):
     path = tmp_path / "a.model"
     path.write_bytes(tokenizer.model_bytes)
-    for loaded in (Tokenizer.from_file(path), Tokenizer.from_bytes(tokenizer.model_bytes)):
+    for loaded in (Tokenizer.from_file(path), Tokenizer(tokenizer.model_bytes)):
         assert loaded.sha256 == tokenizer.sha256
         assert loaded.end_of_document == 2
 
@@ -93,7 +92,7 @@ def test_a_damaged_piece_is_refused(tokenizer, field, value):
         piece = model.pieces[-1].piece.encode()
         damaged = tokenizer.model_bytes.replace(piece, value[: len(piece)])
     with pytest.raises(InputError, match="no SentencePiece model"):
-        Tokenizer.from_bytes(damaged)
+        Tokenizer(damaged)
 
 
 def test_a_model_without_an_end_piece_is_refused():
@@ -111,7 +110,7 @@ def test_a_model_without_an_end_piece_is_refused():
         minloglevel=2,
     )
     with pytest.raises(InputError, match="no end-of-sentence piece"):
-        Tokenizer.from_bytes(model.getvalue())
+        Tokenizer(model.getvalue())
 
 
 @pytest.mark.parametrize(

@@ -109,11 +109,11 @@ def test_one_device_is_a_picture_too(tmp_path):
     )
 )
 def test_no_two_squares_overlap_and_none_leaves_the_page(shape):
-    layout = unfold(shape)
+    page = unfold(shape)
     # In an image squares of less than two dots would vanish; only then may a page grow wider.
-    dots = np.rint(layout.corners * DOTS_PER_INCH).astype(int)
-    side = round(layout.square * DOTS_PER_INCH)
-    np.testing.assert_allclose(dots, layout.corners * DOTS_PER_INCH, atol=1e-6)
+    dots = np.rint(page.corners * DOTS_PER_INCH).astype(int)
+    side = round(page.square * DOTS_PER_INCH)
+    np.testing.assert_allclose(dots, page.corners * DOTS_PER_INCH, atol=1e-6)
     assert len(dots) == math.prod(shape)
     assert side >= 2
     assert side == 2 or dots[:, 0].max() + side <= 11 * DOTS_PER_INCH

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.tofu.topology import FUGAKU, Torus, fujitsu_node_id
+from fugaku_jax.tofu.topology import FUGAKU, Torus
 
 _ORIGINAL = Torus((24, 2, 24, 2, 3, 2), (True, False, True, False, True, False))
 _SMALL = (
@@ -70,7 +70,7 @@ def test_neighbours_and_links_are_the_edges_of_the_graph(shape, wraps):
         assert len(neighbours) == len(set(neighbours))
         assert set(neighbours) == {number[other] for other in others}
         degrees.append(len(neighbours))
-    assert max(degrees) == torus.ports <= 10
+    assert max(degrees) <= 10
     links = np.concatenate([torus.links(axis) for axis in range(6)])
     edges = {frozenset((number[a], number[b])) for a, others in graph.items() for b in others}
     assert len(links) == len(edges)
@@ -127,7 +127,6 @@ def test_neighbours_come_axis_by_axis_with_the_lower_first():
 def test_the_whole_machine_has_ten_links_a_node():
     assert FUGAKU.nodes == 158_976
     assert FUGAKU.unit == 12
-    assert FUGAKU.ports == 10
     assert len(FUGAKU.neighbours(0)) == 10
     links = [len(FUGAKU.links(axis)) for axis in range(6)]
     assert links == [FUGAKU.nodes * share // 2 for share in (2, 2, 2, 1, 2, 1)]
@@ -144,14 +143,6 @@ def test_the_original_job_has_a_link_for_each_pair_of_nodes_one_hop_apart():
     assert _ORIGINAL.distance(places[:1], places).mean() == pytest.approx(6 + 6 + 1.5 + 2 / 3)
 
 
-def test_fujitsu_node_ids_number_the_whole_machine():
-    places = FUGAKU.coordinates(np.arange(FUGAKU.nodes))
-    ids = fujitsu_node_id(places)
-    np.testing.assert_array_equal(np.sort(ids), np.arange(FUGAKU.nodes))
-    x, y, z, a, b, c = places.T
-    np.testing.assert_array_equal(ids, a + 2 * b + 6 * c + 12 * x + 288 * y + 6624 * z)
-
-
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -161,7 +152,6 @@ def test_fujitsu_node_ids_number_the_whole_machine():
         (lambda: FUGAKU.coordinates(np.array([3, 158_976])), "node 158976"),
         (lambda: FUGAKU.neighbours(-1), "node -1"),
         (lambda: FUGAKU.numbers(np.array([0, 23, 0, 0, 0, 0])), r"\(0, 23, 0, 0, 0, 0\)"),
-        (lambda: fujitsu_node_id(np.array([[0, 0, -1, 0, 0, 0]])), r"\(0, 0, -1, 0, 0, 0\)"),
     ],
 )
 def test_what_is_outside_of_the_torus_is_named(make, sentence):

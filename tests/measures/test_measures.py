@@ -1,0 +1,128 @@
+"""The house stays as it is drawn: imports point down, nothing is hidden, a name means one thing."""
+
+from pathlib import Path
+
+import hidden_inputs
+import public_names
+import pytest
+import source_code
+from measures import ROOT
+
+# From the top to the bottom, as in README, "The house": a room imports only from those below it.
+ROOMS = (
+    *("fugaku_jax", "benchmarks", "planning", "interop", "training", "report", "run"),
+    *("evaluation", "inference", "models", "parallel", "layout", "pipeline", "collectives"),
+    *("cluster", "data", "ledger", "kernels", "tofu"),
+    *("config", "json_file", "json_types", "spelling", "huge_pages", "processor", "errors"),
+)
+# Arrows upwards that are still there.
+UPWARDS = {("report", "planning"), ("report", "training"), ("run", "training")}
+# These start programs; what they read of the environment decides no result.
+STARTING = {"benchmarks", "cluster", "huge_pages", "processor"}
+# What the other rooms read of it. Nothing should stand here but where files are looked for.
+ENVIRONMENT = [
+    "fugaku_jax.data.builtin._user_cache",
+    "fugaku_jax.kernels.native._library",
+    "fugaku_jax.kernels.native.enabled",
+    "fugaku_jax.layout.mesh.make_mesh",
+]
+# Names that classes still share; those of benchmarks, each a program of its own, aside.
+SHARED_NAMES = {"Block", "Entry", "Part", "Placement", "Progress", "Run"}
+
+
+@pytest.fixture(scope="module")
+def package():
+    return source_code.read_modules(ROOT)
+
+
+def test_imports_between_rooms_point_down_but_for_those_written_here(package):
+    imports = source_code.room_imports(package)
+    assert {module.room for module in package} <= set(ROOMS)
+    upwards = [
+        each
+        for (room, other), places in imports.items()
+        for each in places
+        if ROOMS.index(room) > ROOMS.index(other) and (room, other) not in UPWARDS
+    ]
+    assert upwards == []
+
+
+def test_neither_the_package_nor_a_program_imports_tests(package):
+    tests = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"tests"}
+    own = {path.stem for path in (ROOT / "launch").rglob("*.py")}
+    for module in package + source_code.read_modules(ROOT, "launch", "configs"):
+        assert not set(source_code.top_level(module)) & (tests - own), module.name
+
+
+def test_what_decides_a_result_is_an_argument_but_for_what_is_written_here(package):
+    assert hidden_inputs.rebound(package) == []
+    computing = [module for module in package if module.room not in STARTING]
+    assert hidden_inputs.environment_reads(computing) == ENVIRONMENT
+
+
+def test_a_class_name_is_used_once_but_for_those_written_here(package):
+    house = [module for module in package if module.room != "benchmarks"]
+    assert set(source_code.repeated_classes(house)) <= SHARED_NAMES
+
+
+@pytest.mark.parametrize("room", ["ledger", "tofu"])
+def test_a_room_that_computes_nothing_on_devices_knows_no_jax(package, room):
+    loaded = [
+        each
+        for module in package
+        if module.room == room
+        for each in source_code.reached(package, module.name)
+    ]
+    assert loaded
+    for module in loaded:
+        assert not {"jax", "flax", "optax", "orbax"} & set(source_code.top_level(module)), module
+
+
+def test_what_a_function_changes_outside_of_itself_is_found(tmp_path):
+    text = """
+import os
+from fugaku_jax import processor
+from fugaku_jax.kernels.native import DTYPES
+_first, _second, _third, fourth = None, {}, [], ()
+_second: dict = {}
+_third = []
+
+def change(first):
+    global _first
+    _first = first
+    _second["key"] = first
+    _third.append(first)
+    processor.answer = first
+    DTYPES["fp8"] = processor.names["first"]
+    mine = {}
+    mine["key"] = os.environ["HOME"]
+"""
+    Path(tmp_path, "fugaku_jax").mkdir()
+    Path(tmp_path, "fugaku_jax/changing.py").write_text(text)
+    modules = source_code.read_modules(tmp_path)
+    names = ("DTYPES", "_first", "_second", "_third", "processor")
+    assert hidden_inputs.rebound(modules) == [f"fugaku_jax.changing.{name}" for name in names]
+    assert hidden_inputs.environment_reads(modules) == ["fugaku_jax.changing.change"]
+
+
+def test_a_name_without_a_shape_and_one_that_nobody_uses_are_found(tmp_path):
+    text = """
+def told(x: Float[Array, "B T"], n: int) -> Float[Array, "B T"] | None: ...
+def open_array(x: Array, y: Any) -> Float[Array, "B"]: ...
+def open_tree(x: PyTree[Array]) -> dict[str, Any]: ...
+def _private(x: Array) -> Any: ...
+class Used:
+    def method(self) -> Any:
+        return self.method(told, open_tree)
+print(Used, "open_array")
+"""
+    Path(tmp_path, "fugaku_jax").mkdir()
+    Path(tmp_path, "fugaku_jax/names.py").write_text(text)
+    modules = source_code.read_modules(tmp_path)
+    assert public_names.without_shapes(modules) == {
+        "array": ["fugaku_jax.names.open_array"],
+        "anything": ["fugaku_jax.names.open_tree", "fugaku_jax.names.Used.method"],
+    }
+    assert public_names.annotations(modules) == {"with shapes": 3, "with Any": 4}
+    unused = ["fugaku_jax.names.open_array", "fugaku_jax.names.Used.method"]
+    assert public_names.unused(tmp_path, modules, []) == unused
