@@ -25,9 +25,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from fugaku_jax.cluster.processes import anywhere, wait_for_all
-from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
+from fugaku_jax.config import CheckpointConfig, Config, MeshConfig
 from fugaku_jax.errors import InputError, RunError
-from fugaku_jax.json_file import read_json
 from fugaku_jax.layout.rules import get_rules, use_rules
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.run.checkpoint_folder import (
@@ -39,6 +38,7 @@ from fugaku_jax.run.checkpoint_folder import (
     set_aside,
     what_is_safe,
 )
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
 from fugaku_jax.training.checksums import check_chunks
 from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, whole_model
@@ -52,7 +52,6 @@ from fugaku_jax.training.storage_order import (
 for _name in ("absl", "concurrent.futures"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-CONFIG_FILE = "config.json"
 IDENTITY = "identity"
 """The item of a checkpoint that says what the numbers mean."""
 CHUNK_BYTES = 1 << 28
@@ -251,22 +250,6 @@ def load_model(run_dir: Path, dtype: DTypeLike = jnp.float32) -> tuple[Config, G
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
         parameters = checkpoints.restore_parameters(config, dtype)
         return config, whole_model(config, parameters)
-
-
-def read_config(run_dir: Path) -> Config:
-    """Read a run's configuration.
-
-    Raises:
-        InputError: there is none, or it is not one of this version's.
-    """
-    path = run_dir / CONFIG_FILE
-    if not path.exists():
-        raise InputError(f"{run_dir} is no run: it has no {CONFIG_FILE}.")
-    fields = read_json(path)
-    try:
-        return config_from_dict(fields)
-    except InputError as error:
-        raise InputError(f"{path} cannot be read as a configuration: {error}") from error
 
 
 def _is_finite(state: PyTree[Array]) -> bool:

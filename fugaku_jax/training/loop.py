@@ -25,8 +25,8 @@ from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.layout.mesh import describe_mesh, set_mesh
 from fugaku_jax.layout.rules import get_rules, parts, spec, use_rules
-from fugaku_jax.models.gpt import flops_per_token, parameter_count
 from fugaku_jax.models.segments import token_before_text
+from fugaku_jax.models.size import flops_per_token, parameter_count
 from fugaku_jax.pipeline.duration import bubble
 from fugaku_jax.report.report import write_report
 from fugaku_jax.run.checkpoint_folder import check_history
@@ -42,9 +42,10 @@ from fugaku_jax.run.identity import (
 from fugaku_jax.run.lock import run_lock
 from fugaku_jax.run.metrics import MetricsWriter, peak_memory_bytes
 from fugaku_jax.run.sessions import record_session
+from fugaku_jax.spelling import amount
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.doubts import doubts
-from fugaku_jax.training.progress import Progress, amount
+from fugaku_jax.training.progress import Progress
 from fugaku_jax.training.refusals import refusals
 from fugaku_jax.training.state import (
     TrainState,
@@ -117,7 +118,7 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
         if is_writer():
             metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
-            record_session(run_dir, first)
+            record_session(run_dir, first, jax.process_count(), jax.device_count())
         session = _Session(config, store, metrics, progress)
         session.introduce(first)
         for doubt in doubts(session.tokenizer, start):

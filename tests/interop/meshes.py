@@ -23,7 +23,8 @@ from fugaku_jax.interop.hf_shape import read_hf_config
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.layout.mesh import set_mesh
 from fugaku_jax.layout.rules import spec
-from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
+from fugaku_jax.run.configuration import CONFIG_FILE
+from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.state import fresh_state
 from fugaku_jax.training.step import make_train_step
 
