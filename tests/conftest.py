@@ -31,9 +31,11 @@ install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartyp
 @pytest.fixture(scope="session", autouse=True)
 def mesh():
     """The mesh that a run would make on this machine."""
-    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.mesh import active, make_mesh
 
-    yield set_mesh()
+    mesh, _ = make_mesh()
+    with active(mesh):
+        yield mesh
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 

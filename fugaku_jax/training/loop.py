@@ -10,15 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
-from jax.sharding import NamedSharding
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import spec
+from fugaku_jax.layout.layout import Layout
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import MetricsWriter
@@ -35,7 +34,7 @@ from fugaku_jax.training.hooks.stop import Stop
 from fugaku_jax.training.hooks.validate import Validate
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.progress import Progress
-from fugaku_jax.training.state import TrainState, check_mesh, fresh_state, init_state
+from fugaku_jax.training.state import TrainState, fresh_state, init_state
 from fugaku_jax.training.step import make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
 from fugaku_jax.training.throughput import measure_peak
@@ -69,15 +68,15 @@ def train(
             checkpoint is good, or a file cannot be written; the sentence says what is safe.
     """
     store, order = check_run(config, run_dir, start)
-    set_mesh(config.mesh)
-    check_mesh(config)
+    layout = make_layout(config)
     steps = config.training.steps
     with (
         held_run(config, run_dir, store, start),
+        layout.active(),
         RunCheckpoints(run_dir, config.checkpoint) as checkpoints,
         ExitStack() as stack,
     ):
-        state = checkpoints.restore(config)
+        state = checkpoints.restore(layout)
         first = int(state.step) if state else 0
         if first >= steps:
             if is_writer():
@@ -85,21 +84,21 @@ def train(
             return DONE
         say, writing = _open_files(stack, run_dir, first, steps)
         peak = measure_peak(config.training.precision)
-        for line in introduction(config, store, peak, first, start):
+        for line in introduction(layout, store, peak, first, start):
             say(line)
         if state is None:
-            state = fresh_state(config, start.parameters(config)) if start else init_state(config)
+            state = fresh_state(layout, start.parameters(layout)) if start else init_state(layout)
         identity = {"config": config.to_dict(), "ledger": read_ledger(run_dir)}
         around: list[Hook] = [
-            *(Speed(config, peak), Validate(config, store), Sample(config, store.tokenizer())),
+            *(Speed(config, peak), Validate(layout, store), Sample(layout, store.tokenizer())),
             *hooks,
             *writing,
-            *(Guard(checkpoints.safe), Save(checkpoints, config, identity)),
+            *(Guard(checkpoints.safe), Save(checkpoints, layout, identity)),
             Stop(stack.enter_context(stop_signals())),
         ]
         last = min(steps, first + (config.training.stop_after or steps))
-        loader = stack.enter_context(_read_batches(config, store, order, first, last))
-        take_step = _compile(config, store, state, loader, say)
+        loader = stack.enter_context(_read_batches(layout, store, order, first, last))
+        take_step = _compile(layout, store, state, loader, say)
         step = Trainer(take_step, state, around).run(loader, first, last)
         if loader.wait_seconds > 1:
             say(f"waited {loader.wait_seconds:.1f} s for data in all")
@@ -123,12 +122,13 @@ def _open_files(
 
 
 def _read_batches(
-    config: Config, store: Store, order: SampleOrder, first: int, last: int
+    layout: Layout, store: Store, order: SampleOrder, first: int, last: int
 ) -> Loader:
+    config = layout.config
     return Loader(
         store,
         order,
-        NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None)),
+        layout.tokens,
         config.training.micro_batches,
         first,
         stop_step=last,
@@ -137,10 +137,10 @@ def _read_batches(
 
 
 def _compile(
-    config: Config, store: Store, state: TrainState, loader: Loader, say: Callable[[str], None]
+    layout: Layout, store: Store, state: TrainState, loader: Loader, say: Callable[[str], None]
 ) -> Step:
     start = time.perf_counter()
-    train_step = make_train_step(config, store.end_of_document)
+    train_step = make_train_step(layout, store.end_of_document)
     compiled = train_step.lower(state, loader.batch).compile()
     # Collectives of gloo give up after 30 s if processes come to them unevenly.
     wait_for_all("compiled")

@@ -1,7 +1,8 @@
 """The generation benchmark works at toy size; its figures are for `launch/bench.py`."""
 
 import pytest
-from generation import CONTENDERS, Shape, run
+
+from fugaku_jax.benchmarks.generation import CONTENDERS, Shape, run
 
 TOY = Shape(n_layers=1, d_model=32, n_heads=2, vocab_size=256, prompt_tokens=8, new_tokens=4)
 
