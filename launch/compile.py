@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fugaku_jax.config import Config
 from fugaku_jax.planning.compile import CompiledStep, compile_emulated
-from fugaku_jax.training.progress import amount
+from fugaku_jax.spelling import amount
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 

@@ -19,9 +19,9 @@ from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.megatron import open_megatron
-from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.models.size import parameter_count
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import is_untrained, open_run_store
-from fugaku_jax.training.checkpoint import read_config
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Directory = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]

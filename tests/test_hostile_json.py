@@ -16,9 +16,9 @@ from fugaku_jax.interop.hf_shape import is_hf_directory, read_hf_config
 from fugaku_jax.interop.safetensors_reader import SINGLE, read_header, read_headers
 from fugaku_jax.interop.safetensors_shards import INDEX
 from fugaku_jax.json_file import DEEPEST, LARGEST, parse_json, read_json
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import read_ledger
 from fugaku_jax.run.metrics import read_metrics
-from fugaku_jax.training.checkpoint import read_config
 
 MODEL = ModelConfig(vocab_size=97, n_layers=1, d_model=16, n_heads=2, sequence_length=32)
 CONFIG = Config(

@@ -65,6 +65,11 @@ class Loader:
         )
         self._thread.start()
 
+    @property
+    def batch(self) -> jax.ShapeDtypeStruct:
+        """Shape, type and sharding of `tokens`."""
+        return jax.ShapeDtypeStruct(self._shape, np.int32, sharding=self._sharding)
+
     def __enter__(self) -> "Loader":
         """The loader itself."""
         return self

@@ -17,7 +17,7 @@ from fugaku_jax.interop.safetensors_shards import DTYPES, Entry, write_shards
 from fugaku_jax.interop.saved_weights import SavedWeights
 from fugaku_jax.interop.tokenizer_json import puts_space_before, to_tokenizer_json
 from fugaku_jax.interop.whole_directory import whole_directory
-from fugaku_jax.training.checkpoint import read_config
+from fugaku_jax.run.configuration import read_config
 
 CHAT_TEMPLATE = """\
 {{- bos_token }}

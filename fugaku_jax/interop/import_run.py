@@ -14,8 +14,8 @@ from fugaku_jax.interop.imported import Imported, default_run
 from fugaku_jax.interop.saved_weights import write_weights
 from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.models.layout import make_layout
+from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.run.identity import LEDGER_FILE, TOKENIZER_FILE
-from fugaku_jax.training.checkpoint import CONFIG_FILE
 
 
 def import_run(source: Imported, run_dir: Path) -> None:

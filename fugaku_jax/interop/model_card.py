@@ -7,7 +7,7 @@ from pathlib import Path
 from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
 from fugaku_jax.interop.licences import licence_metadata
-from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.models.size import parameter_count
 from fugaku_jax.run.identity import read_ledger
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics
 from fugaku_jax.run.sessions import read_sessions

@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Int, Key
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu, swiglu
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.layout.mesh import abstract_mesh, active
 from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear, RMSNorm
 from fugaku_jax.models.rotary import rotate
@@ -223,27 +222,3 @@ def block_layer(structure: nnx.GraphDef, remat: str) -> Layer:
 
 def _dropped(x: Float[Array, "B T D"], rate: float, dropout: Dropout | None) -> Array:
     return x if dropout is None else dropout.hidden(x, rate)
-
-
-def parameter_count(config: ModelConfig) -> int:
-    """Count the parameters, without allocating any.
-
-    The vocabulary's padding counts; rows that a mesh adds to divide it do not.
-    """
-    with active(abstract_mesh()):
-        shapes = jax.eval_shape(lambda: GPT(config, jax.random.key(0)))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
-
-
-def flops_per_token(config: ModelConfig) -> int:
-    """Floating-point operations of forward and backward pass a token, recomputation not counted.
-
-    Six for each weight of a product (the output matrix among them, padding included) and 12 L T D
-    for attention's two products over the whole square of positions.
-    Source: Chowdhery et al., "PaLM", 2022, appendix B.
-    """
-    width, layers = config.d_model, config.n_layers
-    attention = 2 * width * (config.n_heads + config.kv_heads) * config.head_dim
-    block = attention + (3 if config.family == "llama" else 2) * width * config.feed_forward
-    weights = layers * block + config.padded_vocab_size * width
-    return 6 * weights + 12 * layers * config.sequence_length * width

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fugaku_jax.config import Config
-from fugaku_jax.models.gpt import parameter_count
 from fugaku_jax.models.layout import make_layout
+from fugaku_jax.models.size import parameter_count
 from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.training.optimizer import make_schedule
 from fugaku_jax.training.state import abstract_state

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fugaku_jax.config import Config
-from fugaku_jax.models.gpt import flops_per_token, parameter_count
+from fugaku_jax.models.size import flops_per_token, parameter_count
 
 
 def describe_run(config: Config) -> dict[str, Any]:

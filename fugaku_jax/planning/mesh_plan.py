@@ -17,8 +17,8 @@ from fugaku_jax.layout.mesh import (
     torus_shape,
 )
 from fugaku_jax.layout.rules import LOCAL_AXIS
-from fugaku_jax.models.gpt import parameter_count
 from fugaku_jax.models.layout import make_layout
+from fugaku_jax.models.size import parameter_count
 from fugaku_jax.pipeline.duration import bubble, formula_bubble
 from fugaku_jax.pipeline.schedule import Schedule
 from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fugaku_jax.training.progress import amount
+from fugaku_jax.spelling import amount
 
 Scale = Literal["linear", "from zero", "log", "log2"]
 LIGHT_AND_DARK = (

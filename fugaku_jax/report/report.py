@@ -21,18 +21,18 @@ from markupsafe import Markup
 from fugaku_jax.config import config_from_dict
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
-from fugaku_jax.planning.describe import describe_run
+from fugaku_jax.models.size import parameter_count
 from fugaku_jax.report import curves
 from fugaku_jax.report.curves import Series
+from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.run.metrics import (
     METRICS_FILE,
     read_metrics,
     read_samples,
     replace_file,
 )
-from fugaku_jax.training.progress import amount, duration, printable
+from fugaku_jax.spelling import amount, duration, printable
 
-_CONFIG_FILE = "config.json"
 _LAST_STEPS = 20  # whose mean is called the final training loss
 _SAMPLES = 8  # of one prompt that are shown: the first, the last, and some between
 
@@ -121,10 +121,10 @@ def write_picture(runs: Sequence[Path], out: Path) -> Path:
 
 
 def _read_run(path: Path, name: str) -> Run:
-    config_file = path / _CONFIG_FILE
+    config_file = path / CONFIG_FILE
     if not config_file.is_file():
         raise InputError(
-            f"{path} is no run directory, for it has no {_CONFIG_FILE}; give the directory that "
+            f"{path} is no run directory, for it has no {CONFIG_FILE}; give the directory that "
             f"launch/train.py made."
         )
     config = read_json(config_file)
@@ -155,7 +155,7 @@ def _template() -> jinja2.Template:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["language"] = _language
-    file = resources.files("fugaku_jax.training") / "report.html.jinja"
+    file = resources.files("fugaku_jax.report") / "report.html.jinja"
     return environment.from_string(file.read_text(encoding="utf-8"))
 
 
@@ -197,7 +197,7 @@ def _summary(run: Run) -> dict[str, str]:
     done = run.metrics[-1]["step"]
     unfinished = isinstance(planned, int) and done < planned
     with contextlib.suppress(InputError):  # a run of another version has other fields
-        rows["Parameters"] = f"{describe_run(config_from_dict(run.config))['parameters']:,}"
+        rows["Parameters"] = f"{parameter_count(config_from_dict(run.config).model):,}"
     rows["Steps"] = f"{done:,} of {planned:,}" if unfinished else f"{done:,}"
     rows["Tokens"] = _last(run, "tokens", amount)
     loss = _known(run, "loss")[-_LAST_STEPS:]

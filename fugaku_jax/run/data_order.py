@@ -6,8 +6,8 @@ from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_types import typed
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import LEDGER_FILE, open_run_store, read_ledger
-from fugaku_jax.training.checkpoint import read_config
 
 
 def open_run_order(run_dir: Path, place: str | None = None) -> tuple[Store, SampleOrder, int]:

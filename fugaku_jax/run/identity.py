@@ -17,8 +17,8 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.shape import shaped_like
+from fugaku_jax.run.configuration import CONFIG_FILE, read_config
 from fugaku_jax.run.metrics import replace_file
-from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
 
 LEDGER_FILE = "ledger.json"
 TOKENIZER_FILE = "tokenizer.model"

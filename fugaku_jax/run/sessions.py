@@ -5,8 +5,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-
 from fugaku_jax.json_file import read_json
 from fugaku_jax.json_types import typed
 from fugaku_jax.processor import processor_name
@@ -29,14 +27,16 @@ class Session:
     """Devices of all processes."""
 
 
-def record_session(run_dir: Path, first: int) -> None:
+def record_session(run_dir: Path, first: int, processes: int, devices: int) -> None:
     """Write down what this session runs on.
 
     Args:
         run_dir: the run.
         first: steps taken before it; sessions that began there or later have left nothing.
+        processes: of the run.
+        devices: of all processes.
     """
-    session = Session(first, processor_name(), jax.process_count(), jax.device_count())
+    session = Session(first, processor_name(), processes, devices)
     sessions = [dataclasses.asdict(each) for each in [*read_sessions(run_dir, first), session]]
     text = json.dumps({"sessions": sessions}, ensure_ascii=False, indent=2)
     replace_file(run_dir / SESSIONS_FILE, lambda file: file.write(f"{text}\n".encode()))

@@ -25,9 +25,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from fugaku_jax.cluster.processes import anywhere, wait_for_all
-from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
+from fugaku_jax.config import CheckpointConfig, Config, MeshConfig
 from fugaku_jax.errors import InputError, RunError
-from fugaku_jax.json_file import read_json
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layout import layout_for_use
@@ -40,6 +39,7 @@ from fugaku_jax.run.checkpoint_folder import (
     set_aside,
     what_is_safe,
 )
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
 from fugaku_jax.training.checksums import check_chunks
 from fugaku_jax.training.state import TrainState, fresh_state, whole_model
@@ -54,7 +54,6 @@ from fugaku_jax.training.storage_order import (
 for _name in ("absl", "concurrent.futures"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-CONFIG_FILE = "config.json"
 IDENTITY = "identity"
 """The item of a checkpoint that says what the numbers mean."""
 CHUNK_BYTES = 1 << 28
@@ -265,22 +264,6 @@ def load_model(
         layout = layout_for_use(config)
         parameters = checkpoints.restore_parameters(layout, dtype)
         return config, whole_model(layout, parameters)
-
-
-def read_config(run_dir: Path) -> Config:
-    """Read a run's configuration.
-
-    Raises:
-        InputError: there is none, or it is not one of this version's.
-    """
-    path = run_dir / CONFIG_FILE
-    if not path.exists():
-        raise InputError(f"{run_dir} is no run: it has no {CONFIG_FILE}.")
-    fields = read_json(path)
-    try:
-        return config_from_dict(fields)
-    except InputError as error:
-        raise InputError(f"{path} cannot be read as a configuration: {error}") from error
 
 
 def _is_finite(state: PyTree[Array]) -> bool:

@@ -27,10 +27,11 @@ def run(*arguments, timeout_seconds=100, **environ):
     )
 
 
-def test_four_processes_of_two_devices_add_up_though_one_is_late():
+def test_four_processes_of_two_devices_add_up_though_one_is_late_and_hear_of_one_wish():
     done = run("-n", 4, "--devices-per-process", 2, "--", PROGRAM, "late", 3)
     assert done.returncode == 0, done.stderr
     assert "sum 20.0 over 8 devices of 4 processes\n" in done.stdout
+    assert f"wished at [7], {2**20}\n" in done.stdout
 
 
 def test_a_proxy_that_answers_nobody_does_no_harm_and_one_that_fails_ends_both():

@@ -22,7 +22,8 @@ from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_shape import read_hf_config
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.models.layout import make_layout
-from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
+from fugaku_jax.run.configuration import CONFIG_FILE
+from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.state import fresh_state
 from fugaku_jax.training.step import make_train_step
 

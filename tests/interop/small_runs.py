@@ -12,7 +12,8 @@ from flax import nnx
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data.store import Store
 from fugaku_jax.models.layout import make_layout
-from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
+from fugaku_jax.run.configuration import CONFIG_FILE
+from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.state import abstract_state
 
 VOCAB = 303

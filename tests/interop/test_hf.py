@@ -21,8 +21,9 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop import hf, safetensors_shards
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_weights import tensors
+from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.training import checkpoint
-from fugaku_jax.training.checkpoint import CONFIG_FILE, load_model
+from fugaku_jax.training.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]
 GIGABYTE = 10**9

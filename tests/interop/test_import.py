@@ -28,8 +28,9 @@ from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.interop.safetensors_shards import INDEX
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import checkpoint_folder
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.training import checkpoint
-from fugaku_jax.training.checkpoint import RunCheckpoints, load_model, read_config
+from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
 from fugaku_jax.training.checksums import has_checksums
 
 ROOT = Path(__file__).parents[2]

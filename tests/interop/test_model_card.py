@@ -7,9 +7,9 @@ from small_runs import LLAMA, make_run
 
 from fugaku_jax.interop.licences import licence_metadata
 from fugaku_jax.interop.model_card import model_card
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.metrics import METRICS_FILE
 from fugaku_jax.run.sessions import SESSIONS_FILE, record_session
-from fugaku_jax.training.checkpoint import read_config
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,13 @@ def test_lines_that_a_crash_cut_and_losses_that_are_none_are_no_obstacle(run, st
 
 def test_a_card_names_what_each_session_ran_on(run, store, monkeypatch):
     (run / METRICS_FILE).write_text(f"{json.dumps(scored(1, 2.5))}\n{json.dumps(scored(2, 2.5))}")
-    record_session(run, 0)
+    record_session(run, 0, processes=1, devices=1)
     monkeypatch.setattr("fugaku_jax.run.sessions.processor_name", lambda: "A | B")
-    record_session(run, 5)
-    record_session(run, 1)  # from an older checkpoint: what came after that is gone
-    record_session(run, 6)
+    record_session(run, 5, processes=1, devices=1)
+    record_session(
+        run, 1, processes=1, devices=1
+    )  # from an older checkpoint: what came after that is gone
+    record_session(run, 6, processes=1, devices=1)
     sessions = json.loads((run / SESSIONS_FILE).read_text())["sessions"]
     assert [each["steps_before"] for each in sessions] == [0, 1, 6]
     card = model_card(read_config(run), store, run, 6, begins=True)

@@ -19,7 +19,8 @@ from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.layout import make_layout
-from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
+from fugaku_jax.run.configuration import CONFIG_FILE
+from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.state import init_state
 
 ROOT = Path(__file__).parents[2]

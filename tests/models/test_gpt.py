@@ -18,7 +18,8 @@ from transformers_oracle import flat, in_torch, randomised, torch_gradients
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
-from fugaku_jax.models.gpt import GPT, flops_per_token, parameter_count
+from fugaku_jax.models.gpt import GPT
+from fugaku_jax.models.size import flops_per_token, parameter_count
 
 RECIPES = Path(__file__).parents[2] / "configs"
 TINY = ModelConfig(vocab_size=97, n_layers=2, d_model=32, n_heads=2, sequence_length=12)
@@ -47,6 +48,11 @@ SHAPES = {
         LLAMA, tied=True, n_kv_heads=None, rope_theta=500_000.0
     ),
 }
+
+
+def size_of_model(config: ModelConfig) -> int:
+    model = jax.eval_shape(lambda: GPT(config, jax.random.key(0)))
+    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def random_tokens(config: ModelConfig, batch: int, seed: int = 7):
@@ -126,15 +132,15 @@ def test_the_13b_model_has_fugaku_llms_parameters_and_takes_no_memory():
     assert shape == (40, 5184, 36, 2048)
     assert (config.head_dim, config.padded_vocab_size) == (144, 49_152)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert parameter_count(config) == 13_167_577_728
+    assert parameter_count(config) == size_of_model(config) == 13_167_577_728
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     # ru_maxrss counts KiB on Linux. The weights would be 52 GB.
     assert grown < 200 * 1024
 
 
-def test_parameter_count_is_what_an_allocated_model_has():
-    allocated = nnx.state(GPT(TINY, jax.random.key(0)), nnx.Param)
-    assert parameter_count(TINY) == sum(x.size for x in jax.tree.leaves(allocated))
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameter_count_is_what_a_model_has(name):
+    assert parameter_count(SHAPES[name]) == size_of_model(SHAPES[name])
 
 
 def test_flops_are_six_a_weight_and_attention_by_hand():

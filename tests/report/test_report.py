@@ -1,6 +1,7 @@
 """The page and the picture of a run, read back by an HTML and an XML parser."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -290,15 +291,19 @@ def test_a_page_that_cannot_be_written_is_an_input_error_and_leaves_nothing(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
+def launch(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, str(ROOT / "launch" / "report.py"), *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
+    environment = os.environ | environ
+    return subprocess.run(program, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
-def test_the_program_writes_beside_the_run_and_a_wrong_directory_exits_with_2(tmp_path):
+def test_the_program_writes_beside_the_run_without_jax_and_a_wrong_directory_exits_with_2(tmp_path):
     run = make_run(tmp_path / "a", steps=2, only="loss")
-    done = launch(run, "--picture", tmp_path / "a.svg")
+    done = launch(run, "--picture", tmp_path / "a.svg", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "fugaku_jax.run.metrics" in imported
+    assert not imported & {"jax", "jaxlib", "flax", "orbax"}
     assert done.stdout.split() == [str(tmp_path / "a.svg"), str(run / "report.html")]
     assert "<h1>a</h1>" in (run / "report.html").read_text()
 

@@ -16,6 +16,7 @@ from fugaku_jax.run.data_order import open_run_order
 from fugaku_jax.run.identity import LEDGER_FILE, claim_run_dir, run_identity
 from fugaku_jax.run.metrics import read_metrics
 from fugaku_jax.training import loop
+from fugaku_jax.training.hooks.hook import Hook
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,16 +39,14 @@ def test_every_token_that_a_run_reads_is_found_in_the_step_of_its_metrics(
     find, change, tmp_path, monkeypatch
 ):
     config = change(training={"steps": 2, "sample_tokens": 0})
-    batches, original = [], loop._Session.step
+    read = {}
 
-    def watched(session, state, tokens):
-        batches.append(np.asarray(tokens).reshape(-1, tokens.shape[-1]))
-        return original(session, state, tokens)
+    class Watch(Hook):
+        def after_step(self, done):
+            read[done.number] = np.asarray(done.batch).reshape(-1, done.batch.shape[-1])
 
-    monkeypatch.setattr(loop._Session, "step", watched)
-    assert loop.train(config, tmp_path / "run") == loop.DONE
-    numbers = [line["step"] for line in read_metrics(tmp_path / "run")]
-    read = dict(zip(numbers, batches, strict=True))
+    assert loop.train(config, tmp_path / "run", hooks=[Watch()]) == loop.DONE
+    assert list(read) == [line["step"] for line in read_metrics(tmp_path / "run")]
 
     found = {step: np.full_like(batch, -1) for step, batch in read.items()}
     store, order, steps = open_run_order(tmp_path / "run")

@@ -13,11 +13,21 @@ import numpy as np
 import pytest
 
 from fugaku_jax.config import flat_fields
+from fugaku_jax.data.builtin import open_store
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.run.metrics import read_metrics, read_samples
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
+from fugaku_jax.training.hooks import guard, sample
+from fugaku_jax.training.hooks.hook import Hook
+
+
+class Each(Hook):
+    """Calls a function with each step that is done."""
+
+    def __init__(self, function):
+        self.after_step = function
 
 
 def losses(run_dir):
@@ -57,41 +67,31 @@ def test_restarts_are_exact_in_narrow_formats_too(change, tmp_path, precision):
 
 
 def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(
-    config, tmp_path, uninterrupted, monkeypatch
+    config, tmp_path, uninterrupted
 ):
-    original = loop._Session.step
-
-    def dying(session, state, tokens):
-        state = original(session, state, tokens)
-        if int(state.step) == 5:
+    def die(done):
+        if done.number == 6:
             raise KeyboardInterrupt
-        return state
 
-    monkeypatch.setattr(loop._Session, "step", dying)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(config, tmp_path / "run")
-    monkeypatch.setattr(loop._Session, "step", original)
+        loop.train(config, tmp_path / "run", hooks=[Each(die)])
     assert len(losses(tmp_path / "run")) == 5
     assert loop.train(config, tmp_path / "run") == loop.DONE
     assert losses(tmp_path / "run") == uninterrupted
 
 
-def test_sigterm_saves_and_says_that_the_run_can_go_on(
-    config, tmp_path, uninterrupted, monkeypatch
+def test_sigterm_saves_after_the_step_in_flight_and_says_that_the_run_can_go_on(
+    config, tmp_path, uninterrupted
 ):
-    original = loop._Session.step
-
-    def interrupted(session, state, tokens):
-        state = original(session, state, tokens)
-        if int(state.step) == 4:
+    def interrupt(done):
+        if done.number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return state
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(loop._Session, "step", interrupted)
-    assert loop.train(config, tmp_path / "run") == loop.STOPPED
+    assert loop.train(config, tmp_path / "run", hooks=[Each(interrupt)]) == loop.STOPPED
     assert signal.getsignal(signal.SIGTERM) == before
-    monkeypatch.setattr(loop._Session, "step", original)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["3"]
+    assert len(losses(tmp_path / "run")) == 3
     assert loop.train(config, tmp_path / "run") == loop.DONE
     assert losses(tmp_path / "run") == uninterrupted
 
@@ -194,27 +194,22 @@ def diverging(change, **training):
 
 
 def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MOST_SKIPPED_STEPS", 3)
+    monkeypatch.setattr(guard, "MOST_SKIPPED_STEPS", 3)
     with pytest.raises(RunError, match=r"3 steps up to step 3.*there is no checkpoint yet"):
         loop.train(diverging(change), tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_before(
-    change, tmp_path, capsys, monkeypatch
+    change, tmp_path, capsys
 ):
-    original = loop._Session.step
+    def diverge(done):
+        if done.number > 1:
+            done.figures["loss"] = math.nan
 
-    def diverging(session, state, tokens):
-        state = original(session, state, tokens)
-        if int(state.step) > 1:
-            session.loss = math.nan
-        return state
-
-    monkeypatch.setattr(loop._Session, "step", diverging)
     three = change(training={"steps": 3, "validate_every": 0}, checkpoint={"every": 1})
     with pytest.raises(RunError, match=r"not finite at step 3.*the checkpoint of step 1 is kept"):
-        loop.train(three, tmp_path)
+        loop.train(three, tmp_path, hooks=[Each(diverge)])
     assert "done; see" not in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
@@ -223,16 +218,15 @@ def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_
 def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
     change, tmp_path, monkeypatch, fault
 ):
-    original, run = loop._Session.step, tmp_path / "run"
+    run = tmp_path / "run"
 
-    def failing(session, state, tokens):
-        if int(state.step) == 2 and fault.startswith("full disk"):
-            monkeypatch.setattr(session.metrics, "_metrics", io.FileIO("/dev/full", "w"))
-        if int(state.step) == 1 and fault == "directory gone":
+    def fail(done):
+        if done.number == 3 and fault.startswith("full disk"):
+            full = io.FileIO("/dev/full", "w")
+            monkeypatch.setattr("fugaku_jax.run.metrics._append", lambda *_: full.write(b" "))
+        if done.number == 2 and fault == "directory gone":
             run.rename(tmp_path / "elsewhere")
-        return original(session, state, tokens)
 
-    monkeypatch.setattr(loop._Session, "step", failing)
     if fault == "full disk, unsaved":  # what was begun to be saved never reached the disk
         monkeypatch.setattr(loop.RunCheckpoints, "save", lambda *_: None)
     said = {
@@ -241,7 +235,7 @@ def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
         "directory gone": "run is gone",
     }
     with pytest.raises(RunError, match=said[fault]):
-        loop.train(change(training={"steps": 3}, checkpoint={"every": 2}), run)
+        loop.train(change(training={"steps": 3}, checkpoint={"every": 2}), run, hooks=[Each(fail)])
 
 
 def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_path):
@@ -262,13 +256,13 @@ def test_a_saved_model_generates_text_from_a_prompt(change, tmp_path, store_path
         begun.append(first_token)
         return Generator(model, tokenizer, first_token)
 
-    monkeypatch.setattr(loop, "Generator", begin)
+    monkeypatch.setattr(sample, "Generator", begin)
     config = change(data={"reset_at_document": True})
     loop.train(config, tmp_path)
     assert begun == [None]  # a sample begins as documents did
     loaded, model = load_model(tmp_path)
     assert flat_fields(loaded.to_dict()) == flat_fields(config.to_dict())
-    tokenizer = loop.open_store(str(store_path)).tokenizer()
+    tokenizer = open_store(str(store_path)).tokenizer()
     generator = Generator(model, tokenizer, None)
     first = continue_prompts(generator, ["3 wet", "雨の"], 5, seed=1)
     assert first == continue_prompts(generator, ["3 wet", "雨の"], 5, seed=1)

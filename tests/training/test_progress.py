@@ -8,7 +8,8 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from fugaku_jax.training.progress import Progress, amount, duration, printable
+from fugaku_jax.spelling import amount, duration, printable
+from fugaku_jax.training.progress import Progress
 
 
 class Clock:

@@ -1,0 +1,68 @@
+"""A run directory, checked by all processes of a run and then held by them for a session."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.config import Config
+from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.order import SampleOrder
+from fugaku_jax.data.store import Store
+from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.identity import (
+    Start,
+    check_run_dir,
+    check_tokenizer,
+    check_vocabulary,
+    claim_run_dir,
+    read_ledger,
+    run_identity,
+)
+from fugaku_jax.run.lock import run_lock
+from fugaku_jax.run.refusals import refusals
+
+
+def check_run(config: Config, run_dir: Path, start: Start | None) -> tuple[Store, SampleOrder]:
+    """Refuse a run that its directory or its store does not fit; nothing is written.
+
+    Args:
+        config: the run.
+        run_dir: its directory.
+        start: the weights that its first session starts from; random ones if not given.
+
+    Returns:
+        the store, and the order in which the run reads it.
+
+    Raises:
+        InputError: configuration, store, directory and weights do not fit each other.
+    """
+    check_run_dir(run_dir, config)
+    check_history(run_dir, config, read_ledger(run_dir), has_start=start is not None)
+    store = open_store(config.data.store)
+    check_tokenizer(run_dir, store, start)
+    check_vocabulary(config, store, start)
+    sizes = (config.model.sequence_length, config.training.batch_size, config.data.seed)
+    return store, SampleOrder.of_store(store, *sizes)
+
+
+@contextmanager
+def held_run(config: Config, run_dir: Path, store: Store, start: Start | None) -> Iterator[None]:
+    """Hold a run's directory, and have it say whose it is; arguments as for `check_run`.
+
+    All processes must come here; one of them locks and writes.
+
+    Raises:
+        InputError: another program holds it, it became another run's, or it cannot be written.
+        RunError: the operating system refuses something while it is held.
+    """
+    # Nobody writes before all have found the directory as it was; then one does.
+    wait_for_all("checked")
+    with ExitStack() as stack:
+        stack.enter_context(refusals(run_dir))
+        if is_writer():
+            stack.enter_context(run_lock(run_dir))
+            imported = {"imported": start.origin} if start else {}
+            claim_run_dir(run_dir, config, store, run_identity(config, store) | imported)
+        wait_for_all("claimed")
+        yield

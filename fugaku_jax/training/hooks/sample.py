@@ -1,0 +1,31 @@
+"""Samples on the way: what the model writes after a few prompts."""
+
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.inference.generate import Generator, continue_prompts
+from fugaku_jax.layout.layout import Layout
+from fugaku_jax.models.segments import token_before_text
+from fugaku_jax.training.hooks.hook import CompletedStep, Hook, is_time
+from fugaku_jax.training.state import whole_model
+
+
+class Sample(Hook):
+    """Adds samples to a step, every `training.sample_every` steps."""
+
+    def __init__(self, layout: Layout, tokenizer: Tokenizer) -> None:
+        self._layout, self._tokenizer = layout, tokenizer
+
+    def needs_state(self, step: int) -> bool:
+        """Tell whether it is time."""
+        training = self._layout.config.training
+        return bool(training.sample_tokens) and is_time(step, training.sample_every, training.steps)
+
+    def after_step(self, done: CompletedStep) -> None:
+        """Let the model write, if it is time."""
+        if done.state is None or not self.needs_state(done.number):
+            return
+        training, tokenizer = self._layout.config.training, self._tokenizer
+        model = whole_model(self._layout, done.state.parameters)
+        first_token = token_before_text(self._layout.config.data, tokenizer.end_of_document)
+        generator = Generator(model, tokenizer, first_token)
+        texts = continue_prompts(generator, training.prompts, training.sample_tokens, done.number)
+        done.samples += zip(training.prompts, texts, strict=True)

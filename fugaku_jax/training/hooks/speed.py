@@ -1,0 +1,31 @@
+"""How fast steps are, and what memory they take."""
+
+from fugaku_jax.config import Config
+from fugaku_jax.models.size import flops_per_token
+from fugaku_jax.run.metrics import peak_memory_bytes
+from fugaku_jax.training.hooks.hook import CompletedStep, Hook
+from fugaku_jax.training.throughput import Peak
+
+
+class Speed(Hook):
+    """Adds tokens, tokens a second, model FLOPs used and memory to a step's figures.
+
+    Args:
+        config: the run.
+        peak: what its processors can do at most.
+    """
+
+    def __init__(self, config: Config, peak: Peak) -> None:
+        self._tokens = config.tokens_per_step
+        self._flops_of_peak = flops_per_token(config.model) / peak.flops
+
+    def after_step(self, done: CompletedStep) -> None:
+        """Add the figures."""
+        speed = self._tokens / done.seconds
+        done.figures |= {
+            "tokens": done.number * self._tokens,
+            "tokens_per_second": speed,
+            "step_seconds": done.seconds,
+            "mfu": speed * self._flops_of_peak,
+            "memory_bytes": peak_memory_bytes(),
+        }
