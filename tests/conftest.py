@@ -1,5 +1,6 @@
 """What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -7,13 +8,18 @@ import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
-# three quarters of their time. Tests of speed and memory start processes of their own.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# three quarters of their time, and of what is left XLA's newer emitters of fused loops take half.
+# Tests of speed and memory start processes of their own.
+_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
-# Many tests compile the same step; the cache lives as long as the session, so that nothing stale
-# is ever run.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fugaku_jax-tests-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Many tests compile the same step. Workers of pytest-xdist get both from the process that starts
+# them, so that what one has compiled the other reads; the cache lives as long as the session, so
+# that nothing stale is ever run.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fugaku_jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import pytest
 from jaxtyping import install_import_hook
@@ -33,8 +39,7 @@ def mesh():
     """The mesh that a run would make on this machine."""
     from fugaku_jax.layout.mesh import set_mesh
 
-    yield set_mesh()
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    return set_mesh()
 
 
 @pytest.fixture(scope="session")
