@@ -20,12 +20,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from drawn_runs import DEVICES, STEPS, command, config_of, draw, on_one_device
 
+from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
 
 PROGRAM = (sys.executable, os.path.abspath(__file__), "--answer")
@@ -40,7 +41,9 @@ MOST_TRIES = 30
 # of all. fp32 has 24 bits and adds some thousand terms in another order, through three steps. fp16
 # has 11 bits and bf16 8, and devices that share a sum round its parts; that is some roundings of
 # 2^-11 (2^-8) in an array, which mostly cancel in a norm. What is left out of a sum or counted
-# twice changes an array by a tenth of its size or more.
+# twice changes an array by a tenth of its size or more. A model of a few numbers' width has nothing
+# that its roundings could cancel with (found: norms 0.8 % off in fp16 at width 4); where one device
+# in that precision is as far from itself in fp32, that is allowed too.
 TOLERANCES = {
     "fp32": (1e-5, 1e-3, 1e-5),
     "fp16": (1e-3, 2e-2, 1e-3),
@@ -147,11 +150,18 @@ def compare(fields: dict[str, Any], known: dict[Any, dict[str, np.ndarray]]) -> 
         return Outcome("refused", str(refusal))
     try:
         many = train(config, STEPS)
-        alone = on_one_device(config)
-        if alone not in known:
-            lay_out(alone)
-            known[alone] = train(alone, STEPS)
-        differing = differences(many, known[alone], config.training.precision)
+        alone, precision = on_one_device(config), config.training.precision
+        exact = replace(alone, training=replace(alone.training, precision="fp32"))
+
+        def found(run: Config) -> dict[str, np.ndarray]:
+            if run not in known:
+                lay_out(run)
+                known[run] = train(run, STEPS)
+            return known[run]
+
+        differing = differences(many, found(alone), precision)
+        if differing and precision != "fp32":
+            differing = differences(many, found(alone), precision, found(exact))
     except Exception:
         return Outcome("raises", traceback.format_exc(limit=-6))
     finally:
@@ -159,13 +169,28 @@ def compare(fields: dict[str, Any], known: dict[Any, dict[str, np.ndarray]]) -> 
     return Outcome("differs", differing) if differing else Outcome("equal", "")
 
 
-def differences(many: dict[str, np.ndarray], one: dict[str, np.ndarray], precision: str) -> str:
-    """Return what differs by more than rounding; nothing if nothing does."""
+def differences(
+    many: dict[str, np.ndarray],
+    one: dict[str, np.ndarray],
+    precision: str,
+    exact: dict[str, np.ndarray] | None = None,
+) -> str:
+    """Return what differs by more than rounding; nothing if nothing does.
+
+    Args:
+        many: found on the mesh.
+        one: found on one device.
+        precision: of both.
+        exact: found on one device in fp32, for how far the precision alone leads.
+    """
     figure, own, of_all = TOLERANCES[precision]
+    exact = one if exact is None else exact
     said = [
         f"{name} {many[name]} on the mesh, {one[name]} on one device"
         for name in ("losses", "norms")
-        if not np.allclose(many[name], one[name], rtol=figure, atol=0)
+        if not np.all(
+            abs(many[name] - one[name]) <= figure * one[name] + abs(exact[name] - one[name])
+        )
     ]
     if many["slots without a layer"].any():
         said.append(f"slots without a layer hold {many['slots without a layer']}")
@@ -174,7 +199,8 @@ def differences(many: dict[str, np.ndarray], one: dict[str, np.ndarray], precisi
     wrong = []
     for name in means:
         size, off = np.linalg.norm(one[name]), np.linalg.norm(many[name] - one[name])
-        if not off <= own * size + of_all * whole:
+        rounding = np.linalg.norm(exact[name] - one[name])
+        if not off <= own * size + of_all * whole + rounding:
             wrong.append(
                 (off / (size or 1), f"{name} off by {off:.1e} of {size:.1e}, {whole:.1e} in all")
             )

@@ -86,7 +86,13 @@ ONE = {
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize(
     ("name", "factor"),
-    [("losses", 1.1), ("norms", 1.1), ("mean/kernel", 0.5), ("mean/kernel", np.nan)],
+    [
+        ("losses", 1.1),
+        ("losses", np.nan),
+        ("norms", 1.1),
+        ("mean/kernel", 0.5),
+        ("mean/kernel", np.nan),
+    ],
 )
 def test_what_is_no_rounding_differs(precision, name, factor):
     assert not differences(ONE, ONE, precision)
@@ -102,3 +108,10 @@ def test_a_run_that_does_not_fit_is_refused():
     outcome = compare({"model.n_heads": 3}, {})
     assert outcome.kind == "refused"
     assert "model.n_heads is 3" in outcome.said
+
+
+def test_a_mesh_may_err_as_much_as_its_precision_does_on_one_device_and_no_more():
+    exact = ONE | {"norms": ONE["norms"] * 1.01}
+    assert differences(ONE | {"norms": ONE["norms"] * 0.992}, ONE, "fp16")
+    assert not differences(ONE | {"norms": ONE["norms"] * 0.992}, ONE, "fp16", exact)
+    assert differences(ONE | {"norms": ONE["norms"] * 0.98}, ONE, "fp16", exact)
