@@ -1,6 +1,5 @@
 """What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
 
-import atexit
 import os
 import shutil
 import subprocess
@@ -10,16 +9,19 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
 # three quarters of their time, and of what is left XLA's newer emitters of fused loops take half.
 # Tests of speed and memory start processes of their own.
-_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} "
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
-# Many tests compile the same step. Workers of pytest-xdist get both from the process that starts
-# them, so that what one has compiled the other reads; the cache lives as long as the session, so
-# that nothing stale is ever run.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fugaku_jax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# Many tests compile the same step. The cache lives as long as the session, so that nothing stale
+# is ever run; a worker of pytest-xdist has that of the process that started it, and of the others.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = (
+    os.environ["JAX_COMPILATION_CACHE_DIR"]
+    if "PYTEST_XDIST_WORKER" in os.environ
+    else tempfile.mkdtemp(prefix="fugaku_jax-tests-")
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest
 from jaxtyping import install_import_hook
@@ -32,6 +34,12 @@ _ROOMS = (
     *("models", "parallel", "pipeline", "planning", "report", "run", "tofu"),
 )
 install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the cache, where it was made."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,10 +29,10 @@ RUN = {
     "training.batch-size": 24,
     "training.micro-batches": 2,
     "training.sample-tokens": 0,
-    "training.validate-every": 0,
+    "training.validate-every": 3,
+    "training.validation-tokens": 500,
     "checkpoint.every": 3,
 }
-VALIDATED = {"training.validate-every": 3, "training.validation-tokens": 500}
 INTERLEAVED = {
     "mesh.tensor": 2,
     "mesh.pipeline": 2,
@@ -83,7 +83,7 @@ def figures(run_dir, name="loss"):
 def one(tmp_path_factory, store_path):
     """The run on one device, never stopped."""
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    code, said = train(run_dir, store_path, **VALIDATED)
+    code, said = train(run_dir, store_path)
     assert code == 0, said
     return run_dir
 
@@ -108,7 +108,6 @@ def stopped(tmp_path_factory, store_path):
 def test_several_processes_train_as_one_device_does(
     one, tmp_path, store_path, processes, devices, mesh
 ):
-    mesh |= VALIDATED
     code, said = train(tmp_path / "run", store_path, processes=processes, devices=devices, **mesh)
     assert code == 0, said
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
@@ -160,11 +159,10 @@ DO_NOT_FIT = [
 
 
 def test_a_mesh_that_does_not_fit_is_refused_and_nothing_written(tmp_path, store_path):
-    commands = [
-        [*map(str, command(tmp_path / "run", store_path, overrides)[1:])]
-        + ["--emulate-devices", str(devices)]
-        for devices, overrides, _ in DO_NOT_FIT
-    ]
+    commands = []
+    for devices, overrides, _ in DO_NOT_FIT:
+        arguments = command(tmp_path / "run", store_path, overrides | {"emulate-devices": devices})
+        commands.append(list(map(str, arguments[1:])))
     code, said = run([sys.executable, REFUSED], tmp_path / "answers.json", json.dumps(commands))
     assert code == 0, said
     answers = json.loads((tmp_path / "answers.json").read_text())
