@@ -1,4 +1,9 @@
-"""What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
+"""What every test runs under: CPU only, shapes and types checked, one mesh over all devices.
+
+A test that takes more than some five seconds of a core, or whose file makes something that does, is
+marked `slow`; `make test FAST=1` leaves it out, and with it what only whole trainings, several
+devices or processes, another version of transformers, notebooks and benchmarks can show.
+"""
 
 import os
 import shutil
@@ -34,6 +39,12 @@ _ROOMS = (
     *("models", "parallel", "pipeline", "planning", "report", "run", "tofu"),
 )
 install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, for no worker to be left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_unconfigure() -> None:

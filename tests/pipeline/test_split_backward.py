@@ -41,6 +41,7 @@ def pullback_of_a_block(remat, dtype):
     return lambda values, dy: jax.tree.leaves(jax.tree.unflatten(tree, values)(dy)), values, y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("remat", ["none", "products", "block"])
 def test_the_halves_of_a_block_give_what_the_whole_gives(remat, dtype):

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = Path(__file__).parents[2] / "launch"
 REFUSED = Path(__file__).with_name("refused_meshes.py")
 FOUR_HOSTS = Path(__file__).parents[1] / "cluster" / "four_hosts.sh"

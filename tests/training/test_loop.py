@@ -38,6 +38,7 @@ def uninterrupted(whole):
     return losses(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
 def test_losses_of_a_run_stopped_and_continued_are_bit_identical(
     config, change, tmp_path, uninterrupted, stop_after
@@ -51,6 +52,7 @@ def test_losses_of_a_run_stopped_and_continued_are_bit_identical(
     assert sessions == -(-config.training.steps // stop_after) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_restarts_are_exact_in_narrow_formats_too(change, tmp_path, precision):
     training = {"precision": precision, "steps": 4, "sample_tokens": 0}
@@ -63,6 +65,7 @@ def test_restarts_are_exact_in_narrow_formats_too(change, tmp_path, precision):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(
     config, tmp_path, uninterrupted, monkeypatch
 ):
@@ -83,6 +86,7 @@ def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(
     assert losses(tmp_path / "run") == uninterrupted
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_that_the_run_can_go_on(
     config, tmp_path, uninterrupted, monkeypatch
 ):
@@ -124,6 +128,7 @@ def test_a_run_leaves_what_the_documentation_says(config, whole):
     assert not [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 
+@pytest.mark.slow
 def test_the_loss_falls(change, tmp_path):
     loop.train(
         change(
@@ -153,6 +158,7 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(change, tm
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_fields_that_do_not_change_what_is_learned_may_change(change, tmp_path):
     loop.train(change(training={"stop_after": 1}), tmp_path)
     other = change(
@@ -161,6 +167,7 @@ def test_fields_that_do_not_change_what_is_learned_may_change(change, tmp_path):
     assert loop.train(other, tmp_path) == loop.DONE
 
 
+@pytest.mark.slow
 def test_another_store_is_refused(change, tmp_path, store_path):
     two = {"steps": 2, "sample_tokens": 0}
     loop.train(change(training=two | {"stop_after": 1}), tmp_path / "run")
@@ -201,6 +208,7 @@ def diverging(change, **training):
     return change(training=training, model={"init_std": 1e10}, checkpoint={"every": 1})
 
 
+@pytest.mark.slow
 def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MOST_SKIPPED_STEPS", 3)
     with pytest.raises(RunError, match=r"3 steps up to step 3.*there is no checkpoint yet"):
@@ -208,6 +216,7 @@ def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_before(
     change, tmp_path, capsys, monkeypatch
 ):
@@ -253,6 +262,7 @@ def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
         loop.train(change(training={"steps": 3}, checkpoint={"every": 2}), run)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_path):
     one = change(training={"steps": 1, "sample_tokens": 0})
     loop.train(one, tmp_path / "as always")
@@ -264,6 +274,7 @@ def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_
     assert losses(tmp_path / "told") == losses(tmp_path / "as always")
 
 
+@pytest.mark.slow
 def test_a_saved_model_generates_text_from_a_prompt(change, tmp_path, store_path, monkeypatch):
     begun = []
 

@@ -18,6 +18,8 @@ from fugaku_jax.config import Config
 from fugaku_jax.planning.compile import CompiledStep, compile_emulated
 from fugaku_jax.planning.mesh_plan import plan_run
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("recipe_steps.py")
 FEW = 1200
 """Devices at most where the machine's are too many for a test."""

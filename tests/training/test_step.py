@@ -44,6 +44,7 @@ def relative_difference(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_equal_one_large_batch(change):
     parts, whole = without_dropout(change), without_dropout(change, micro_batches=1)
     accumulated, metrics = run(parts, batch(parts))
@@ -104,6 +105,7 @@ def test_biases_and_norms_do_not_decay(config):
     }
 
 
+@pytest.mark.slow
 def test_chunks_of_a_single_stage_change_nothing(change):
     """Three layers in two chunks of two would leave a slot for a layer that does not exist."""
     model = {"n_layers": 3, "dropout": 0.0, "attention_dropout": 0.0}
@@ -115,6 +117,7 @@ def test_chunks_of_a_single_stage_change_nothing(change):
     assert relative_difference(state.parameters, expected.parameters) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), [("bf16", 2e-2), ("fp16", 3e-3)])
 def test_narrow_formats_follow_fp32(change, name, tolerance):
     """One unit in the last place is 2^-8 in bf16 and 2^-11 in fp16; losses average over many."""
@@ -129,6 +132,7 @@ def test_narrow_formats_follow_fp32(change, name, tolerance):
     assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_an_overflow_skips_the_step_and_halves_the_scale(change, monkeypatch):
     monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**120)
     config = without_dropout(change, precision="fp16")
@@ -180,6 +184,7 @@ def test_the_state_is_updated_in_place(change):
     assert memory.alias_size_in_bytes >= 0.99 * size
 
 
+@pytest.mark.slow
 def test_recomputation_saves_memory_and_does_not_change_the_result(change):
     results, needed = {}, {}
     for remat in ("none", "products", "block"):
