@@ -72,15 +72,18 @@ def test_a_step_equals_optax_adamw_with_clip(change):
         ),
     )
     memory = reference.init(parameters)
-    gradients = jax.tree.map(
-        lambda p: jax.random.normal(jax.random.key(p.size), p.shape) * 0.1, parameters
-    )
+    gradients = jax.jit(
+        lambda tree: jax.tree.map(
+            lambda p: jax.random.normal(jax.random.key(p.size), p.shape) * 0.1, tree
+        )
+    )(parameters)
+    update_reference, update_ours = jax.jit(reference.update), jax.jit(update, static_argnums=0)
     moments, ours = init_moments(parameters), parameters
     for count in range(3):
-        updates, memory = reference.update(gradients, memory, parameters)
+        updates, memory = update_reference(gradients, memory, parameters)
         parameters = optax.apply_updates(parameters, updates)
         norm = optax.tree.norm(gradients)
-        ours, moments = update(
+        ours, moments = update_ours(
             config.optimizer,
             ours,
             moments,
