@@ -12,12 +12,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from command import parse, run_program
-from recipes import load_module
 from rich.console import Console
 from rich.table import Column, Table
 
-BENCHMARKS = Path(__file__).parent.parent / "tests" / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))  # where benchmarks find each other
 Json = Annotated[bool, tyro.conf.arg(help="Print one JSON object as the last line.")]
 Inputs = tyro.conf.Positional[tuple[Path, ...]]
 say = functools.partial(print, file=sys.stderr, flush=True)
@@ -30,7 +27,9 @@ def step(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
         rounds: Processes that each contender gets, in turn.
         steps: Timed steps of each process.
     """
-    _show_all(load_module(BENCHMARKS / "step.py").run(rounds, steps, say=say), json)
+    from fugaku_jax.benchmarks.step import run
+
+    _show_all(run(rounds, steps, say=say), json)
 
 
 def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
@@ -40,7 +39,9 @@ def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
         rounds: Processes that each contender gets for each batch, in turn.
         calls: Timed calls of each process, each of 64 tokens after 64.
     """
-    _show_all(load_module(BENCHMARKS / "generation.py").run(rounds, calls, say=say), json)
+    from fugaku_jax.benchmarks.generation import run
+
+    _show_all(run(rounds, calls, say=say), json)
 
 
 def kernels(
@@ -54,7 +55,9 @@ def kernels(
         rounds: Timed calls of each, in turn.
         group: Only these operations.
     """
-    _show_all(load_module(BENCHMARKS / "kernels.py").compare(rounds, group, say), json)
+    from fugaku_jax.benchmarks.kernels import compare
+
+    _show_all(compare(rounds, group, say), json)
 
 
 def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
@@ -64,7 +67,9 @@ def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
         inputs: Files as `launch/data.py build` takes them.
         tokenizer: A SentencePiece .model file.
     """
-    figures = load_module(BENCHMARKS / "data.py").tokenize(inputs, tokenizer)
+    from fugaku_jax.benchmarks import data
+
+    figures = data.tokenize(inputs, tokenizer)
     _show([figures], figures, json)
 
 
@@ -83,22 +88,27 @@ def load(
         batch_size: Samples a step.
         steps: Steps timed.
     """
-    figures = load_module(BENCHMARKS / "data.py").load(store, sequence_length, batch_size, steps)
+    from fugaku_jax.benchmarks import data
+
+    figures = data.load(store, sequence_length, batch_size, steps)
     _show([figures], figures, json)
 
 
 def pipeline(json: Json = False) -> None:
     """Measure how long stages idle in 2 and 4 processes, beside the table of their schedule."""
-    rows = load_module(BENCHMARKS / "pipeline.py").run(say=say)
+    from fugaku_jax.benchmarks.pipeline import run
+
+    rows = run(say=say)
     shown = ("idle_measured", "idle_modelled", "idle_formula", "ratio", "load")
     _show(rows, {"pipelines": rows}, json, *shown)
 
 
 def scaling(rounds: int = 3, json: Json = False) -> None:
     """Compare a step in 1 and 2 processes of a core each, and time collectives."""
-    module = load_module(BENCHMARKS / "scaling.py")
-    rows, collectives = module.run(rounds, say=say), module.run_collectives(say=say)
-    _show(rows, {"steps": rows, "collectives": collectives}, json)
+    from fugaku_jax.benchmarks.scaling import run, run_collectives
+
+    steps, collectives = run(rounds, say=say), run_collectives(say=say)
+    _show(steps, {"steps": steps, "collectives": collectives}, json)
     json or _show(collectives, {}, json, "seconds", "load")
 
 
@@ -137,6 +147,11 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 PROGRAMS = (step, generate, kernels, tokenize, load, pipeline, scaling)
 
+
+def main() -> None:
+    """Read the arguments and measure."""
+    parse({each.__name__: each for each in PROGRAMS}, description=__doc__)
+
+
 if __name__ == "__main__":
-    programs = {each.__name__: each for each in PROGRAMS}
-    run_program(lambda: parse(programs, description=__doc__))
+    run_program(main)

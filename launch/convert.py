@@ -19,7 +19,6 @@ from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.megatron import open_megatron
-from fugaku_jax.layout.mesh import set_mesh
 from fugaku_jax.models.gpt import parameter_count
 from fugaku_jax.run.identity import is_untrained, open_run_store
 from fugaku_jax.training.checkpoint import read_config
@@ -52,7 +51,6 @@ def to_hf(
     """
     if not shard_gb > 0:
         raise InputError(f"--shard-gb is {shard_gb}, but it must be greater than 0.")
-    set_mesh()
     config = read_config(run)
     untrained = is_untrained(run) and not store
     tokens = None if untrained else open_run_store(run, config, store)
@@ -74,7 +72,6 @@ def from_hf(directory: Directory, run: Run, tokenizer: Path | None = None) -> No
         run: Run directory to write; its weights are those of step 0.
         tokenizer: SentencePiece model that it was trained with, if it is not in the directory.
     """
-    set_mesh()
     came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
     write(open_hf(directory, came), run)
 
@@ -93,7 +90,6 @@ def from_megatron(
         tokenizer: SentencePiece model that its data was encoded with.
         vocab_size: Tokens that may have probability, if not the tokenizer's pieces.
     """
-    set_mesh()
     came = None if tokenizer is None else Tokenizer.from_file(tokenizer)
     write(open_megatron(directory, came, vocab_size), run)
 

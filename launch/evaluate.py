@@ -17,7 +17,6 @@ from rich.text import Text
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import DomainScore, Perplexity, Scores
-from fugaku_jax.layout.mesh import set_mesh
 from fugaku_jax.run.identity import open_run_store
 from fugaku_jax.training.checkpoint import load_model
 
@@ -40,7 +39,6 @@ def perplexity(
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"--max-tokens is {max_tokens}, but it must be greater than 0.")
-    set_mesh()
     config, model = load_model(run)
     held_out = open_run_store(run, config, store)
     scores = Perplexity(held_out, config, max_tokens)(model)

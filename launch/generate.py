@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from huge_pages import use_huge_pages
+from fugaku_jax.huge_pages import use_huge_pages
 
 if __name__ == "__main__":  # here, so that what follows is imported only once
     use_huge_pages()
@@ -25,8 +25,6 @@ from fugaku_jax.inference.files import continue_file
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.inference.stream import Detokenizer
 from fugaku_jax.interop.load import load_for_inference
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import get_rules, set_rules
 
 Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
 Prompts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROMPT")]]
@@ -78,9 +76,7 @@ def generate(
     emulate(emulate_devices)
     if mesh.pipeline != 1 or mesh.context != 1:
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
-    set_mesh(mesh)
-    set_rules(get_rules().without_stages())
-    loaded = load_for_inference(model, dtype)
+    loaded = load_for_inference(model, dtype, mesh)
     generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
     del loaded
     if jsonl is not None and out is not None:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from huge_pages import use_huge_pages
+from fugaku_jax.huge_pages import use_huge_pages
 
 if __name__ == "__main__":  # here, so that what follows is imported only once
     use_huge_pages()

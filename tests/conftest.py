@@ -56,9 +56,11 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def mesh():
     """The mesh that a run would make on this machine."""
-    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.mesh import active, make_mesh
 
-    return set_mesh()
+    mesh, _ = make_mesh()
+    with active(mesh):
+        yield mesh
 
 
 @pytest.fixture(scope="session")

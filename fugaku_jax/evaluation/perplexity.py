@@ -21,7 +21,8 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out import Selection, read_blocks, select_documents
 from fugaku_jax.kernels.loss import cross_entropy
-from fugaku_jax.layout.rules import parts, spec
+from fugaku_jax.layout.mesh import active, mesh_of
+from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.segments import document_segments
 
@@ -124,23 +125,26 @@ class Perplexity:
         )
 
     def __call__(self, model: GPT) -> Scores:
-        """Score a model; its mesh must be the one that is set."""
+        """Score a model that lies whole in every tensor group."""
         structure, weights = nnx.split(model)
         domains: dict[str, DomainScore] = {}
         for selection in self._selections:
-            nats = self._selection_nats(structure, weights, selection)
+            nats = self._selection_nats(structure, weights, selection, model.rules)
             score = DomainScore(nats, selection.tokens, selection.bytes, selection.xz_bytes)
             domain = selection.domain
             domains[domain] = domains[domain] + score if domain in domains else score
         return Scores(domains)
 
     def _selection_nats(
-        self, structure: nnx.GraphDef[GPT], weights: PyTree[Array], selection: Selection
+        self,
+        structure: nnx.GraphDef[GPT],
+        weights: PyTree[Array],
+        selection: Selection,
+        rules: Rules,
     ) -> float:
-        mesh = jax.sharding.get_mesh()
-        devices = parts("batch")
+        mesh, devices = mesh_of(weights), rules.parts("batch")
         rows = -(-self._batch // devices) * devices
-        sharding = NamedSharding(mesh, spec("batch", "sequence"))
+        sharding = NamedSharding(mesh, rules.spec("batch", "sequence"))
 
         def place(block: np.ndarray) -> Array:
             return jax.make_array_from_callback(block.shape, sharding, block.__getitem__)
@@ -148,9 +152,9 @@ class Perplexity:
         # Added up in float64: the sum goes over up to billions of tokens.
         nats = 0.0
         for inputs, targets, counts in windows(self.store, selection, rows, self._length):
-            nats += float(
-                self._nats(structure, weights, place(inputs), place(targets), place(counts))
-            )
+            arrays = map(place, (inputs, targets, counts))
+            with active(mesh):
+                nats += float(self._nats(structure, weights, *arrays))
         return nats
 
 

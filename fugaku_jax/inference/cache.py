@@ -13,10 +13,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from fugaku_jax.config import ModelConfig
 from fugaku_jax.inference.weights import Stacked
 from fugaku_jax.kernels.cached_attention import cached_attention
-from fugaku_jax.layout.rules import spec
 from fugaku_jax.models.gpt import GPT, Block
 from fugaku_jax.parallel.attention import attend
 from fugaku_jax.pipeline.buffers import read
@@ -33,10 +31,11 @@ _Attend = Callable[[tuple[Array, ...], Array, Cache], tuple[Array, Cache]]
 """Maps a block's operands, its number and the cache to what attention finds, and the cache."""
 
 
-def empty_cache(config: ModelConfig, rows: int, positions: int, dtype: DTypeLike) -> Cache:
+def empty_cache(model: GPT, rows: int, positions: int, dtype: DTypeLike) -> Cache:
     """Return a cache without content for so many rows of so many positions."""
+    config = model.config
     shape = (config.n_layers, rows, positions, config.kv_heads, config.head_dim)
-    cut = spec("layers", "batch", None, "heads", None)
+    cut = model.rules.spec("layers", "batch", None, "heads", None)
     return Cache(*(jnp.zeros(shape, dtype, out_sharding=cut) for _ in range(2)))
 
 

@@ -24,7 +24,8 @@ from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.sampler import Choice, sample
 from fugaku_jax.inference.weights import laid_out
 from fugaku_jax.kernels import native
-from fugaku_jax.layout.rules import parts, spec
+from fugaku_jax.layout.mesh import active, mesh_of
+from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.gpt import GPT
 
 AT_ONCE = 32
@@ -84,7 +85,9 @@ class Generator:
         """
         self.config, self.tokenizer, self.dtype = model.config, tokenizer, jnp.dtype(dtype)
         self.first_token = first_token
-        self._structure, self._weights = nnx.split(laid_out(model, dtype))
+        self._rules, self._mesh = model.rules, mesh_of(nnx.state(model))
+        with active(self._mesh):
+            self._structure, self._weights = nnx.split(laid_out(model, dtype))
 
     def __call__(
         self, prompts: Sequence[str], options: Options | Sequence[Options]
@@ -132,7 +135,8 @@ class Generator:
         count: Any = np.int32(self.tokenizer.vocab_size)
         pieces = Pieces(ends, count)
         static = self._structure, self.dtype, positions
-        cache, progress = _start(*static, self._weights, tokens, request, pieces)
+        with active(self._mesh):
+            cache, progress = _start(*static, self._weights, tokens, request, pieces)
         while True:
             seen = jax.tree.map(np.asarray, progress)
             for row, each in enumerate(rows):
@@ -144,9 +148,10 @@ class Generator:
             done = np.array(seen.done)
             done[: len(rows)] |= [bool(each.finish) for each in rows]
             progress = progress._replace(done=done)
-            cache, progress = _advance(
-                self._structure, self._weights, cache, progress, request, pieces, steps
-            )
+            with active(self._mesh):
+                cache, progress = _advance(
+                    self._structure, self._weights, cache, progress, request, pieces, steps
+                )
 
     def _request(self, rows: Sequence[Continuation]) -> tuple[np.ndarray, Request]:
         """Return the prompts as an array, and everything else that is asked for.
@@ -154,7 +159,8 @@ class Generator:
         Rows are added until the devices divide them, and positions up to a power of two, so that
         few programs are compiled; what is there is not looked at.
         """
-        count = -(-len(rows) // parts("batch")) * parts("batch")
+        devices = self._rules.parts("batch")
+        count = -(-len(rows) // devices) * devices
         longest = self.config.sequence_length
         width = max(16, 1 << (max(len(row.prompt) for row in rows) - 1).bit_length())
         tokens = np.zeros((count, min(width, longest)), np.int32)
@@ -208,15 +214,15 @@ def _start(
 ) -> tuple[Cache, Progress]:
     """Run the prompts and choose each row's first token."""
     model = nnx.merge(structure, weights)
-    request = _by_row(request)
-    prompts = reshard(prompts, spec("batch", None))
+    request = _by_row(request, model.rules)
+    prompts = reshard(prompts, model.rules.spec("batch", None))
     rows, width = prompts.shape
-    cache = empty_cache(model.config, rows, max(positions, width), dtype)
+    cache = empty_cache(model, rows, max(positions, width), dtype)
     logits, cache = prefill(model, prompts, request.prompts, cache)
     tokens = jnp.pad(prompts, ((0, 0), (0, max(positions - width, 0))))
     nothing = jnp.zeros_like(tokens, jnp.float32)
     progress = Progress(tokens, nothing, request.prompts, jnp.zeros_like(request.prompts, bool))
-    return cache, _everywhere(_choose(progress, logits, request, pieces))
+    return cache, _everywhere(_choose(progress, logits, request, pieces, model.rules))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -231,7 +237,7 @@ def _advance(
 ) -> tuple[Cache, Progress]:
     """Choose so many tokens more, or as many as there are until all rows have ended."""
     model = nnx.merge(structure, weights)
-    request, progress = _by_row(request), _by_row(progress)
+    request, progress = (_by_row(each, model.rules) for each in (request, progress))
 
     def going_on(carry: tuple[Array, Cache, Progress]) -> Array:
         return (carry[0] < steps) & ~jnp.all(carry[2].done)
@@ -242,14 +248,18 @@ def _advance(
         newest = _at(progress.tokens, positions)
         tokens = jnp.where(newest, progress.tokens, 0).sum(1)
         logits, cache = decode(model, tokens, positions, cache)
-        return step + 1, cache, _choose(progress, logits, request, pieces)
+        return step + 1, cache, _choose(progress, logits, request, pieces, model.rules)
 
     _, cache, progress = jax.lax.while_loop(going_on, one, (jnp.int32(0), cache, progress))
     return cache, _everywhere(progress)
 
 
 def _choose(
-    progress: Progress, logits: Float[Array, "B V"], request: Request, pieces: Pieces
+    progress: Progress,
+    logits: Float[Array, "B V"],
+    request: Request,
+    pieces: Pieces,
+    rules: Rules,
 ) -> Progress:
     """Add a token to every row that has not ended."""
     choice, structure = jax.tree.flatten(request.choice)
@@ -260,9 +270,9 @@ def _choose(
         how = jax.tree.unflatten(structure, choice)
         return sample(logits, tokens, lengths, number, count, how)
 
-    logits = reshard(logits, spec("batch", None))
+    logits = reshard(logits, rules.spec("batch", None))
     tokens, lengths = progress.tokens, progress.lengths
-    rows = spec("batch")
+    rows = rules.spec("batch")
     chosen, log_probs = native.on_each_device(
         local,
         (rows, rows),
@@ -288,9 +298,9 @@ def _at(tokens: Int[Array, "B S"], positions: Int[Array, " B"]) -> Bool[Array, "
     return jnp.arange(tokens.shape[1]) == positions[:, None]
 
 
-def _by_row(tree: PyTree[Array]) -> PyTree[Array]:
+def _by_row(tree: Any, rules: Rules) -> Any:
     """Share rows among the devices as the model does."""
-    return jax.tree.map(lambda x: reshard(x, spec("batch", *[None] * (x.ndim - 1))), tree)
+    return jax.tree.map(lambda x: reshard(x, rules.spec("batch", *[None] * (x.ndim - 1))), tree)
 
 
 def _everywhere(progress: Progress) -> Progress:

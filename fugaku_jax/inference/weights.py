@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import axis_names
 from fugaku_jax.kernels.panels import lay_out, panel_product
-from fugaku_jax.layout.rules import LogicalAxis, spec
+from fugaku_jax.layout.rules import LogicalAxis, Rules
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layers import Linear
 from fugaku_jax.parallel.product import Activation
@@ -33,6 +33,7 @@ class PanelLinear(nnx.Module):
         bias: Float[Array, "L ..."] | None,
         equation: str,
         axes: tuple[LogicalAxis | None, ...],
+        rules: Rules,
         dtype: DTypeLike,
         result_dtype: DTypeLike,
     ) -> None:
@@ -43,14 +44,15 @@ class PanelLinear(nnx.Module):
             bias: of all layers.
             equation: the einsum of input and a layer's kernel; input and result start with `bt`.
             axes: of a layer's kernel.
+            rules: which mesh axes carry them.
             dtype: of the panels.
             result_dtype: of the result: the same, or fp32.
         """
         outputs = len(re.split(",|->", equation)[2]) - len("bt")
-        self.axes, self.output_axes = axes, axes[-outputs:]
+        self.axes, self.output_axes, self.rules = axes, axes[-outputs:], rules
         self.output_shape = kernel.shape[-outputs:]
         self.result_dtype = jnp.dtype(result_dtype)
-        self.panels = Stacked(_panels(kernel, axes, outputs, jnp.dtype(dtype)))
+        self.panels = Stacked(_panels(kernel, rules.spec(*axes), outputs, jnp.dtype(dtype)))
         self.bias = None if bias is None else Stacked(bias.astype(jnp.float32))
         self.layer = nnx.Param(jnp.arange(len(kernel), dtype=jnp.int32))
 
@@ -62,6 +64,7 @@ class PanelLinear(nnx.Module):
         The result is in the type of the panels, or in fp32.
         """
         x = x if activation is None else activation(x)
+        spec = self.rules.spec
         given = PartitionSpec(*spec("batch", "sequence", *self.axes)[: x.ndim])
         result = spec("batch", "sequence", *self.output_axes)
         summed = tuple(axis for entry in given[2:] for axis in axis_names(entry))
@@ -91,14 +94,15 @@ class PanelLinear(nnx.Module):
 class BitEmbedding(nnx.Module):
     """An `Embedding` of any type, held as bits: XLA would make all of it fp32 each time else."""
 
-    def __init__(self, table: Float[Array, "V D"], dtype: DTypeLike) -> None:
-        self.dtype = jnp.dtype(dtype)
+    def __init__(self, table: Float[Array, "V D"], dtype: DTypeLike, rules: Rules) -> None:
+        self.dtype, self.rules = jnp.dtype(dtype), rules
         bits = jnp.dtype(f"uint{8 * self.dtype.itemsize}")
         self.bits = nnx.Param(jax.lax.bitcast_convert_type(table.astype(self.dtype), bits))
 
     def __call__(self, index: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Look rows up."""
-        rows = self.bits[...].at[index].get(out_sharding=spec("batch", "sequence", "embed"))
+        cut = self.rules.spec("batch", "sequence", "embed")
+        rows = self.bits[...].at[index].get(out_sharding=cut)
         return jax.lax.bitcast_convert_type(rows, self.dtype)
 
 
@@ -111,30 +115,27 @@ def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
     Args:
         dtype: type of the weights and of the arithmetic.
     """
-    dtype = jnp.dtype(dtype)
+    dtype, rules = jnp.dtype(dtype), model.rules
     new = nnx.merge(*nnx.split(model))
     for name, linear in vars(model.blocks).items():
         if isinstance(linear, Linear):
             bias = None if linear.bias is None else linear.bias[...]
-            product = linear.kernel[...], bias, linear.equation, linear.axes, dtype, dtype
+            product = linear.kernel[...], bias, linear.equation, linear.axes, rules, dtype, dtype
             setattr(new.blocks, name, PanelLinear(*product))
     axes: tuple[LogicalAxis | None, ...] = "embed", "vocab"
     table = model.output_table.T[None]
-    output = PanelLinear(table, None, "btd,dv->btv", axes, dtype, jnp.float32)
+    output = PanelLinear(table, None, "btd,dv->btv", axes, rules, dtype, jnp.float32)
     output.layer = nnx.Param(jnp.int32(0))
     new.output = output  # pyrefly: ignore[bad-assignment]
     new.tokens = BitEmbedding(  # pyrefly: ignore[bad-assignment]
-        model.tokens.table[...], dtype
+        model.tokens.table[...], dtype, rules
     )
     return new
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _panels(
-    kernel: Array, axes: tuple[LogicalAxis | None, ...], outputs: int, dtype: jnp.dtype
-) -> Array:
-    """Lay out what each device has of the kernels."""
-    entries = spec(*axes)
+def _panels(kernel: Array, entries: PartitionSpec, outputs: int, dtype: jnp.dtype) -> Array:
+    """Lay out what each device has of the kernels, each layer's cut as `entries` say."""
     inputs, results = entries[:-outputs], entries[-outputs:]
 
     def local(kernel: Array) -> Array:

@@ -12,10 +12,9 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop.imported import Imported, default_run
 from fugaku_jax.interop.saved_weights import Index, write_weights
 from fugaku_jax.interop.whole_directory import whole_directory
-from fugaku_jax.layout.rules import Rules, use_rules
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.identity import LEDGER_FILE, TOKENIZER_FILE
 from fugaku_jax.training.checkpoint import CONFIG_FILE
-from fugaku_jax.training.state import abstract_model
 
 
 def import_run(source: Imported, run_dir: Path) -> None:
@@ -44,8 +43,7 @@ def import_run(source: Imported, run_dir: Path) -> None:
         _write_json(unfinished / LEDGER_FILE, origin)
         if source.tokenizer:
             (unfinished / TOKENIZER_FILE).write_bytes(source.tokenizer.model_bytes)
-        with use_rules(Rules()):
-            _, shapes = abstract_model(config)
+        shapes = make_layout(config, devices=1).shapes
         try:
             write_weights(unfinished, shapes, part, identity)
         except InputError:

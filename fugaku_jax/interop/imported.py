@@ -14,8 +14,9 @@ from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConf
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.saved_weights import Index
+from fugaku_jax.layout.layout import Layout
 from fugaku_jax.training.checkpoint import placed
-from fugaku_jax.training.state import abstract_state, stages_of
+from fugaku_jax.training.state import abstract_state
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ class Imported:
         return part
 
 
-def place_parameters(source: Imported, config: Config, dtype: DTypeLike) -> PyTree[Array]:
-    """Return the weights on the mesh that is set, in the order in which a run stores them.
+def place_parameters(source: Imported, layout: Layout, dtype: DTypeLike) -> PyTree[Array]:
+    """Return the weights where a run has them, in the order in which it stores them.
 
     Every process reads what its own devices need.
 
     Args:
         source: where they come from.
-        config: the run; its model is the source's, but for what does not shape the weights.
+        layout: of the run; its model is the source's, but for what does not shape the weights.
         dtype: type that they are cast to.
     """
-    layers = stages_of(config).layers.ravel().tolist()
+    layers = layout.stages.layers.ravel().tolist()
 
     def one(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Array:
         names = tuple(key.key for key in path)
@@ -93,9 +94,11 @@ def place_parameters(source: Imported, config: Config, dtype: DTypeLike) -> PyTr
         def part(index: Any) -> Shaped[np.ndarray, "..."]:
             return source.part(names, leaf.shape, index, dtype, layers)
 
-        return jax.make_array_from_callback(leaf.shape, placed(leaf).sharding, part, dtype=dtype)
+        return jax.make_array_from_callback(
+            leaf.shape, placed(layout, leaf).sharding, part, dtype=dtype
+        )
 
-    return jax.tree_util.tree_map_with_path(one, abstract_state(config).parameters)
+    return jax.tree_util.tree_map_with_path(one, abstract_state(layout).parameters)
 
 
 def default_run(model: ModelConfig) -> Config:

@@ -2,17 +2,19 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 from jax import Device
 from jax.sharding import AbstractMesh, AxisType, Mesh
+from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.assignment import Assignment, Part, assign, degrees, logical_shape
-from fugaku_jax.layout.rules import LOCAL_AXIS, Rules, get_rules, set_rules
+from fugaku_jax.layout.rules import LOCAL_AXIS, Rules
 from fugaku_jax.tofu.allocation import fold, parse_shape, read_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
@@ -45,69 +47,75 @@ def assign_axes(config: MeshConfig, devices: int) -> Assignment:
 
 
 def make_mesh(
-    assignment: Assignment | None = None, devices: Sequence[Device] | None = None
-) -> Mesh:
-    """Lay devices out as an assignment says; without one, all along the axis `x`.
+    config: MeshConfig | None = None, devices: Sequence[Device] | int | None = None
+) -> tuple[Mesh | AbstractMesh, Rules]:
+    """Make the mesh of a run, and say what its axes carry.
 
     All axes are Explicit: an array's sharding is part of its type, and a mistake is a type error.
-
-    Args:
-        devices: the devices, in row-major order of the mesh; all of this job's if not given, in
-            the order of their processes.
-    """
-    devices = jax.devices() if devices is None else devices
-    if assignment is None:
-        shape, names = (len(devices), 1, 1, 1, 1, 1), AXES
-    else:
-        shape, names = assignment.shape, assignment.names
-    return jax.make_mesh(
-        shape, names, axis_types=(AxisType.Explicit,) * len(names), devices=devices
-    )
-
-
-def set_mesh(config: MeshConfig | None = None, devices: Sequence[Device] | None = None) -> Mesh:
-    """Make the mesh of a run, and put it and what its axes carry in force.
-
     Devices stand in the order of ranks, which is that of `launch/plan.py vcoordfile`. If the job
     was started with another rank map, the environment variable FUGAKU_JAX_RANK_MAP names its file.
-    JAX is told to compute in 32 bits, whatever JAX_ENABLE_X64 says: every type here is meant.
+
+    Args:
+        config: how many devices share the work, and how.
+        devices: in the order of their processes; all of this job's if not given. A number stands
+            for devices that need not exist: the mesh is an abstract one.
 
     Raises:
         InputError: the mesh does not fit the devices, or the rank map does not fit the job.
     """
     config = config or MeshConfig()
-    jax.config.update("jax_enable_x64", False)
     devices = jax.devices() if devices is None else devices
-    assignment = assign_axes(config, len(devices))
+    count = devices if isinstance(devices, int) else len(devices)
+    assignment = assign_axes(config, count)
+    shape, names = assignment.shape, assignment.names
+    types, rules = (AxisType.Explicit,) * len(names), rules_of(assignment, config.sequence_parallel)
+    if isinstance(devices, int):
+        return AbstractMesh(shape, names, axis_types=types), rules
     rank_map = os.environ.get(RANK_MAP)
     if rank_map and config.shape:
-        devices = in_torus_order(devices, config, Path(rank_map))
-    mesh = make_mesh(assignment, devices)
-    set_rules(rules_of(assignment, config.sequence_parallel))
-    jax.set_mesh(mesh)
-    return mesh
+        processes = [device.process_index for device in devices]
+        devices = [devices[d] for d in torus_order(processes, config, Path(rank_map))]
+    return jax.make_mesh(shape, names, axis_types=types, devices=devices), rules
 
 
-def in_torus_order(devices: Sequence[Device], config: MeshConfig, rank_map: Path) -> list[Device]:
+@contextmanager
+def active(mesh: Mesh | AbstractMesh) -> Iterator[None]:
+    """Let JAX lay arrays out on a mesh, in this thread, and compute in 32 bits.
+
+    Whatever JAX_ENABLE_X64 says: every type in this package is meant.
+    """
+    is_abstract = isinstance(mesh, AbstractMesh)
+    with jax.enable_x64(False), jax.set_mesh(None if is_abstract else mesh):
+        if not is_abstract:
+            yield
+        else:
+            with jax.sharding.use_abstract_mesh(mesh):
+                yield
+
+
+def torus_order(processes: Sequence[int], config: MeshConfig, rank_map: Path) -> list[int]:
     """Order devices by the Tofu coordinates of their processes.
 
     Args:
+        processes: that of each device.
+        config: of the mesh.
         rank_map: a vcoordfile, whose line r has the logical coordinate of process r.
+
+    Returns:
+        the numbers of the devices, in row-major order of the torus.
 
     Raises:
         InputError: `mesh.shape` is not a job's, or the file does not fit it.
     """
     job = parse_shape(config.shape)
-    processes = max(device.process_index for device in devices) + 1
-    per_node = max(processes // job.nodes, 1)
+    per_node = max((max(processes) + 1) // job.nodes, 1)
     placement = read_vcoordfile(rank_map, job, per_node)
     node = fold(job).numbers(placement.torus_coordinates())
-    return sorted(devices, key=lambda d: (node[d.process_index], d.process_index, d.id))
+    return sorted(range(len(processes)), key=lambda d: (node[processes[d]], processes[d], d))
 
 
-def describe_mesh() -> str:
-    """Return the mesh that is set and what its axes carry, as `x=4 data, b=3 tensor`."""
-    mesh, rules = jax.sharding.get_abstract_mesh(), get_rules()
+def describe_mesh(mesh: Mesh | AbstractMesh, rules: Rules) -> str:
+    """Return a mesh and what its axes carry, as `x=4 data, b=3 tensor`."""
     kinds = ("pipeline", "data", "context", "tensor")
     carried = {axis: kind for kind in kinds for axis in getattr(rules, kind)}
     axes = (f"{axis}={size} {carried.get(axis, '')}" for axis, size in mesh.shape.items())
@@ -116,12 +124,18 @@ def describe_mesh() -> str:
 
 def rules_of(assignment: Assignment, sequence_parallel: bool) -> Rules:
     """Return the rules of an assignment; its axes of length 1 carry nothing."""
-    long = {part.name for part in assignment.parts if part.size > 1}
+    long = {part.name: part.size for part in assignment.parts if part.size > 1}
 
     def axes(kind: str) -> tuple[str, ...]:
         return tuple(name for name in assignment.axes(kind) if name in long)
 
-    return Rules(axes("data"), axes("tensor"), axes("context"), axes("pipeline"), sequence_parallel)
+    kinds = axes("data"), axes("tensor"), axes("context"), axes("pipeline")
+    return Rules(*kinds, sequence_parallel, tuple(long.items()))
+
+
+def mesh_of(arrays: PyTree[Array]) -> Mesh:
+    """Return the mesh that arrays lie on."""
+    return jax.tree.leaves(arrays)[0].sharding.mesh
 
 
 def abstract_mesh() -> AbstractMesh:

@@ -23,7 +23,8 @@ from jaxtyping import Array, Float, Int, Key
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu, swiglu
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.layout.rules import Rules, spec, use_rules
+from fugaku_jax.layout.mesh import abstract_mesh, active
+from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear, RMSNorm
 from fugaku_jax.models.rotary import rotate
 from fugaku_jax.parallel.attention import attend
@@ -33,17 +34,18 @@ from fugaku_jax.pipeline.stack import Layer, scan_layers
 class Block(nnx.Module):
     """Attention and feed-forward, each behind a normalisation and added to the stream."""
 
-    def __init__(self, config: ModelConfig, key: Key[Array, ""]) -> None:
+    def __init__(self, config: ModelConfig, key: Key[Array, ""], rules: Rules) -> None:
         keys = jax.random.split(key, 4)
         is_llama = config.family == "llama"
         sizes = {"d": config.d_model, "f": config.feed_forward, "k": config.head_dim}
         sizes |= {"h": config.n_heads, "g": config.kv_heads, "c": 2 if is_llama else 3}
 
         def linear(equation: str, key: Key[Array, ""], divisor: float = 1) -> Linear:
-            return Linear(equation, sizes, config.init_std / divisor, key, bias=not is_llama)
+            std = config.init_std / divisor
+            return Linear(equation, sizes, std, key, rules, bias=not is_llama)
 
         onto_stream = math.sqrt(2 * config.n_layers)
-        self.config = config
+        self.config, self.rules = config, rules
         self.attention_norm = make_norm(config)
         if is_llama:
             self.q = linear("btd,dhk->bthk", keys[0])
@@ -67,7 +69,7 @@ class Block(nnx.Module):
         masks = [dropout and dropout.fold(place) for place in range(3)]
         operands = self.operands(x, positions)
         rate, length = config.attention_dropout, config.sequence_length
-        mixed = attend(operands, segment_ids, masks[0], rate, length)
+        mixed = attend(operands, segment_ids, masks[0], rate, self.rules.context, length)
         return self.rest(x, mixed, masks[1], masks[2])
 
     def operands(
@@ -105,17 +107,25 @@ def make_norm(config: ModelConfig) -> LayerNorm | RMSNorm:
 class GPT(nnx.Module):
     """A decoder-only transformer; its blocks are stacked along a leading axis of length L."""
 
-    def __init__(self, config: ModelConfig, key: Key[Array, ""]) -> None:
+    def __init__(self, config: ModelConfig, key: Key[Array, ""], rules: Rules = Rules()) -> None:  # noqa: B008
+        """Make random weights.
+
+        Args:
+            config: the shape.
+            key: key of the weights, which are the same on every mesh.
+            rules: what the axes of the mesh carry; nothing, as on one device, if not given.
+        """
         token_key, position_key, block_key = jax.random.split(key, 3)
         width, std = config.d_model, config.init_std
-        self.config = config
-        self.tokens = Embedding(config.padded_vocab_size, width, "vocab", std, token_key)
+        self.config, self.rules = config, rules
+        table = functools.partial(Embedding, width=width, std=std, rules=rules)
+        self.tokens = table(config.padded_vocab_size, row_axis="vocab", key=token_key)
         if config.family == "gpt2":
-            self.positions = Embedding(config.sequence_length, width, None, std, position_key)
+            self.positions = table(config.sequence_length, row_axis=None, key=position_key)
         if not config.tied:
             output_key = jax.random.fold_in(key, 3)
-            self.output = Embedding(config.padded_vocab_size, width, "vocab", std, output_key)
-        make_block = functools.partial(Block, config)
+            self.output = table(config.padded_vocab_size, row_axis="vocab", key=output_key)
+        make_block = functools.partial(Block, config, rules=rules)
         self.blocks = jax.vmap(make_block)(jax.random.split(block_key, config.n_layers))
         self.norm = make_norm(config)
 
@@ -162,7 +172,7 @@ class GPT(nnx.Module):
         if self.config.family == "gpt2":
             if positions is None:
                 positions = jax.lax.broadcasted_iota(
-                    jnp.int32, tokens.shape, 1, out_sharding=spec("batch", "sequence")
+                    jnp.int32, tokens.shape, 1, out_sharding=self.rules.spec("batch", "sequence")
                 )
             x += self.positions(positions)
         masks = dropout and dropout.fold(self.config.n_layers)
@@ -170,7 +180,8 @@ class GPT(nnx.Module):
 
     def whole(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Bring positions together that tensor devices share, as the output product needs it."""
-        return reshard(hidden, PartitionSpec(*spec("batch", "sequence", "embed", "vocab")[:3]))
+        cut = self.rules.spec("batch", "sequence", "embed", "vocab")
+        return reshard(hidden, PartitionSpec(*cut[:3]))
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return fp32 logits over the padded vocabulary; the padding has -inf."""
@@ -179,14 +190,14 @@ class GPT(nnx.Module):
             self.whole(hidden),
             self.output_table.astype(hidden.dtype),
             preferred_element_type=jnp.float32,
-            out_sharding=spec("batch", "sequence", "vocab"),
+            out_sharding=self.rules.spec("batch", "sequence", "vocab"),
         )
         return self.without_padding(logits)
 
     def without_padding(self, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
         """Give the padding of the vocabulary no probability."""
         token = jax.lax.broadcasted_iota(
-            jnp.int32, logits.shape, 2, out_sharding=spec("batch", "sequence", "vocab")
+            jnp.int32, logits.shape, 2, out_sharding=self.rules.spec("batch", "sequence", "vocab")
         )
         return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
 
@@ -219,7 +230,7 @@ def parameter_count(config: ModelConfig) -> int:
 
     The vocabulary's padding counts; rows that a mesh adds to divide it do not.
     """
-    with use_rules(Rules()):
+    with active(abstract_mesh()):
         shapes = jax.eval_shape(lambda: GPT(config, jax.random.key(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, Key
 
 from fugaku_jax.kernels.norm import layer_norm, rms_norm
-from fugaku_jax.layout.rules import LogicalAxis, parts, spec
+from fugaku_jax.layout.rules import LogicalAxis, Rules
 from fugaku_jax.parallel.product import Activation, product
 
 PRODUCT = "product"
@@ -28,10 +28,16 @@ class Embedding(nnx.Module):
     """A table of vectors, one a row."""
 
     def __init__(
-        self, rows: int, width: int, row_axis: LogicalAxis | None, std: float, key: Key[Array, ""]
+        self,
+        rows: int,
+        width: int,
+        row_axis: LogicalAxis | None,
+        std: float,
+        key: Key[Array, ""],
+        rules: Rules,
     ) -> None:
-        shape = (rows, width)
-        missing = -rows % (1 if row_axis is None else parts(row_axis))
+        spec, shape = rules.spec, (rows, width)
+        missing = -rows % (1 if row_axis is None else rules.parts(row_axis))
         if missing:
             # Rows that no index names, so that the devices hold equally many; the others are the
             # same on every mesh.
@@ -39,19 +45,23 @@ class Embedding(nnx.Module):
             table = reshard(jnp.pad(table, ((0, missing), (0, 0))), spec(row_axis, "embed"))
         else:
             table = jax.random.normal(key, shape, out_sharding=spec(row_axis, "embed"))
-        self.table = nnx.Param(std * table)
+        self.table, self.rules = nnx.Param(std * table), rules
 
     def __call__(self, index: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Look rows up, in fp32."""
-        return self.table[...].at[index].get(out_sharding=spec("batch", "sequence", "embed"))
+        return (
+            self.table[...]
+            .at[index]
+            .get(out_sharding=self.rules.spec("batch", "sequence", "embed"))
+        )
 
 
 class LayerNorm(nnx.Module):
     """Layer normalisation with scale and bias."""
 
     def __init__(self, width: int, epsilon: float) -> None:
-        self.scale = nnx.Param(jnp.ones(width, out_sharding=spec("embed")))
-        self.bias = nnx.Param(jnp.zeros(width, out_sharding=spec("embed")))
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -63,7 +73,7 @@ class RMSNorm(nnx.Module):
     """Root-mean-square normalisation with scale."""
 
     def __init__(self, width: int, epsilon: float) -> None:
-        self.scale = nnx.Param(jnp.ones(width, out_sharding=spec("embed")))
+        self.scale = nnx.Param(jnp.ones(width))
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -79,7 +89,13 @@ class Linear(nnx.Module):
     """
 
     def __init__(
-        self, equation: str, sizes: Mapping[str, int], std: float, key: Key[Array, ""], bias: bool
+        self,
+        equation: str,
+        sizes: Mapping[str, int],
+        std: float,
+        key: Key[Array, ""],
+        rules: Rules,
+        bias: bool,
     ) -> None:
         """Make weights of normal distribution and a bias of zeros.
 
@@ -88,15 +104,18 @@ class Linear(nnx.Module):
             sizes: of the kernel's dimensions; the input's come first.
             std: standard deviation of the weights.
             key: key of the weights.
+            rules: which mesh axes carry which of the dimensions.
             bias: whether there is one.
         """
         _, kernel, result = re.split(",|->", equation)
         shape, outputs = tuple(sizes[letter] for letter in kernel), len(result) - len("bt")
-        self.equation = equation
+        self.equation, self.rules = equation, rules
         self.axes = tuple(_AXES.get(letter) for letter in kernel)
         self.output_axes = self.axes[-outputs:]
-        self.kernel = nnx.Param(std * jax.random.normal(key, shape, out_sharding=spec(*self.axes)))
-        zeros = jnp.zeros(shape[-outputs:], out_sharding=spec(*self.output_axes)) if bias else None
+        weights = jax.random.normal(key, shape, out_sharding=rules.spec(*self.axes))
+        self.kernel = nnx.Param(std * weights)
+        cut = rules.spec(*self.output_axes)
+        zeros = jnp.zeros(shape[-outputs:], out_sharding=cut) if bias else None
         self.bias = zeros if zeros is None else nnx.Param(zeros)
 
     def __call__(
@@ -104,7 +123,7 @@ class Linear(nnx.Module):
     ) -> Float[Array, "B T ..."]:
         """Map each position, or its activation, in the type of `x`."""
         # The product needs the devices for other than positions.
-        inputs = len(self.equation.split(",")[0])
+        spec, inputs = self.rules.spec, len(self.equation.split(",")[0])
         gathered = PartitionSpec(*spec("batch", "sequence", *self.axes)[:inputs])
         result = spec("batch", "sequence", *self.output_axes)
         bias = None if self.bias is None else self.bias[...]

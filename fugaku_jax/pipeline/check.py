@@ -6,12 +6,12 @@ import numpy as np
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.pipeline.schedule import Op, Schedule, activations_sent, gradients_sent
-from fugaku_jax.pipeline.slots import Plan, plan_slots
+from fugaku_jax.pipeline.slots import Slots, plan_slots
 
 _Value: TypeAlias = tuple[int, int]  # a micro-batch and a virtual stage
 
 
-def check(schedule: Schedule, plan: Plan | None = None) -> None:
+def check(schedule: Schedule, plan: Slots | None = None) -> None:
     """Refuse a schedule that leaves work out, does it too early or mixes up what waits.
 
     Every micro-batch goes through every virtual stage once forward and once backward (whole or in
@@ -139,7 +139,7 @@ def _name(value: _Value) -> str:
     return f"micro-batch {value[0]} of virtual stage {value[1]}"
 
 
-def _check_plan(schedule: Schedule, plan: Plan) -> None:
+def _check_plan(schedule: Schedule, plan: Slots) -> None:
     """Run the plan on slots that know what they hold."""
     _check_arrivals(schedule, plan)
     inputs = _Memory("input", plan.input_high_water, plan.input_slots, plan.forward_arrival)
@@ -185,7 +185,7 @@ def _check_plan(schedule: Schedule, plan: Plan) -> None:
         memory.finish()
 
 
-def _check_arrivals(schedule: Schedule, plan: Plan) -> None:
+def _check_arrivals(schedule: Schedule, plan: Slots) -> None:
     """A slot to write to where a message arrives, and nowhere else."""
     arrivals = {
         "an activation": (np.roll(activations_sent(schedule), 1, axis=0), plan.forward_arrival),

@@ -22,14 +22,14 @@ from fugaku_jax.pipeline.buffers import empty, read, write
 from fugaku_jax.pipeline.carry import Carry, Entry, Given, when
 from fugaku_jax.pipeline.neighbours import swap_messages, touched
 from fugaku_jax.pipeline.schedule import Op, Schedule, edge_colours, exchange
-from fugaku_jax.pipeline.slots import Plan
+from fugaku_jax.pipeline.slots import Slots
 from fugaku_jax.pipeline.stage_program import Chunk, StageProgram
 
 
 def pipelined_gradient(
     program: StageProgram,
     schedule: Schedule,
-    plan: Plan,
+    plan: Slots,
     weights: PyTree[Array],
     shared: PyTree[Array],
     layers: np.ndarray,
@@ -64,7 +64,7 @@ class _Run:
         self,
         program: StageProgram,
         schedule: Schedule,
-        plan: Plan,
+        plan: Slots,
         weights: PyTree[Array],
         shared: PyTree[Array],
         layers: np.ndarray,

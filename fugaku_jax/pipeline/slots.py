@@ -16,7 +16,7 @@ from fugaku_jax.pipeline.schedule import Op, Schedule
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Slots:
     """Slots for all that waits, by kind; each kind has buffers of its own.
 
     The arrays `[S, T]` hold a slot, or −1 where the entry has none. The work of a tick reads its
@@ -75,7 +75,7 @@ class Plan:
         return max(self.weight_high_water)
 
 
-def plan_slots(schedule: Schedule, recompute: tuple[bool, ...] | None = None) -> Plan:
+def plan_slots(schedule: Schedule, recompute: tuple[bool, ...] | None = None) -> Slots:
     """Give every value that waits a slot, as few as can be.
 
     Args:
@@ -124,7 +124,7 @@ def plan_slots(schedule: Schedule, recompute: tuple[bool, ...] | None = None) ->
             table[k % stages, tick[m, k]] = slots[m, k]
         return table
 
-    return Plan(
+    return Slots(
         recompute=recompute,
         forward_arrival=at(inputs, sent_forward // 2),
         input_slots=at(inputs, forward),

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fugaku_jax.config import Config
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import spec
 from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.training.optimizer import make_schedule
 from fugaku_jax.training.state import abstract_state
@@ -60,20 +59,19 @@ def compile_step(config: Config, devices: int) -> CompiledStep:
     Raises:
         InputError: the run does not fit the mesh, or the mesh the devices.
     """
-    mesh = set_mesh(config.mesh, jax.devices()[:devices])
+    layout = make_layout(config, jax.devices()[:devices])
 
     def on_mesh(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        sharding = jax.NamedSharding(mesh, leaf.sharding.spec if leaf.sharding else jax.P())
+        sharding = jax.NamedSharding(layout.mesh, leaf.sharding.spec if leaf.sharding else jax.P())
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     start = time.perf_counter()
-    state = jax.tree.map(on_mesh, abstract_state(config))
+    state = jax.tree.map(on_mesh, abstract_state(layout))
     training = config.training
     rows = training.batch_size // training.micro_batches
     shape = (training.micro_batches, rows, config.model.sequence_length + 1)
-    sharding = jax.NamedSharding(mesh, spec(None, "batch", None))
-    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
-    compiled = make_train_step(config, end_of_document=0).lower(state, tokens).compile()
+    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=layout.tokens)
+    compiled = make_train_step(layout, end_of_document=0).lower(state, tokens).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
     return CompiledStep(

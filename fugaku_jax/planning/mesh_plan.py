@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType
 from jaxtyping import Int, PyTree
 
 from fugaku_jax.config import Config, MeshConfig
@@ -15,17 +14,16 @@ from fugaku_jax.layout.assignment import KINDS, Assignment
 from fugaku_jax.layout.mesh import (
     assign_axes,
     describe_mesh,
-    rules_of,
     torus_shape,
 )
-from fugaku_jax.layout.rules import LOCAL_AXIS, use_rules
+from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.models.gpt import parameter_count
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.pipeline.duration import bubble, formula_bubble
 from fugaku_jax.pipeline.schedule import Schedule
 from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
-from fugaku_jax.training.state import abstract_state, check_mesh, stages_of
-from fugaku_jax.training.step import pipeline_plan
+from fugaku_jax.training.state import abstract_state
 
 
 @dataclass(frozen=True)
@@ -83,23 +81,19 @@ def plan_run(config: Config, devices: int | None = None) -> RunPlan:
     if devices < 1:
         raise InputError(f"--devices is {devices}, but it must be at least 1.")
     assignment = assign_axes(config.mesh, devices)
-    types = (AxisType.Explicit,) * len(assignment.names)
-    mesh = AbstractMesh(assignment.shape, assignment.names, axis_types=types)
-    rules = rules_of(assignment, config.mesh.sequence_parallel)
-    with jax.set_mesh(None), jax.sharding.use_abstract_mesh(mesh), use_rules(rules):
-        check_mesh(config)
-        state = abstract_state(config)
-        schedule, slots = pipeline_plan(config)
-        return RunPlan(
-            parameters=parameter_count(config.model),
-            assignment=assignment,
-            mesh=describe_mesh(),
-            parameter_bytes=_shard_bytes(state.parameters),
-            optimizer_bytes=_shard_bytes((state.moments.mean, state.moments.square)),
-            layers=tuple(map(_ranges, stages_of(config).layers)),
-            recomputes=tuple("yes" if recompute else "no" for recompute in slots.recompute),
-            schedule=schedule,
-        )
+    layout = make_layout(config, devices)
+    state = abstract_state(layout)
+    schedule, slots = layout.pipeline
+    return RunPlan(
+        parameters=parameter_count(config.model),
+        assignment=assignment,
+        mesh=describe_mesh(layout.mesh, layout.rules),
+        parameter_bytes=_shard_bytes(state.parameters),
+        optimizer_bytes=_shard_bytes((state.moments.mean, state.moments.square)),
+        layers=tuple(map(_ranges, layout.stages.layers)),
+        recomputes=tuple("yes" if recompute else "no" for recompute in slots.recompute),
+        schedule=schedule,
+    )
 
 
 def describe_schedule(schedule: Schedule) -> str:

@@ -15,6 +15,7 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
+from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.shape import shaped_like
 from fugaku_jax.run.metrics import replace_file
 from fugaku_jax.training.checkpoint import CONFIG_FILE, read_config
@@ -31,8 +32,8 @@ _LEFT_BY_A_START = re.compile(r"\.lock|\.(config|ledger)\.json\.\d+\.partial")
 class Start:
     """Weights of another project's that a run starts from."""
 
-    parameters: Callable[[Config], PyTree[Array]]
-    """Puts them on the mesh that is set, as a run of this configuration stores them."""
+    parameters: Callable[[Layout], PyTree[Array]]
+    """Puts them where a run has them."""
     origin: dict[str, Any]
     """What identifies them, as JSON can hold it; `sha256` is what is compared."""
     tokenizer: Tokenizer | None

@@ -28,8 +28,9 @@ from fugaku_jax.cluster.processes import anywhere, wait_for_all
 from fugaku_jax.config import CheckpointConfig, Config, MeshConfig, config_from_dict
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.json_file import read_json
-from fugaku_jax.layout.rules import get_rules, use_rules
+from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.gpt import GPT
+from fugaku_jax.models.layout import layout_for_use
 from fugaku_jax.run.checkpoint_folder import (
     CHECKPOINTS,
     LiteralPath,
@@ -41,11 +42,12 @@ from fugaku_jax.run.checkpoint_folder import (
 )
 from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
 from fugaku_jax.training.checksums import check_chunks
-from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, whole_model
+from fugaku_jax.training.state import TrainState, fresh_state, whole_model
 from fugaku_jax.training.storage_order import (
     in_layer_order,
     in_storage_order,
     parameters_in_storage_order,
+    saved_types,
 )
 
 # Orbax logs what goes wrong, with tracebacks of all its threads, and then raises it here too.
@@ -110,19 +112,19 @@ class RunCheckpoints:
             self._checkpointer.wait()
         return what_is_safe(self._run_dir)
 
-    def save(self, step: int, config: Config, state: TrainState, identity: dict[str, Any]) -> None:
+    def save(self, step: int, layout: Layout, state: TrainState, identity: dict[str, Any]) -> None:
         """Start saving; returns once the arrays are safe from being overwritten.
 
         Args:
             step: steps taken.
-            config: the run.
+            layout: of the state.
             state: what to save; may be donated as soon as this returns.
             identity: what the numbers mean: configuration and data, as JSON can hold it.
 
         Raises:
             RunError: the state is not finite, or this or the last save failed.
         """
-        saved = in_layer_order(config, state)
+        saved = in_layer_order(layout, state)
         if not _is_finite(saved):
             raise RunError(
                 f"The weights or their moments after step {step} are not finite, so they are not "
@@ -142,8 +144,8 @@ class RunCheckpoints:
         with self._writing():
             self._checkpointer.save_checkpointables(0, {STATE: state, IDENTITY: identity})
 
-    def restore(self, config: Config) -> TrainState | None:
-        """Load the newest good checkpoint, each array laid out as this run's mesh wants it.
+    def restore(self, layout: Layout) -> TrainState | None:
+        """Load the newest good checkpoint, each array where the layout has it.
 
         Those newer than it are set aside, and it is said.
 
@@ -156,7 +158,7 @@ class RunCheckpoints:
         damaged: dict[int, DamagedCheckpoint] = {}
         for step in reversed(named_steps(self._run_dir)):
             try:
-                state = self.restore_step(step, config)
+                state = self.restore_step(step, layout)
             except DamagedCheckpoint as error:
                 damaged[step] = error
             else:
@@ -169,40 +171,40 @@ class RunCheckpoints:
             )
         return None
 
-    def restore_parameters(self, config: Config, dtype: DTypeLike = jnp.float32) -> PyTree[Array]:
+    def restore_parameters(self, layout: Layout, dtype: DTypeLike = jnp.float32) -> PyTree[Array]:
         """Load the parameters of the newest checkpoint and nothing else of it.
 
         Args:
-            config: the run, on the mesh that is set.
+            layout: where they belong.
             dtype: type that they are cast to, each as it is read.
 
         Raises:
             DamagedCheckpoint: it cannot be read.
         """
-        return self._restore_parameters(self.latest_step() or 0, config, dtype)
+        return self._restore_parameters(self.latest_step() or 0, layout, dtype)
 
-    def restore_step(self, step: int, config: Config) -> TrainState:
+    def restore_step(self, step: int, layout: Layout) -> TrainState:
         """Load the checkpoint of a step, as `restore` does.
 
         Raises:
             DamagedCheckpoint: it cannot be read.
         """
         if step == 0:
-            return fresh_state(config, self._restore_parameters(0, config))
-        state = load(self._run_dir, step, _saved_state(config))
+            return fresh_state(layout, self._restore_parameters(0, layout))
+        state = load(self._run_dir, step, _saved_state(layout))
         if int(state.step) != step:
             raise DamagedCheckpoint(self._run_dir, step, f"it is of step {int(state.step)}")
-        return in_storage_order(config, state)
+        return in_storage_order(layout, state)
 
     def _restore_parameters(
-        self, step: int, config: Config, dtype: DTypeLike = jnp.float32
+        self, step: int, layout: Layout, dtype: DTypeLike = jnp.float32
     ) -> PyTree[Array]:
         saved = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
-            _saved_state(config).parameters,
+            _saved_state(layout).parameters,
         )
         loaded = load(self._run_dir, step, {"parameters": saved}, partial=True)
-        return parameters_in_storage_order(config, loaded["parameters"])
+        return parameters_in_storage_order(layout, loaded["parameters"])
 
     def _set_aside(self, damaged: dict[int, DamagedCheckpoint], good: int) -> None:
         if not damaged:
@@ -230,27 +232,30 @@ class RunCheckpoints:
             ) from error
 
 
-def load_model(run_dir: Path, dtype: DTypeLike = jnp.float32) -> tuple[Config, GPT]:
+def load_model(
+    run_dir: Path, dtype: DTypeLike = jnp.float32, mesh: MeshConfig | None = None
+) -> tuple[Config, GPT]:
     """Load configuration and weights of a run's newest checkpoint, for use rather than training.
 
-    The weights are split by the tensor axes of the mesh that is set; all its other axes carry data,
-    whatever the run's own mesh was. The configuration says so, and the model is for use under
-    `Rules.without_stages`.
+    The weights are split by the tensor axes of the mesh; all its other axes carry data.
 
     Args:
         run_dir: the run.
         dtype: type of the weights.
+        mesh: how this job's devices share the model, whatever the run's own mesh was; all carry
+            data if not given. The configuration that is returned says so.
 
     Raises:
-        InputError: the directory is no run, or nothing was saved in it yet.
+        InputError: the directory is no run, or nothing was saved in it yet; the mesh does not fit.
         DamagedCheckpoint: the checkpoint cannot be read.
     """
-    config = replace(read_config(run_dir), mesh=MeshConfig())
-    with RunCheckpoints(run_dir) as checkpoints, use_rules(get_rules().without_stages()):
+    config = replace(read_config(run_dir), mesh=mesh or MeshConfig())
+    with RunCheckpoints(run_dir) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
-        parameters = checkpoints.restore_parameters(config, dtype)
-        return config, whole_model(config, parameters)
+        layout = layout_for_use(config)
+        parameters = checkpoints.restore_parameters(layout, dtype)
+        return config, whole_model(layout, parameters)
 
 
 def read_config(run_dir: Path) -> Config:
@@ -302,14 +307,13 @@ def _options() -> ocp.Context:
     return context
 
 
-def _saved_state(config: Config) -> TrainState:
+def _saved_state(layout: Layout) -> TrainState:
     """Return the shapes of a checkpoint's arrays, and where this mesh wants them."""
-    target = jax.eval_shape(functools.partial(in_layer_order, config), abstract_state(config))
-    return jax.tree.map(placed, target)
+    return jax.tree.map(functools.partial(placed, layout), saved_types(layout))
 
 
-def placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def placed(layout: Layout, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """Give an abstract array the concrete sharding that Orbax asks for."""
     spec = PartitionSpec() if shape.sharding is None else shape.sharding.spec
-    sharding = NamedSharding(jax.sharding.get_mesh(), spec)
+    sharding = NamedSharding(layout.mesh, spec)
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from fugaku_jax.config import Config
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
+from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import shard_of
-from fugaku_jax.layout.rules import devices_along, get_rules, parts
 from fugaku_jax.models.gpt import GPT, block_layer
 from fugaku_jax.models.segments import document_segments
 from fugaku_jax.pipeline.split_stack import backward_inputs, backward_weights, left_types
@@ -36,19 +35,19 @@ class Part:
 
     def __init__(
         self,
-        structure: nnx.GraphDef[GPT],
-        config: Config,
+        layout: Layout,
         end_of_document: int,
         step_key: Array,
         tokens: Int[Array, "M B T_plus_1"],
     ) -> None:
         """Take the device's rows of a batch, cut into micro-batches; positions are all there."""
-        self.structure, self.config = structure, config
+        self.structure, self.config, self.rules = layout.structure, layout.config, layout.rules
         self.end_of_document = end_of_document
         self.tokens = tokens
         self.masks = None
-        if config.model.dropout > 0 or config.model.attention_dropout > 0:
-            self.masks = Dropout(step_key, config.model.sequence_length)
+        model = layout.config.model
+        if model.dropout > 0 or model.attention_dropout > 0:
+            self.masks = Dropout(step_key, model.sequence_length)
 
     def inputs(self, index: Array | int) -> tuple[Array, Array | None, Array | None, Any]:
         """Return a micro-batch's tokens and positions `[B, T]`, segment ids and dropout.
@@ -62,9 +61,9 @@ class Part:
         positions = segment_ids = None
         if self.config.data.reset_at_document:
             positions, segment_ids = document_segments(tokens, self.end_of_document)
-            if not get_rules().context:
+            if not self.rules.context:
                 segment_ids = self._filled(segment_ids)
-        elif get_rules().context or self._missing:
+        elif self.rules.context or self._missing:
             shape, axes = tokens.shape, jax.typeof(tokens).sharding
             positions = jax.lax.broadcasted_iota(jnp.int32, shape, 1, out_sharding=axes)
         if positions is not None:
@@ -96,8 +95,7 @@ class Part:
 
     def _own(self, x: Int[Array, "B T_all"]) -> Int[Array, "B T"]:
         """Cut out this device's positions."""
-        axes = get_rules().context
-        return shard_of(x, tuple((axis, 1) for axis in axes))
+        return shard_of(x, tuple((axis, 1) for axis in self.rules.context))
 
     def _filled(self, x: Int[Array, "B T_own"]) -> Int[Array, "B T"]:
         """Add positions until tensor devices can share them equally."""
@@ -106,24 +104,24 @@ class Part:
     @property
     def _length(self) -> int:
         """Positions of a sequence that are this device's."""
-        return self.config.model.sequence_length // devices_along(get_rules().context)
+        return self.config.model.sequence_length // self.rules.devices_along(self.rules.context)
 
     @property
     def _missing(self) -> int:
         """How many positions that lacks to be shared equally by tensor devices."""
-        rules = get_rules()
-        return -self._length % devices_along(rules.tensor if rules.sequence_parallel else ())
+        rules = self.rules
+        return -self._length % rules.devices_along(rules.tensor if rules.sequence_parallel else ())
 
     def _first_position(self) -> Array | int:
-        axes = get_rules().context
+        axes = self.rules.context
         return jax.lax.axis_index(axes) * self._length if axes else 0
 
     def _first_row(self, index: Array | int) -> Array | int:
         """Rows count through the whole batch, so masks do not depend on how it is cut."""
         rows = self.tokens.shape[1]
-        axes = get_rules().data
+        axes = self.rules.data
         replica = jax.lax.axis_index(axes) if axes else 0
-        return (index * parts("batch") + replica) * rows
+        return (index * self.rules.parts("batch") + replica) * rows
 
 
 def accumulated_gradient(

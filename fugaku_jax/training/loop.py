@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
 
 from fugaku_jax.cluster.processes import anywhere, is_writer, wait_for_all
 from fugaku_jax.config import Config
@@ -23,9 +22,10 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.errors import RunError
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.generate import Generator, continue_prompts
-from fugaku_jax.layout.mesh import describe_mesh, set_mesh
-from fugaku_jax.layout.rules import get_rules, parts, spec, use_rules
+from fugaku_jax.layout.layout import Layout
+from fugaku_jax.layout.mesh import describe_mesh
 from fugaku_jax.models.gpt import flops_per_token, parameter_count
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.segments import token_before_text
 from fugaku_jax.pipeline.duration import bubble
 from fugaku_jax.report.report import write_report
@@ -48,12 +48,11 @@ from fugaku_jax.training.progress import Progress, amount
 from fugaku_jax.training.refusals import refusals
 from fugaku_jax.training.state import (
     TrainState,
-    check_mesh,
     fresh_state,
     init_state,
     whole_model,
 )
-from fugaku_jax.training.step import make_train_step, pipeline_plan
+from fugaku_jax.training.step import make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
 from fugaku_jax.training.throughput import measure_peak
 
@@ -95,19 +94,19 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
     order = SampleOrder.of_store(
         store, config.model.sequence_length, config.training.batch_size, config.data.seed
     )
-    set_mesh(config.mesh)
-    check_mesh(config)
+    layout = make_layout(config)
     # Nobody writes before all have found the directory as it was; then one does.
     wait_for_all("checked")
     ledger = run_identity(config, store) | ({"imported": start.origin} if start else {})
     with ExitStack() as stack:
         stack.enter_context(refusals(run_dir))
+        stack.enter_context(layout.active())
         if is_writer():
             stack.enter_context(run_lock(run_dir))
             claim_run_dir(run_dir, config, store, ledger)
         wait_for_all("claimed")
         checkpoints = stack.enter_context(RunCheckpoints(run_dir, config.checkpoint))
-        state = checkpoints.restore(config)
+        state = checkpoints.restore(layout)
         first = int(state.step) if state else 0
         if first >= steps:
             if is_writer():
@@ -118,18 +117,18 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
             progress = stack.enter_context(Progress(run_dir, first + 1, steps))
             record_session(run_dir, first)
-        session = _Session(config, store, metrics, progress)
+        session = _Session(layout, store, metrics, progress)
         session.introduce(first)
         for doubt in doubts(session.tokenizer, start):
             progress.say(f"warning: {doubt}")
         if state is None:
-            state = fresh_state(config, start.parameters(config)) if start else init_state(config)
+            state = fresh_state(layout, start.parameters(layout)) if start else init_state(layout)
         last = min(steps, first + (config.training.stop_after or steps))
         loader = stack.enter_context(
             Loader(
                 store,
                 order,
-                NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None)),
+                layout.tokens,
                 config.training.micro_batches,
                 first,
                 stop_step=last,
@@ -145,7 +144,7 @@ def train(config: Config, run_dir: Path, start: Start | None = None) -> int:
             stop = anywhere(stop_requested())
             time_to_save = step % config.checkpoint.every == 0 or step == last or stop
             if time_to_save and math.isfinite(session.loss):
-                checkpoints.save(step, config, state, identity)
+                checkpoints.save(step, layout, state, identity)
                 saved = step
             if session.skipped_in_a_row >= MOST_SKIPPED_STEPS:
                 raise RunError(
@@ -176,19 +175,19 @@ class _Session:
 
     def __init__(
         self,
-        config: Config,
+        layout: Layout,
         store: Store,
         metrics: "MetricsWriter | _Silent",
         progress: "Progress | _Silent",
     ) -> None:
-        self.config, self.store = config, store
+        self.layout, self.config, self.store = layout, layout.config, store
         self.metrics, self.progress = metrics, progress
         self.tokenizer = store.tokenizer()
         self.perplexity = Perplexity(
-            store, config, max_tokens_per_domain=config.training.validation_tokens
+            store, self.config, max_tokens_per_domain=self.config.training.validation_tokens
         )
         self.train_step: Any = None
-        self.peak = measure_peak(config.training.precision)
+        self.peak = measure_peak(self.config.training.precision)
         self.loss = math.nan
         self.skipped_in_a_row = 0
 
@@ -204,9 +203,9 @@ class _Session:
         )
         say(f"  peak {self.peak.flops / 1e9:,.0f} GFLOP/s ({self.peak.of}, measured)")
         if jax.device_count() > 1:
-            say(f"  mesh: {describe_mesh()}")
-        if parts("stage") > 1:
-            schedule, _ = pipeline_plan(config)
+            say(f"  mesh: {describe_mesh(self.layout.mesh, self.layout.rules)}")
+        if self.layout.rules.pipeline:
+            schedule, _ = self.layout.pipeline
             say(f"  pipeline: {schedule.kind}, bubble {bubble(schedule):.1%} (modelled)")
         for each in self.store.sets:
             say(f"  {each.name} ({each.domain}): {amount(each.train.tokens)} tokens")
@@ -243,7 +242,7 @@ class _Session:
 
     def _compile(self, state: TrainState, tokens: jax.Array) -> Any:
         start = time.perf_counter()
-        train_step = make_train_step(self.config, self.store.end_of_document)
+        train_step = make_train_step(self.layout, self.store.end_of_document)
         compiled = train_step.lower(state, tokens).compile()
         # Collectives of gloo give up after 30 s if processes come to them unevenly.
         wait_for_all("compiled")
@@ -251,9 +250,7 @@ class _Session:
         return compiled
 
     def _validate(self, state: TrainState) -> dict[str, float]:
-        model = whole_model(self.config, state.parameters)
-        with use_rules(get_rules().without_stages()):
-            scores = self.perplexity(model)
+        scores = self.perplexity(whole_model(self.layout, state.parameters))
         values = {
             "validation_loss": scores.total.nats_per_token,
             "validation_bits_per_byte": scores.total.bits_per_byte,
@@ -264,11 +261,10 @@ class _Session:
         return values
 
     def _sample(self, step: int, state: TrainState) -> None:
-        training, model = self.config.training, whole_model(self.config, state.parameters)
-        with use_rules(get_rules().without_stages()):
-            first_token = token_before_text(self.config.data, self.tokenizer.end_of_document)
-            generator = Generator(model, self.tokenizer, first_token)
-            texts = continue_prompts(generator, training.prompts, training.sample_tokens, step)
+        training, model = self.config.training, whole_model(self.layout, state.parameters)
+        first_token = token_before_text(self.config.data, self.tokenizer.end_of_document)
+        generator = Generator(model, self.tokenizer, first_token)
+        texts = continue_prompts(generator, training.prompts, training.sample_tokens, step)
         for prompt, text in zip(training.prompts, texts, strict=True):
             self.metrics.sample(step, prompt, text)
             self.progress.sample(step, prompt, text)

@@ -9,55 +9,40 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
-from fugaku_jax.config import Config
+from fugaku_jax.layout.layout import Layout, OnLayout
 from fugaku_jax.layout.placement import Exchanger, Placement, shard_of, squared_norm
-from fugaku_jax.layout.rules import get_rules, parts
-from fugaku_jax.pipeline.check import check
 from fugaku_jax.pipeline.executor import pipelined_gradient
-from fugaku_jax.pipeline.schedule import Schedule, make_schedule
-from fugaku_jax.pipeline.slots import Plan, plan_slots
 from fugaku_jax.pipeline.stack import Exchange
 from fugaku_jax.training.gradient import Part, accumulated_gradient, stage_program
 from fugaku_jax.training.optimizer import clip_factor, update
 from fugaku_jax.training.optimizer import make_schedule as make_learning_rate
-from fugaku_jax.training.state import (
-    TrainState,
-    abstract_model,
-    placements,
-    run_keys,
-    stages_of,
-    state_specs,
-)
+from fugaku_jax.training.state import TrainState, run_keys, state_specs
 
 Metrics = dict[str, Float[Array, ""]]
 Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
 
 
-def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
-    """Return the step of a run on the mesh that is set; its first call compiles it.
+def make_train_step(layout: Layout, end_of_document: int) -> OnLayout:
+    """Return the step of a run; its first call compiles it.
 
     The tokens of a batch are `[M, B, T + 1]`: M micro-batches of B samples, whose gradients are
     accumulated in fp32. A step whose gradient is not finite leaves weights and moments as they
     are; its `skipped` is 1.
 
     Args:
-        config: the run.
+        layout: the run and where it lies.
         end_of_document: the token at which attention starts anew, if the run wants that.
 
     Returns:
         a jitted function of state and tokens that gives the next state and the step's metrics
         (fp32 scalars); it consumes (donates) the state it is given.
     """
-    structure, _ = abstract_model(config)
+    config, rules, where = layout.config, layout.rules, layout.placements
     learning_rate = make_learning_rate(config)
-    stages = stages_of(config)
-    schedule, plan = pipeline_plan(config)
-    where = placements(config)
     # Layers are scattered one by one on the way back, the other weights are not.
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
     inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
     step_tokens = float(config.tokens_per_step)
-    rules = get_rules()
     exchanger = Exchanger(config.mesh.collective, rules.local_axis)
 
     def gradient(state: TrainState, tokens: Array, weight: Array) -> tuple[Array, PyTree[Array]]:
@@ -65,7 +50,7 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         # Made here: an array from outside would carry the type of another mesh.
         _, dropout_key = run_keys(config)
         step_key = jax.random.fold_in(dropout_key, state.step)
-        part = Part(structure, config, end_of_document, step_key, tokens)
+        part = Part(layout, end_of_document, step_key, tokens)
         exchange = _layer_exchange(where["blocks"], rules.pipeline, exchanger)
         others = {name: p for name, p in state.parameters.items() if name != "blocks"}
         whole = {
@@ -76,11 +61,10 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         if rules.pipeline:
             loss, d_blocks, d_whole = pipelined_gradient(
                 stage_program(part, weights, exchange),
-                schedule,
-                plan,
+                *layout.pipeline,
                 weights["blocks"],
                 whole,
-                stages.layers,
+                layout.stages.layers,
                 rules.pipeline,
                 weight,
             )
@@ -125,25 +109,25 @@ def make_train_step(config: Config, end_of_document: int) -> jax.stages.Wrapped:
         )
         return new_state, metrics
 
-    return jax.jit(_on_each_device(train_step, config), donate_argnums=0)
+    return OnLayout(layout, _on_each_device(train_step, layout), donate_argnums=0)
 
 
-def _on_each_device(step: Step, config: Config) -> Step:
+def _on_each_device(step: Step, layout: Layout) -> Step:
     """Let each device do a step with its own part of the state and of the tokens.
 
     Tensor axes stay explicit inside, that is, in the arrays' types. At its edge, however,
     `shard_map` would gather over them, as its specs may not name them; over Auto axes it does not.
     """
-    rules = get_rules()
+    rules = layout.rules
     if not rules.manual:
         return step
     everywhere = PartitionSpec()
-    manual = state_specs(config, lambda p, state: p.spec(state=state, manual_only=True))
-    tensor = tuple(a for a in jax.sharding.get_abstract_mesh().axis_names if a not in rules.manual)
+    manual = state_specs(layout, lambda p, state: p.spec(state=state, manual_only=True))
+    tensor = tuple(axis for axis in layout.mesh.axis_names if axis not in rules.manual)
     inside: Any = jax.sharding.explicit_axes(
         step,
         axes=tensor,
-        in_sharding=(state_specs(config, lambda p, _: p.explicit), everywhere),
+        in_sharding=(state_specs(layout, lambda p, _: p.explicit), everywhere),
     )
     mapped = jax.shard_map(
         inside,
@@ -152,24 +136,10 @@ def _on_each_device(step: Step, config: Config) -> Step:
         axis_names=set(rules.manual),
         check_vma=False,
     )
-    whole = state_specs(config, lambda p, state: p.spec(state=state))
+    whole = state_specs(layout, lambda p, state: p.spec(state=state))
     specs: Any = (whole, everywhere)
     outside: Any = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=specs)
     return cast(Step, outside)
-
-
-def pipeline_plan(config: Config) -> tuple[Schedule, Plan]:
-    """Return the schedule of a run's pipeline on the mesh that is set, and its slots, checked.
-
-    Raises:
-        InputError: the schedule does not fit the stages.
-    """
-    stages, mesh = parts("stage"), config.mesh
-    schedule = make_schedule(mesh.schedule, stages, config.training.micro_batches, mesh.chunks)
-    recompute = tuple(stage < mesh.recompute_stages for stage in range(stages))
-    plan = plan_slots(schedule, recompute)
-    check(schedule, plan)
-    return schedule, plan
 
 
 def _layer_exchange(

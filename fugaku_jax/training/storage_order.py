@@ -14,70 +14,82 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, PyTree
 
-from fugaku_jax.config import Config
+from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
-from fugaku_jax.layout.rules import parts
-from fugaku_jax.training.state import TrainState, placements, stages_of
+from fugaku_jax.training.state import TrainState, abstract_state
 
 _OF_VOCABULARY = ("tokens", "output")
 
 
-def in_layer_order(config: Config, state: TrainState) -> TrainState:
+def in_layer_order(layout: Layout, state: TrainState) -> TrainState:
     """Return the state as a checkpoint holds it."""
-    return state if _is_plain(config) else _rearranged(config, state, _to_layers)
+    with layout.active():
+        return state if _is_plain(layout) else _rearranged(layout, state, _to_layers)
 
 
-def in_storage_order(config: Config, state: TrainState) -> TrainState:
+def in_storage_order(layout: Layout, state: TrainState) -> TrainState:
     """Undo `in_layer_order`."""
-    return state if _is_plain(config) else _rearranged(config, state, _to_storage)
+    with layout.active():
+        return state if _is_plain(layout) else _rearranged(layout, state, _to_storage)
 
 
-def parameters_in_storage_order(config: Config, parameters: PyTree[Array]) -> PyTree[Array]:
+def parameters_in_storage_order(layout: Layout, parameters: PyTree[Array]) -> PyTree[Array]:
     """Undo `in_layer_order` for the parameters alone."""
-    return parameters if _is_plain(config) else _to_storage(config, parameters, False)
+    if _is_plain(layout):
+        return parameters
+    with layout.active():
+        return _to_storage(layout, parameters, False)
 
 
-def _is_plain(config: Config) -> bool:
-    return stages_of(config).is_plain and config.model.padded_vocab_size % parts("vocab") == 0
+def saved_types(layout: Layout) -> TrainState:
+    """Return the types of a checkpoint's arrays on this mesh."""
+    state = abstract_state(layout)
+    if _is_plain(layout):
+        return state
+    with layout.active():
+        return jax.eval_shape(lambda state: _rearranged(layout, state, _to_layers), state)
+
+
+def _is_plain(layout: Layout) -> bool:
+    missing = layout.config.model.padded_vocab_size % layout.rules.parts("vocab")
+    return layout.stages.is_plain and missing == 0
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _to_layers(config: Config, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
+def _to_layers(layout: Layout, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
     del is_state  # whole on every device anyway
-    stages, rows = stages_of(config), config.model.padded_vocab_size
+    rows = layout.config.model.padded_vocab_size
 
     def one(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
-            return stages.restore(reshard(x, placement.explicit))
+            return layout.stages.restore(reshard(x, placement.explicit))
         if path[0].key in _OF_VOCABULARY and x.shape[0] != rows:
             return reshard(x, PartitionSpec())[:rows]
         return x
 
-    return jax.tree_util.tree_map_with_path(one, tree, placements(config))
+    return jax.tree_util.tree_map_with_path(one, tree, layout.placements)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _to_storage(config: Config, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
-    stages = stages_of(config)
-
+def _to_storage(layout: Layout, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
     def one(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
-            x = stages.store(x)
+            x = layout.stages.store(x)
         if path[0].key in _OF_VOCABULARY:
-            x = jnp.pad(x, ((0, -x.shape[0] % parts("vocab")), (0, 0)))
+            x = jnp.pad(x, ((0, -x.shape[0] % layout.rules.parts("vocab")), (0, 0)))
         return reshard(x, placement.spec(state=is_state))
 
-    return jax.tree_util.tree_map_with_path(one, tree, placements(config))
+    return jax.tree_util.tree_map_with_path(one, tree, layout.placements)
 
 
 def _rearranged(
-    config: Config,
+    layout: Layout,
     state: TrainState,
-    all_of: Callable[[Config, PyTree[Array], bool], PyTree[Array]],
+    all_of: Callable[[Layout, PyTree[Array], bool], PyTree[Array]],
 ) -> TrainState:
     moments = replace(
         state.moments,
-        mean=all_of(config, state.moments.mean, True),
-        square=all_of(config, state.moments.square, True),
+        mean=all_of(layout, state.moments.mean, True),
+        square=all_of(layout, state.moments.square, True),
     )
-    return replace(state, parameters=all_of(config, state.parameters, False), moments=moments)
+    return replace(state, parameters=all_of(layout, state.parameters, False), moments=moments)

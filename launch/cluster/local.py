@@ -8,17 +8,9 @@ get SIGTERM. The exit code is that of the first rank that failed (128 + N if sig
 else 75 if they stopped and saved, else 0.
 """
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -26,17 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from command import parse, run_program
 
+from fugaku_jax.cluster.local import start_and_wait
 from fugaku_jax.errors import InputError
-from fugaku_jax.processor import available_cores, bind
 
 LAUNCH = Path(__file__).resolve().parents[1]
-WARDEN = Path(__file__).resolve().with_name("warden.py")
-
-STOPPED = 75
-"""Exit code of a program that was stopped early but saved: no failure."""
-
-GRACE_SECONDS = 5.0
-"""How long the others have to end by themselves once one has failed, and again after SIGTERM."""
 
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Directory = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
@@ -66,145 +51,6 @@ def main() -> int:
         return start_and_wait(with_python(command), processes, devices_per_process, logs)
 
     return parse(local, options, prog="local.py -n N [options] -- PROGRAM", description=__doc__)
-
-
-def start_and_wait(
-    command: list[str], processes: int, devices: int | None, logs: Path | None
-) -> int:
-    """Start the processes, pass signals on, and return the exit code when all have ended."""
-    environ = os.environ | {
-        "FUGAKU_JAX_COORDINATOR": f"127.0.0.1:{free_port()}",
-        "FUGAKU_JAX_PROCESSES": str(processes),
-    }
-    if devices:
-        flag = f"--xla_force_host_platform_device_count={devices}"
-        environ["XLA_FLAGS"] = f"{environ.get('XLA_FLAGS', '')} {flag}"
-    cores = available_cores()
-    ranks: list[subprocess.Popen[bytes]] = []
-    signals: list[int] = []  # not passed on before every rank has been started
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: signals.append(got))
-    with contextlib.ExitStack() as stack:
-        warden = stack.enter_context(started_warden())
-        outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
-        try:
-            for rank, output in enumerate([None, *outputs]):
-                bind(share(cores, rank, processes))  # the process inherits it
-                ranks.append(start(command, environ | {"FUGAKU_JAX_PROCESS": str(rank)}, output))
-                warden.write(b"%d\n" % ranks[-1].pid)
-        finally:
-            bind(cores)
-        failed, ended = wait(ranks, signals)
-        if failed is None:
-            return max(each.returncode for each in ranks)
-        code = ranks[failed].returncode
-        said = code > 0 and ranks[0].returncode == code  # rank 0 has said why
-        if failed:
-            show_end(failed, outputs[failed - 1], said)
-        if ended and not said:
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            print(f"error: rank {failed} ended by {how}, so all were ended.", file=sys.stderr)
-        return code if code > 0 else 128 - code
-
-
-@contextlib.contextmanager
-def started_warden() -> Iterator[IO[bytes]]:
-    """Start what ends the ranks if this process is killed, or fails.
-
-    Yields:
-        an unbuffered file for the process groups of the ranks, one a line.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-IS", str(WARDEN)],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as warden:
-        assert warden.stdin
-        yield warden.stdin
-        warden.kill()
-
-
-def start(
-    command: list[str], environ: dict[str, str], output: IO[bytes] | None
-) -> subprocess.Popen[bytes]:
-    """Start a rank in a session of its own, so that what it starts can be ended with it."""
-    try:
-        return subprocess.Popen(
-            command, env=environ, stdout=output, stderr=output, start_new_session=True
-        )
-    except OSError as error:
-        raise InputError(f"{command[0]} cannot be started: {error.strerror}.") from error
-
-
-def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool]:
-    """Wait for all, and pass `signals` on as they come.
-
-    Returns:
-        The first rank that failed, and whether others had to be ended.
-    """
-    failed, deadline = None, 0.0
-    gentle_first = [signal.SIGKILL, signal.SIGTERM]
-    while None in (codes := [each.poll() for each in ranks]) or failed is None:
-        while signals:
-            send(signals.pop(0), ranks)
-        failing = [rank for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
-        if failed is None and failing:
-            # One that a signal killed is the cause of what others report at the same time.
-            failed = min(failing, key=lambda rank: ((codes[rank] or 0) > 0, rank))
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif failed is not None and time.monotonic() > deadline and gentle_first:
-            send(gentle_first.pop(), ranks)
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif None not in codes:
-            break
-        time.sleep(0.05)
-    return failed, len(gentle_first) < 2
-
-
-def send(number: int, ranks: list[subprocess.Popen[bytes]]) -> None:
-    """Send a signal to the ranks that still run, and to all that they started."""
-    for each in ranks:
-        if each.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(each.pid, number)
-
-
-def show_end(rank: int, output: IO[bytes], said: bool) -> None:
-    """Print how a rank's output ends, unless it is a sentence that rank 0 has said too."""
-    output.seek(0)
-    lines = output.read().decode(errors="replace").splitlines()
-    sentence = bool(lines) and lines[-1].startswith("error: ")
-    if not (sentence and said):
-        for line in lines[-1:] if sentence else lines[-30:]:
-            print(f"[rank {rank}] {line}", file=sys.stderr)
-
-
-def log_file(rank: int, logs: Path | None) -> IO[bytes]:
-    """Open what takes the output of a rank."""
-    if logs is None:
-        return tempfile.TemporaryFile()
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-        return (logs / f"rank-{rank}.txt").open("w+b")
-    except OSError as error:
-        raise InputError(f"--logs {logs} cannot be written: {error}.") from error
-
-
-def share(cores: list[int], rank: int, processes: int) -> list[int]:
-    """Return the cores of a process: a part of them, or one if there are more processes."""
-    if processes > len(cores):
-        return [cores[rank % len(cores)]]
-    first, last = (each * len(cores) // processes for each in (rank, rank + 1))
-    return cores[first:last]
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def with_python(command: list[str]) -> list[str]:

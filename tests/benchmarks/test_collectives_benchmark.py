@@ -1,7 +1,8 @@
 """The benchmark of collectives works at toy size; its figures are for `launch/bench.py`."""
 
 import pytest
-from collectives import run
+
+from fugaku_jax.benchmarks.collectives import run
 
 
 def test_each_axis_is_measured_alone_and_all_with_every_algorithm():

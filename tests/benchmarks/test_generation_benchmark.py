@@ -1,7 +1,8 @@
 """The generation benchmark works at toy size; its figures are for `launch/bench.py`."""
 
 import pytest
-from generation import CONTENDERS, Shape, run
+
+from fugaku_jax.benchmarks.generation import CONTENDERS, Shape, run
 
 pytestmark = pytest.mark.slow
 

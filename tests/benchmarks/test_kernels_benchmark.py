@@ -2,14 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
-from attentions import Attention, attentions
-from kernels import compare, machine, run
-from products import Product, products
-from updates import Update
 
+from fugaku_jax.benchmarks import kernels
+from fugaku_jax.benchmarks.attentions import Attention, attentions
+from fugaku_jax.benchmarks.kernels import compare, machine, run
+from fugaku_jax.benchmarks.products import Product, products
+from fugaku_jax.benchmarks.updates import Update
 from fugaku_jax.errors import InputError
 from fugaku_jax.kernels import native
 

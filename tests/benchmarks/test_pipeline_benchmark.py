@@ -1,8 +1,8 @@
 """The benchmark of pipelines works at toy size; its figures are for `launch/bench.py`."""
 
 import pytest
-from pipeline import run
 
+from fugaku_jax.benchmarks.pipeline import run
 from fugaku_jax.pipeline.schedule import KINDS
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,8 @@
 import dataclasses
 
 import pytest
-from scaling import CONTENDERS, Shape, _row, _run_processes, run_collectives
+
+from fugaku_jax.benchmarks.scaling import CONTENDERS, Shape, _row, _run_processes, run_collectives
 
 pytestmark = pytest.mark.slow
 

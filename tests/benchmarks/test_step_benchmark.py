@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from step import ALLOCATORS, Shape, _ratios, run
+
+from fugaku_jax.benchmarks.step import ALLOCATORS, Shape, _ratios, run
 
 pytestmark = pytest.mark.slow
 

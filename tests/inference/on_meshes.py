@@ -13,8 +13,7 @@ from fugaku_jax.config import MeshConfig, ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer, train
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.generate import Generator
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import get_rules, set_rules
+from fugaku_jax.layout.mesh import active, make_mesh
 from fugaku_jax.models.gpt import GPT
 
 GPT2 = {"vocab_size": 303, "n_layers": 2, "d_model": 24, "n_heads": 4, "sequence_length": 64}
@@ -32,10 +31,10 @@ def generate(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
     """Continue the prompts; the model lies whole along all but the tensor axes."""
     config = MeshConfig(**mesh)
     devices = config.data * config.tensor * config.pipeline
-    set_mesh(config, jax.devices()[:devices])
-    set_rules(get_rules().without_stages())
+    mesh, rules = make_mesh(MeshConfig(**mesh), jax.devices()[:devices])
     shape = ModelConfig(**model, init_std=0.3)
-    weights = jax.jit(lambda: GPT(shape, jax.random.key(0)))()
+    with active(mesh):
+        weights = jax.jit(lambda: GPT(shape, jax.random.key(0), rules.without_stages()))()
     rows = Generator(weights, tokenizer, 2, jnp.float32)(PROMPTS, OPTIONS)
     return {"tokens": [row.tokens for row in rows], "log_probs": [row.log_probs for row in rows]}
 

@@ -22,7 +22,6 @@ from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.interop.import_run import import_run
-from fugaku_jax.layout.mesh import set_mesh
 
 FUGAKU_LLM = ModelConfig(
     vocab_size=48_586, n_layers=40, d_model=5184, n_heads=36, sequence_length=2048
@@ -60,7 +59,6 @@ def main() -> None:
         for each in ("from-hf", "to-hf"):
             subprocess.run([sys.executable, __file__, folder, each], check=True)
         return
-    set_mesh()
     jax.block_until_ready(jax.numpy.zeros(1))
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     if step == "from-hf":

@@ -21,8 +21,7 @@ from fugaku_jax.interop.continual import start_from_hf
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_shape import read_hf_config
 from fugaku_jax.interop.load import load_for_inference
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import spec
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
 from fugaku_jax.training.state import fresh_state
 from fugaku_jax.training.step import make_train_step
@@ -42,21 +41,21 @@ def main() -> None:
             mesh=mesh,
         )
         count = math.prod((mesh.data, mesh.tensor, mesh.context, mesh.pipeline))
-        set_mesh(mesh, jax.devices()[:count])
-        state = fresh_state(config, start_from_hf(folder / "hf").parameters(config))
+        layout = make_layout(config, jax.devices()[:count])
+        state = fresh_state(layout, start_from_hf(folder / "hf").parameters(layout))
         run = folder / f"run-{name}"
         run.mkdir()
         (run / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
         with RunCheckpoints(run, config.checkpoint) as checkpoints:
-            checkpoints.save(1, config, state, {"config": config.to_dict()})
+            checkpoints.save(1, layout, state, {"config": config.to_dict()})
         export_run(run, folder / f"out-{name}", store, "float32", 10**9)
         shape = (2, 4, config.model.sequence_length + 1)
         tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
         loaded = [load_for_inference(each, jnp.float32)[1] for each in (folder / "hf", run)]
         one, other = (jax.tree.leaves(nnx.state(model)) for model in loaded)
         same = all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
-        step = make_train_step(config, end_of_document=0)
-        state, metrics = step(state, jax.device_put(tokens, spec(None, "batch", None)))
+        step = make_train_step(layout, end_of_document=0)
+        state, metrics = step(state, jax.device_put(tokens, layout.tokens))
         figures = {"loss": float(metrics["loss"]), "norm": float(metrics["grad_norm"])}
         results[name] = figures | {"same": same}
     (folder / "results.json").write_text(json.dumps(results))

@@ -11,6 +11,7 @@ from flax import nnx
 
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data.store import Store
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
 from fugaku_jax.training.state import abstract_state
 
@@ -42,14 +43,15 @@ def make_run(folder: Path, model: ModelConfig, store: Store, reset: bool = False
         centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
         return jnp.asarray(random.normal(centre, 0.05, leaf.shape), leaf.dtype)
 
-    shapes = abstract_state(config)  # random numbers of NumPy's need not be compiled
+    layout = make_layout(config)
+    shapes = abstract_state(layout)  # random numbers of NumPy's need not be compiled
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     weights = jax.tree_util.tree_map_with_path(draw, shapes.parameters)
     state = dataclasses.replace(state, parameters=weights, step=jnp.int32(7))
     folder.mkdir()
     (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
     with RunCheckpoints(folder, config.checkpoint) as checkpoints:
-        checkpoints.save(7, config, state, {"config": config.to_dict()})
+        checkpoints.save(7, layout, state, {"config": config.to_dict()})
     return folder
 
 

@@ -26,6 +26,7 @@ from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.interop.safetensors_shards import INDEX
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import checkpoint_folder
 from fugaku_jax.training import checkpoint
 from fugaku_jax.training.checkpoint import RunCheckpoints, load_model, read_config
@@ -120,7 +121,7 @@ def test_training_and_evaluation_know_an_imported_run(store, exported, tmp_path)
     with RunCheckpoints(run) as checkpoints:
         assert checkpoints.latest_step() == 0
         assert has_checksums(checkpoint_folder(run, 0) / "state")
-        state = checkpoints.restore(config)
+        state = checkpoints.restore(make_layout(config))
     assert int(state.step) == 0
     assert not any(np.any(x) for x in jax.tree.leaves(state.moments))
     assert jax.tree.all(

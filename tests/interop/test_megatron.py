@@ -27,6 +27,7 @@ from fugaku_jax.interop.imported import default_run, place_parameters
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.interop.megatron import open_megatron
 from fugaku_jax.interop.torch_file import read_torch_file
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.checkpoint import load_model
 from fugaku_jax.training.state import whole_model
 
@@ -42,8 +43,8 @@ def oracle():
 
 def imported_logits(folder, tokens):
     source = open_megatron(folder, None, VOCAB)
-    config = default_run(source.model)
-    return logits(whole_model(config, place_parameters(source, config, jnp.float32)), tokens)
+    layout = make_layout(default_run(source.model))
+    return logits(whole_model(layout, place_parameters(source, layout, jnp.float32)), tokens)
 
 
 @pytest.mark.parametrize(

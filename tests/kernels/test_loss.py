@@ -11,7 +11,8 @@ import pytest
 from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.kernels import loss
 from fugaku_jax.kernels.loss import cross_entropy
-from fugaku_jax.training.state import init_state
+from fugaku_jax.models.layout import make_layout
+from fugaku_jax.training.state import abstract_state
 from fugaku_jax.training.step import make_train_step
 
 B, T, D, V, VOCAB = 2, 12, 16, 40, 33
@@ -178,7 +179,7 @@ def test_the_compiled_training_step_never_holds_the_logits_of_the_batch(monkeypa
         optimizer=OptimizerConfig(learning_rate=1e-3),
         training=TrainingConfig(steps=1, batch_size=2, precision="bf16"),
     )
-    state = jax.eval_shape(lambda: init_state(config))
-    tokens = jax.ShapeDtypeStruct((1, 2, 65), jnp.int32)
-    program = jax.jit(make_train_step(config, end_of_document=0)).lower(state, tokens).compile()
+    layout, tokens = make_layout(config), jax.ShapeDtypeStruct((1, 2, 65), jnp.int32)
+    step = make_train_step(layout, end_of_document=0)
+    program = step.lower(abstract_state(layout), tokens).compile()
     assert largest_logits(program) <= CHUNK * ROWS

@@ -12,6 +12,7 @@ import pytest
 
 from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.kernels import native
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
 
@@ -49,7 +50,8 @@ def curve(precision, seed):
         optimizer=OptimizerConfig(learning_rate=5e-3, warmup_tokens=20 * BATCH * LENGTH),
         training=TrainingConfig(steps=STEPS, batch_size=BATCH, precision=precision, seed=seed),
     )
-    state, step = init_state(config), make_train_step(config, end_of_document=0)
+    layout = make_layout(config)
+    state, step = init_state(layout), make_train_step(layout, end_of_document=0)
     losses = []
     for tokens in batches():
         state, metrics = step(state, tokens)

@@ -18,6 +18,7 @@ from fugaku_jax.data.build import build_store
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.checkpoint import CONFIG_FILE, RunCheckpoints
 from fugaku_jax.training.state import init_state
 
@@ -44,7 +45,8 @@ def run_dir(tmp_path_factory):
     run.mkdir()
     (run / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
     with RunCheckpoints(run, config.checkpoint) as checkpoints:
-        checkpoints.save(1, config, init_state(config), {"config": config.to_dict()})
+        layout = make_layout(config)
+        checkpoints.save(1, layout, init_state(layout), {"config": config.to_dict()})
     return run
 
 

@@ -6,7 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -34,8 +33,7 @@ def plan(monkeypatch, capsys):
 
     def run(*arguments: object, code: int | None = None) -> str:
         monkeypatch.setattr(sys, "argv", ["plan.py", *map(str, arguments)])
-        with jax.set_mesh(None):  # as in a process of its own
-            command.run_program(program.main)
+        command.run_program(program.main)
         said = capsys.readouterr()
         assert left.pop() == code, said.err
         if code:

@@ -1,7 +1,6 @@
 """The rules that say what the mesh axes carry."""
 
 import math
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +12,26 @@ from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.mesh import (
     abstract_mesh,
+    active,
     assign_axes,
-    in_torus_order,
+    make_mesh,
     rules_of,
-    set_mesh,
+    torus_order,
     torus_shape,
 )
-from fugaku_jax.layout.rules import Rules, get_rules, parts, spec, use_rules
+from fugaku_jax.layout.rules import Rules
 from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
-RULES = Rules(
-    data=("x", "y"), tensor=("b", "c"), context=("z",), pipeline=("a",), sequence_parallel=True
-)
 SIZES = {"x": 2, "y": 5, "z": 7, "a": 4, "b": 3, "c": 2}
+RULES = Rules(
+    data=("x", "y"),
+    tensor=("b", "c"),
+    context=("z",),
+    pipeline=("a",),
+    sequence_parallel=True,
+    lengths=tuple(SIZES.items()),
+)
 PARTS = {
     "batch": 2 * 5,
     "sequence": 7 * 3 * 2,
@@ -47,24 +52,16 @@ def test_the_mesh_has_six_explicit_axes_over_all_devices():
 
 
 def test_a_spec_follows_the_rules():
-    with use_rules(RULES):
-        assert spec("batch", None, "vocab") == PartitionSpec(("x", "y"), None, ("b", "c"))
-        assert spec("stage", "embed") == PartitionSpec(("a",), None)
-        assert spec() == PartitionSpec()
+    assert RULES.spec("batch", None, "vocab") == PartitionSpec(("x", "y"), None, ("b", "c"))
+    assert RULES.spec("stage", "embed") == PartitionSpec(("a",), None)
+    assert RULES.spec() == PartitionSpec()
 
 
 def test_positions_are_shared_only_where_the_tensor_axes_share_nothing_else():
-    with use_rules(RULES):
-        assert spec("batch", "sequence", "embed")[1] == ("z", "b", "c")
-        assert spec("batch", "sequence", "heads", None)[1] == "z"
-        assert spec("batch", "sequence", "mlp") == PartitionSpec(("x", "y"), ("z",), ("b", "c"))
-
-
-def test_rules_are_in_force_for_as_long_as_they_are_asked_for():
-    before = get_rules()
-    with use_rules(RULES):
-        assert get_rules() == RULES
-    assert get_rules() == before
+    assert RULES.spec("batch", "sequence", "embed")[1] == ("z", "b", "c")
+    assert RULES.spec("batch", "sequence", "heads", None)[1] == "z"
+    mlp = PartitionSpec(("x", "y"), ("z",), ("b", "c"))
+    assert RULES.spec("batch", "sequence", "mlp") == mlp
 
 
 @pytest.mark.parametrize("logical", PARTS)
@@ -72,14 +69,15 @@ def test_every_rule_is_a_sharding_into_as_many_parts_as_its_axes_have_devices(lo
     types = (AxisType.Explicit,) * len(SIZES)
     mesh = AbstractMesh(tuple(SIZES.values()), tuple(SIZES), axis_types=types)
     size = math.prod(SIZES.values())
-    with jax.set_mesh(None), jax.sharding.use_abstract_mesh(mesh), use_rules(RULES):
-        array = jax.eval_shape(lambda: jnp.zeros(size, out_sharding=spec(logical)))
-        assert array.sharding.shard_shape(array.shape) == (size // PARTS[logical],)
-        assert parts(logical) == PARTS[logical]
+    with active(mesh):
+        array = jax.eval_shape(lambda: jnp.zeros(size, out_sharding=RULES.spec(logical)))
+    assert array.sharding.shard_shape(array.shape) == (size // PARTS[logical],)
+    assert RULES.parts(logical) == PARTS[logical]
 
 
 def test_without_stages_all_but_the_tensor_axes_carry_data():
-    assert RULES.without_stages() == Rules(data=("a", "x", "y", "z"), tensor=("b", "c"))
+    expected = Rules(data=("a", "x", "y", "z"), tensor=("b", "c"), lengths=RULES.lengths)
+    assert RULES.without_stages() == expected
 
 
 def test_the_originals_parallelism_lies_on_its_torus():
@@ -108,9 +106,8 @@ def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(48), 2))
     placement = Placement.from_torus(job, torus[order], ranks_per_node=2)
     write_vcoordfile(placement, tmp_path / "map")
-    devices = [SimpleNamespace(process_index=rank, id=rank) for rank in range(96)]
     config = MeshConfig(shape="4x6x2:torus")
-    found = [d.process_index for d in in_torus_order(devices, config, tmp_path / "map")]
+    found = torus_order(range(96), config, tmp_path / "map")
     np.testing.assert_array_equal(order[found], np.repeat(np.arange(48), 2))
 
 
@@ -125,7 +122,7 @@ def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
 )
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh, message):
     with pytest.raises(InputError, match=message):
-        set_mesh(MeshConfig(**mesh), jax.devices()[:1])
+        make_mesh(MeshConfig(**mesh), jax.devices()[:1])
 
 
 def test_a_mesh_of_no_device_is_enough_to_reason_about_shapes():

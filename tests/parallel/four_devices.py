@@ -14,8 +14,8 @@ from fugaku_jax.config import MeshConfig, ModelConfig
 from fugaku_jax.kernels import attention
 from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import spec
+from fugaku_jax.layout.mesh import active, make_mesh
+from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.gpt import GPT
 
 CONFIG = ModelConfig(
@@ -29,11 +29,11 @@ CONFIG = ModelConfig(
 )
 
 
-def results() -> dict[str, np.ndarray]:
-    """Compute on the mesh that is set."""
+def results(rules: Rules) -> dict[str, np.ndarray]:
+    """Compute on the mesh that is active."""
     random = np.random.default_rng(0)
     stream = random.integers(0, CONFIG.vocab_size, (4, 13), np.int32)
-    structure, shapes = nnx.split(jax.eval_shape(lambda: GPT(CONFIG, jax.random.key(0))))
+    structure, shapes = nnx.split(jax.eval_shape(lambda: GPT(CONFIG, jax.random.key(0), rules)))
     # Any weights will do, and NumPy's need no compilation.
     parameters = jax.tree.map(
         lambda leaf: jax.device_put(
@@ -42,7 +42,7 @@ def results() -> dict[str, np.ndarray]:
         shapes,
     )
     tokens, targets = (
-        jax.device_put(x, spec("batch", "sequence")) for x in (stream[:, :-1], stream[:, 1:])
+        jax.device_put(x, rules.spec("batch", "sequence")) for x in (stream[:, :-1], stream[:, 1:])
     )
 
     @jax.jit
@@ -59,7 +59,8 @@ def results() -> dict[str, np.ndarray]:
     for path, gradient in jax.tree.leaves_with_path(nnx.to_pure_dict(gradients)):
         found[f"gradient/{jax.tree_util.keystr(path, simple=True, separator='.')}"] = gradient
     for axis in ("batch", None):
-        ones = jax.device_put(np.ones((4, 6, 32), np.float32), spec(axis, "sequence", "embed"))
+        cut = rules.spec(axis, "sequence", "embed")
+        ones = jax.device_put(np.ones((4, 6, 32), np.float32), cut)
         found[f"dropout/{axis}"] = Dropout(jax.random.key(3), 6).hidden(ones, 0.3)
     return {name: np.asarray(value) for name, value in found.items()}
 
@@ -69,8 +70,9 @@ def main() -> None:
     attention.MIN_BLOCK = 6  # so that the twelve positions are two blocks of queries
     saved = {}
     for count in (1, 4):
-        set_mesh(MeshConfig(), jax.devices()[:count])
-        saved |= {f"{count}/{name}": value for name, value in results().items()}
+        mesh, rules = make_mesh(MeshConfig(), jax.devices()[:count])
+        with active(mesh):
+            saved |= {f"{count}/{name}": value for name, value in results(rules).items()}
     np.savez(sys.argv[1], **saved)
 
 

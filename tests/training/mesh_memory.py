@@ -11,8 +11,7 @@ import jax
 import numpy as np
 from meshes import make_config
 
-from fugaku_jax.layout.mesh import set_mesh
-from fugaku_jax.layout.rules import spec
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.state import abstract_state
 from fugaku_jax.training.step import make_train_step
 
@@ -48,17 +47,16 @@ def measure(mesh: dict, micro_batches: int) -> dict[str, int]:
     training = {"micro_batches": micro_batches, "batch_size": micro_batches * rows, "remat": "none"}
     config = make_config(mesh, MODEL, training)
     count = math.prod(mesh.get(kind, 1) for kind in ("data", "tensor", "pipeline"))
-    devices = set_mesh(config.mesh, jax.devices()[:count])
+    layout = make_layout(config, jax.devices()[:count])
 
     def on_mesh(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        sharding = jax.NamedSharding(devices, leaf.sharding.spec if leaf.sharding else jax.P())
+        sharding = jax.NamedSharding(layout.mesh, leaf.sharding.spec if leaf.sharding else jax.P())
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    state = jax.tree.map(on_mesh, abstract_state(config))
+    state = jax.tree.map(on_mesh, abstract_state(layout))
     shape = (micro_batches, rows, config.model.sequence_length + 1)
-    sharding = jax.NamedSharding(devices, spec(None, "batch", None))
-    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
-    memory = make_train_step(config, 0).lower(state, tokens).compile().memory_analysis()
+    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=layout.tokens)
+    memory = make_train_step(layout, 0).lower(state, tokens).compile().memory_analysis()
     per_device = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape)) * 4  # noqa: E731
     return {
         "arguments": memory.argument_size_in_bytes,

@@ -48,8 +48,7 @@ def make_config(mesh: dict, model: dict, training: dict, data: dict | None = Non
 def train_case(mesh: dict, *run: dict) -> dict[str, np.ndarray]:
     """Return losses and parameters, but no moments."""
     config = make_config(mesh, *run)
-    lay_out(config)
-    return {k: x for k, x in train(config, STEPS).items() if not k.startswith("mean/")}
+    return {k: x for k, x in train(lay_out(config), STEPS).items() if not k.startswith("mean/")}
 
 
 def main() -> None:

@@ -24,8 +24,7 @@ def main() -> None:
         found[name] = {}
         for kind, mesh in meshes.items():
             run = replace(config, mesh=mesh)
-            lay_out(run)
-            taken = train(run, STEPS)
+            taken = train(lay_out(run), STEPS)
             found[name][kind] = {figure: taken[figure].tolist() for figure in ("losses", "norms")}
     with open(sys.argv[1], "w") as file:
         json.dump(found, file)

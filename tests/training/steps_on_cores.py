@@ -19,8 +19,7 @@ def main() -> None:
     saved = {}
     for name, case in json.loads(sys.argv[2]).items():
         config = make_config({"data": 1}, case.get("model", {}), case.get("training", {}))
-        lay_out(config)
-        saved |= {f"{name}/{key}": value for key, value in train(config, STEPS).items()}
+        saved |= {f"{name}/{key}": value for key, value in train(lay_out(config), STEPS).items()}
     np.savez(sys.argv[1], **saved)
 
 

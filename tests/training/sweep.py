@@ -145,18 +145,17 @@ def compare(fields: dict[str, Any], known: dict[Any, dict[str, np.ndarray]]) -> 
 
     try:
         config = config_of(fields)
-        lay_out(config)
+        layout = lay_out(config)
     except InputError as refusal:
         return Outcome("refused", str(refusal))
     try:
-        many = train(config, STEPS)
+        many = train(layout, STEPS)
         alone, precision = on_one_device(config), config.training.precision
         exact = replace(alone, training=replace(alone.training, precision="fp32"))
 
         def found(run: Config) -> dict[str, np.ndarray]:
             if run not in known:
-                lay_out(run)
-                known[run] = train(run, STEPS)
+                known[run] = train(lay_out(run), STEPS)
             return known[run]
 
         differing = differences(many, found(alone), precision)

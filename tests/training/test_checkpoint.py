@@ -16,6 +16,7 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.interop.saved_weights import SavedWeights
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import check_history
 from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.training import checkpoint, loop
@@ -30,7 +31,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 @pytest.fixture
 def state_of(config):
     """Return the state of a step."""
-    state = init_state(config)
+    state = init_state(make_layout(config))
     return lambda step: dataclasses.replace(state, step=jnp.int32(step))
 
 
@@ -42,15 +43,16 @@ def run(config, state_of, tmp_path):
 
 def saved(run_dir, config, state_of):
     loop.claim_run_dir(run_dir, config, loop.open_store(config.data.store), {})
+    layout, identity = make_layout(config), {"config": config.to_dict()}
     with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
         for step in (3, 6):
-            checkpoints.save(step, config, state_of(step), {"config": config.to_dict()})
+            checkpoints.save(step, layout, state_of(step), identity)
     return run_dir
 
 
 def save(run_dir, config, state):
     with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
-        checkpoints.save(9, config, state, {})
+        checkpoints.save(9, make_layout(config), state, {})
 
 
 def files(folder):
@@ -95,7 +97,7 @@ def test_a_flipped_bit_in_any_file_changes_nothing_or_is_an_error_that_names_the
         whole = path.read_bytes()
         flip(path, draw.randrange(8 * len(whole)))
         try:
-            assert same(RunCheckpoints(run).restore_step(6, config), state_of(6)), path
+            assert same(RunCheckpoints(run).restore_step(6, make_layout(config)), state_of(6)), path
         except DamagedCheckpoint as error:
             errors.append(str(error))
         path.write_bytes(whole)
@@ -121,7 +123,7 @@ def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
     monkeypatch.setattr(checkpoint, "check_chunks", lambda: None)
     monkeypatch.setattr(tensorstore_utils, "_build_zarr3_metadata", plain)
     run = saved(tmp_path / "run", config, state_of)
-    assert same(RunCheckpoints(run).restore(config), state_of(6))
+    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
     assert "6 is from a version that wrote no checksums" in capsys.readouterr().err
 
 
@@ -144,13 +146,13 @@ def test_what_is_no_good_checkpoint_is_set_aside_and_the_one_before_used(
     good, bad = (6, 999) if (run / "checkpoints" / "999").exists() else (3, 6)
     before = len(files(run))
     with RunCheckpoints(run, config.checkpoint) as checkpoints:
-        assert same(checkpoints.restore(config), state_of(good))
+        assert same(checkpoints.restore(make_layout(config)), state_of(good))
         assert len(files(run)) == before
         said = capsys.readouterr().err
         assert f"{bad} is damaged" in said
         assert f"it is now {bad}.damaged, and the run goes on from step {good}" in said
-        checkpoints.save(good + 3, config, state_of(good + 3), {})
-    assert same(RunCheckpoints(run).restore(config), state_of(good + 3))
+        checkpoints.save(good + 3, make_layout(config), state_of(good + 3), {})
+    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(good + 3))
 
 
 def test_without_a_good_checkpoint_the_run_ends_and_nothing_is_changed(config, run):
@@ -208,7 +210,7 @@ def test_an_imported_run_without_its_weights_does_not_begin_from_random_ones(con
 
 def test_a_name_that_is_a_pattern_is_a_name(config, state_of, tmp_path):
     run = saved(tmp_path / "a[b]" / "*?", config, state_of)
-    assert same(RunCheckpoints(run).restore(config), state_of(6))
+    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
     load_model(run)
     weights = SavedWeights(run)
     assert all(weights.read(tensor).shape == tensor.shape for tensor in tensors(config.model))
@@ -236,7 +238,7 @@ def test_a_run_whose_weights_turn_nan_says_so_and_keeps_what_was_good(change, tm
     )
     with pytest.raises(RunError):
         loop.train(config, tmp_path)
-    state = RunCheckpoints(tmp_path).restore(config)
+    state = RunCheckpoints(tmp_path).restore(make_layout(config))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -248,7 +250,7 @@ def test_a_full_disk_ends_in_a_sentence_and_the_earlier_checkpoint_is_good(confi
             save(run, config, state_of(9))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert same(RunCheckpoints(run).restore(config), state_of(6))
+    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
 
 
 def test_a_folder_that_cannot_be_written_ends_in_a_sentence_at_once(config, state_of, run):
@@ -256,7 +258,7 @@ def test_a_folder_that_cannot_be_written_ends_in_a_sentence_at_once(config, stat
         (run / "checkpoints").rename(run / "aside")
         (run / "checkpoints").write_text("in the way")
         with pytest.raises(RunError, match=r"No checkpoint could be written to .*Not a directory"):
-            checkpoints.save(9, config, state_of(9), {})
+            checkpoints.save(9, make_layout(config), state_of(9), {})
 
 
 def test_the_page_reads_a_checkpoint_without_this_project(run, state_of):

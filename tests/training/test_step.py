@@ -1,15 +1,17 @@
 """The step: accumulation, schedules, loss scale, and what it may not do to memory."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from fugaku_jax.layout.rules import spec
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training import precision
 from fugaku_jax.training.optimizer import decays, init_moments, make_schedule, update
-from fugaku_jax.training.state import abstract_model, init_state
+from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
 
 END = 2
@@ -24,8 +26,7 @@ def batch(config, seed=0, change=None):
     tokens = np.random.default_rng(seed).integers(0, config.model.vocab_size, shape, np.int32)
     if change:
         change(tokens)
-    sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None))
-    return jax.device_put(tokens, sharding)
+    return jax.device_put(tokens, make_layout(config).tokens)
 
 
 def without_dropout(change, **training):
@@ -33,7 +34,8 @@ def without_dropout(change, **training):
 
 
 def run(config, tokens, steps=1):
-    state, step = init_state(config), make_train_step(config, END)
+    layout = make_layout(config)
+    state, step = init_state(layout), make_train_step(layout, END)
     for _ in range(steps):
         state, metrics = step(state, tokens)
     return state, metrics
@@ -56,7 +58,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(change):
 
 def test_a_step_equals_optax_adamw_with_clip(change):
     config = without_dropout(change, micro_batches=1)
-    tokens, state = batch(config), init_state(config)
+    tokens, state = batch(config), init_state(make_layout(config))
     parameters = jax.tree.map(jnp.copy, state.parameters)
 
     def mask(tree):
@@ -99,7 +101,7 @@ def test_a_step_equals_optax_adamw_with_clip(change):
 def test_biases_and_norms_do_not_decay(config):
     decaying = {
         "/".join(key.key for key in path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(abstract_model(config)[1])
+        for path, _ in jax.tree_util.tree_leaves_with_path(make_layout(config).shapes)
         if decays(path)
     }
     assert decaying == {
@@ -136,12 +138,12 @@ def test_narrow_formats_follow_fp32(change, name, tolerance):
 
 
 @pytest.mark.slow
-def test_an_overflow_skips_the_step_and_halves_the_scale(change, monkeypatch):
-    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**120)
-    config = without_dropout(change, precision="fp16")
-    before = jax.device_get(init_state.__wrapped__(config).parameters)
-    jax.clear_caches()
-    state, metrics = run(config, batch(config))
+def test_an_overflow_skips_the_step_and_halves_the_scale(change):
+    layout = make_layout(without_dropout(change, precision="fp16"))
+    scale = precision.LossScale(jnp.float32(2.0**120), jnp.int32(0))
+    state = dataclasses.replace(init_state(layout), loss_scale=scale)
+    before = jax.device_get(state.parameters)
+    state, metrics = make_train_step(layout, END)(state, batch(layout.config))
     assert float(metrics["skipped"]) == 1
     assert float(state.loss_scale.scale) == 2.0**119
     assert int(state.moments.count) == 0
@@ -180,8 +182,9 @@ def test_resetting_changes_the_loss_exactly_when_a_document_ends(change, ends, s
 
 def test_the_state_is_updated_in_place(change):
     config = without_dropout(change, micro_batches=1)
-    state, tokens = init_state(config), batch(config)
-    compiled = make_train_step(config, END).lower(state, tokens).compile()
+    layout, tokens = make_layout(config), batch(config)
+    state = init_state(layout)
+    compiled = make_train_step(layout, END).lower(state, tokens).compile()
     memory = compiled.memory_analysis()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert memory.alias_size_in_bytes >= 0.99 * size
@@ -194,8 +197,9 @@ def test_recomputation_saves_memory_and_does_not_change_the_result(change):
         # Longer and of more layers, for what layers keep to outweigh the rest.
         model = {"n_layers": 4, "sequence_length": 64}
         config = change(model=model, training={"remat": remat, "micro_batches": 1})
-        state, tokens = init_state(config), batch(config)
-        step = make_train_step(config, END).lower(state, tokens).compile()
+        layout, tokens = make_layout(config), batch(config)
+        state = init_state(layout)
+        step = make_train_step(layout, END).lower(state, tokens).compile()
         needed[remat] = step.memory_analysis().temp_size_in_bytes
         results[remat], _ = step(state, tokens)
     for remat in ("products", "block"):

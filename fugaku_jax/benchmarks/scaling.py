@@ -5,7 +5,8 @@ are joined over gloo as the processes of a cluster are. Two that are not joined 
 machine itself loses. The contenders take turns, and one process alone gets each core in turn, so
 that a machine that is disturbed is so for all.
 
-As a program, this file is one of the processes: `local.py -n 2 -- scaling.py step '{...}'`.
+As a program, this module is one of the processes: `launch/cluster/local.py -n 2 -- python -m
+fugaku_jax.benchmarks.scaling step '{...}'`.
 """
 
 import dataclasses
@@ -19,13 +20,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from processes import run_python
+from fugaku_jax.benchmarks.processes import run_joined
+from fugaku_jax.processor import available_cores
 
 CONTENDERS = "1 process", "2 processes, joined", "2 processes, apart"
-LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def run(
         and `load`, the machine's in the last minute.
 
     Raises:
-        RuntimeError: a process failed.
+        RunError: a process failed.
     """
     shape = shape or Shape()
-    cores = sorted(os.sched_getaffinity(0))
+    cores = available_cores()
     cores = [cores[0], cores[-1]]  # the same twice where there is only one
     measured: dict[str, list[dict[str, list[float]]]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as cache:
@@ -122,7 +122,7 @@ def run_collectives(
         the rows of `measure` of `collectives.py`, with `processes` and the machine's `load`.
 
     Raises:
-        RuntimeError: a process failed.
+        RunError: a process failed.
     """
     rows = []
     for count in processes:
@@ -147,9 +147,9 @@ def _run_processes(
     """Start processes on some cores, and return what rank 0 prints as JSON."""
     caching = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
-    options = LOCAL, "-n", processes, "--devices-per-process", devices
-    program = __file__, task, json.dumps(arguments)
-    return run_python(_count(processes), *options, "--", *program, variables=caching, before=pinned)
+    program = __name__, task, json.dumps(arguments)
+    options = {"devices": devices, "variables": caching, "before": pinned}
+    return run_joined(_count(processes), processes, *program, **options)
 
 
 def _count(processes: int) -> str:
@@ -186,8 +186,7 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
 
     from fugaku_jax.cluster.hosts import agree, find_hosts
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.layout.mesh import set_mesh
-    from fugaku_jax.layout.rules import spec
+    from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
@@ -198,13 +197,12 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=rows),
     )
-    mesh = set_mesh()
+    layout = make_layout(config)
     size = (1, rows, shape["sequence_length"] + 1)
     tokens = np.random.default_rng(0).integers(0, shape["vocab_size"], size, np.int32)
-    sharding = jax.sharding.NamedSharding(mesh, spec(None, "batch", None))
-    batch = jax.make_array_from_callback(size, sharding, tokens.__getitem__)
-    state = init_state(config)
-    step = make_train_step(config, end_of_document=0).lower(state, batch).compile()
+    batch = jax.make_array_from_callback(size, layout.tokens, tokens.__getitem__)
+    state = init_state(layout)
+    step = make_train_step(layout, end_of_document=0).lower(state, batch).compile()
     # One rank may find it in the cache that another has to compile; gloo waits for 30 s only.
     agree(find_hosts(os.environ), "compiled step", {})
     seconds, cpu = [], []
@@ -220,17 +218,14 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
     """Measure on the torus of all processes, each a node of several devices; yield the rows."""
     import jax
 
-    # Its folder is where this program is.
-    from collectives import measure
-
+    from fugaku_jax.benchmarks.collectives import measure
     from fugaku_jax.config import MeshConfig
-    from fugaku_jax.layout.mesh import set_mesh
-    from fugaku_jax.layout.rules import get_rules
+    from fugaku_jax.layout.mesh import active, make_mesh
 
     shape = {2: "2x1x1x1x1x1", 4: "2x2x1x1x1x1"}[jax.process_count()]
-    set_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
-    rules = get_rules()
-    yield from measure(rules.data, rules.local_axis, megabytes, rounds)
+    mesh, rules = make_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
+    with active(mesh):
+        yield from measure(rules.data, rules.local_axis, megabytes, rounds)
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 Ours and XLA's run in one process, PyTorch's in another; both live throughout and take turns, call
 by call, while the other waits for its input. What is compared is the median call.
 
-As a program, this file is one of these processes: `python kernels.py JAX_OR_TORCH`.
+As a program, this module is one of these processes: `python -m fugaku_jax.benchmarks.kernels
+JAX_OR_TORCH`.
 """
 
 import contextlib
@@ -19,9 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
-from attentions import Attention, attentions
-from products import Product, products
-from updates import Update
+from fugaku_jax.benchmarks.attentions import Attention, attentions
+from fugaku_jax.benchmarks.products import Product, products
+from fugaku_jax.benchmarks.updates import Update
+from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.processor import available_cores
 
 Case: TypeAlias = Product | Attention | Update
 """What is measured: its `name`, its `work` (operations or bytes) and calls of it."""
@@ -55,9 +58,8 @@ def compare(
 
     Raises:
         InputError: there are no native kernels, or no rounds.
-        RuntimeError: a process failed.
+        RunError: a process failed.
     """
-    from fugaku_jax.errors import InputError
     from fugaku_jax.kernels import native
 
     if rounds < 1:
@@ -87,7 +89,7 @@ def machine(rounds: int) -> dict[str, float]:
         `triad_gigabytes_per_second`, of a third array that is written past the caches.
     """
     units = {"peak": "gflops", "stream": "gigabytes_per_second", "triad": "gigabytes_per_second"}
-    figures: dict[str, float] = {"cores": len(os.sched_getaffinity(0))}
+    figures: dict[str, float] = {"cores": len(available_cores())}
     with contextlib.closing(_Worker("jax")) as worker:
         for name, unit in units.items():
             speeds = [worker.ask(name) for _ in range(rounds + 1)]
@@ -117,7 +119,7 @@ def run(
         greatest (`_max`) ratio of a round.
 
     Raises:
-        RuntimeError: a process failed.
+        RunError: a process failed.
     """
     with contextlib.ExitStack() as stack:
         names = ("jax", "torch") if "torch" in contenders else ("jax",)
@@ -159,7 +161,7 @@ class _Worker:
         environment = os.environ | {"OMP_WAIT_POLICY": "passive", "JAX_PLATFORMS": "cpu"}
         self.library = library
         self.process = subprocess.Popen(
-            [sys.executable, __file__, library],
+            [sys.executable, "-m", __name__, library],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -177,7 +179,7 @@ class _Worker:
         answer = stdout.readline()
         if not answer:
             _, error = self.process.communicate()
-            raise RuntimeError(f"The process of {self.library} failed:\n{error[-4000:]}")
+            raise RunError(f"The process of {self.library} failed:\n{error[-4000:]}")
         return float(answer)
 
     def close(self) -> None:
@@ -192,7 +194,7 @@ def peak_call() -> tuple[Callable[[], object], int]:
 
     from fugaku_jax.kernels import native
 
-    tasks = len(os.sched_getaffinity(0))
+    tasks = len(available_cores())
     types = [jax.ShapeDtypeStruct((tasks,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
     like, rounds = jnp.float32(0), jnp.int32(PEAK_ROUNDS)
     call = jax.jit(lambda: native.call("fma_peak", types, like, rounds))

@@ -5,7 +5,8 @@ and prompts; processes alternate, round by round. The most probable token is tak
 nothing ends a text early. Loading, compilation and the first call are not timed; the prompt's pass
 is.
 
-As a program, this file is one contender's process: `python generation.py OURS_OR_THEIRS '{...}'`.
+As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.generation
+OURS_OR_THEIRS '{...}'`.
 """
 
 import dataclasses
@@ -15,14 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from processes import run_python, token_speeds
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
-
-from huge_pages import use_huge_pages
+from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
+from fugaku_jax.huge_pages import huge_page_variables
 
 CONTENDERS = ("fugaku_jax", "transformers")
 
@@ -66,8 +63,10 @@ def run(
         rows, of the median call), `tokens_per_second_min` and `_max`, `timed_calls`.
 
     Raises:
-        RuntimeError: a contender's process failed.
+        InputError: PyTorch or transformers is not installed.
+        RunError: a contender's process failed.
     """
+    require("torch", "transformers")
     shape = shape or Shape()
     seconds: dict[tuple[str, int], list[float]] = {}
     for batch in batches:
@@ -87,7 +86,10 @@ def run(
 
 def _run_process(name: str, batch: int, calls: int, shape: Shape) -> list[float]:
     arguments = {"batch": batch, "calls": calls, "shape": dataclasses.asdict(shape)}
-    (result,) = run_python(f"The contender {name}", __file__, name, json.dumps(arguments))
+    # As `launch/generate.py` starts itself.
+    variables = huge_page_variables() if name == "fugaku_jax" else {}
+    program = __name__, name, json.dumps(arguments)
+    (result,) = run_module(f"The contender {name}", *program, variables=variables)
     return result["seconds"]
 
 
@@ -124,10 +126,9 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
     from fugaku_jax.config import ModelConfig
     from fugaku_jax.inference.continuation import Continuation, Options
     from fugaku_jax.inference.generate import Generator
-    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.models.gpt import GPT
 
-    set_mesh()
     config = ModelConfig(
         vocab_size=shape.vocab_size,
         n_layers=shape.n_layers,
@@ -136,7 +137,10 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
         sequence_length=shape.positions,
     )
     tokenizer: Any = _NoText(shape.vocab_size)
-    generator = Generator(GPT(config, jax.random.key(0)), tokenizer, tokenizer.end_of_document)
+    mesh, rules = make_mesh()
+    with active(mesh):
+        model = GPT(config, jax.random.key(0), rules)
+    generator = Generator(model, tokenizer, tokenizer.end_of_document)
     options = Options(max_tokens=shape.new_tokens, temperature=0.0)
     prompts = _prompts(batch, shape).tolist()
 
@@ -184,8 +188,6 @@ def main() -> None:
     """Run as one contender: print the seconds of its calls as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     shape = Shape(**arguments["shape"])
-    if name == "fugaku_jax":
-        use_huge_pages()  # as `launch/generate.py` does
     generate = {"fugaku_jax": _ours, "transformers": _theirs}[name](arguments["batch"], shape)
     seconds = []
     for _ in range(1 + arguments["calls"]):

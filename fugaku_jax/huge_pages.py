@@ -18,10 +18,15 @@ TUNABLE = "glibc.malloc.hugetlb"
 KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def tunables() -> str:
-    """Return the variable's value that asks for huge pages, unless it says something of them."""
+def huge_page_variables() -> dict[str, str]:
+    """Return the variables with which a program has to be started to get huge pages.
+
+    None where the user has said something of them, or the kernel does not give them on request.
+    """
     given = os.environ.get(VARIABLE, "")
-    return given if TUNABLE in given else f"{given}:{TUNABLE}=1".lstrip(":")
+    if TUNABLE in given or not _given_on_request():
+        return {}
+    return {VARIABLE: f"{given}:{TUNABLE}=1".lstrip(":")}
 
 
 def use_huge_pages() -> None:
@@ -30,14 +35,12 @@ def use_huge_pages() -> None:
     It stays the same process. To be called before anything is done or large modules are imported.
     A program that another runs inside itself, as Jupyter does by `%run`, goes on as it is.
     """
-    value = tunables()
-    if os.environ.get(VARIABLE) == value or not _given_on_request() or not _alone():
+    variables = huge_page_variables()
+    if not variables or not _alone():
         return
     # An emulated program cannot be started this way; it goes on as it is.
     with contextlib.suppress(OSError):
-        os.execve(
-            sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: value}
-        )
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | variables)
 
 
 def _alone() -> bool:

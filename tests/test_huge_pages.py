@@ -3,19 +3,16 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-LAUNCH = Path(__file__).parents[2] / "launch"
 PROGRAM = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
-import huge_pages
-huge_pages.KERNEL = huge_pages.Path(sys.argv[2])
+from fugaku_jax import huge_pages
+huge_pages.KERNEL = huge_pages.Path(sys.argv[1])
 print("start", os.getpid(), flush=True)
 huge_pages.use_huge_pages()
-print(os.environ.get("GLIBC_TUNABLES", "nothing"), *sys.argv[3:])
+print(os.environ.get("GLIBC_TUNABLES", "nothing"), *sys.argv[2:])
 """
 OTHER = "glibc.malloc.arena_max=4"
 
@@ -35,7 +32,7 @@ def run(tmp_path, kernel, given, *before):
         offers.write_text(kernel)
     environ = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     done = subprocess.run(
-        [sys.executable, *before, program, LAUNCH, offers, "an argument", "東京"],
+        [sys.executable, *before, program, offers, "an argument", "東京"],
         env=environ | ({"GLIBC_TUNABLES": given} if given else {}),
         capture_output=True,
         text=True,

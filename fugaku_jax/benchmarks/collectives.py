@@ -4,7 +4,8 @@ On emulated devices no byte crosses a wire: `run` shows what the phases, the cop
 the waiting for one another cost, not what a torus would gain. For that, call `measure` in processes
 that are joined over the wires in question, on their mesh.
 
-As a program, this file is the process with the emulated devices: `python collectives.py '{...}'`.
+As a program, this module is the process with the emulated devices: `python -m
+fugaku_jax.benchmarks.collectives '{...}'`.
 """
 
 import json
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from processes import run_python
+from fugaku_jax.benchmarks.processes import run_module
 
 LOCAL_AXIS = "local"
 
@@ -41,13 +42,13 @@ def run(
         the rows of `measure`.
 
     Raises:
-        RuntimeError: the process with the emulated devices failed.
+        RunError: the process with the emulated devices failed.
     """
     flags = f"--xla_force_host_platform_device_count={math.prod(shape) * local}"
     variables = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
     arguments = {"shape": shape, "local": local, "megabytes": megabytes, "rounds": rounds}
-    program = __file__, json.dumps(arguments)
-    rows = run_python("Collectives on emulated devices", *program, variables=variables)
+    program = __name__, json.dumps(arguments)
+    rows = run_module("Collectives on emulated devices", *program, variables=variables)
     for row in rows:
         say(f"{row['contender']}: {row['seconds']:.4f} s")
     return rows
@@ -103,6 +104,8 @@ def _prepare(
     import jax
     import jax.numpy as jnp
     from jax.sharding import PartitionSpec
+
+    from fugaku_jax.collectives import sums
 
     mesh = jax.sharding.get_abstract_mesh()
     spec = PartitionSpec(mesh.axis_names)

@@ -4,7 +4,8 @@ The processes are real and joined over gloo, and the executor is the trainer's o
 do not compute but sleep, since this machine may have fewer cores than there are stages. What counts
 as work is the time really slept; all else, exchanges and the executor included, is idle.
 
-As a program, this file is one of the processes: `local.py -n 4 -- pipeline.py '{...}'`.
+As a program, this module is one of the processes: `launch/cluster/local.py -n 4 -- python -m
+fugaku_jax.benchmarks.pipeline '{...}'`.
 """
 
 import functools
@@ -16,12 +17,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from processes import run_python
+from fugaku_jax.benchmarks.processes import run_joined
 
-LOCAL = Path(__file__).parents[2] / "launch" / "cluster" / "local.py"
+if TYPE_CHECKING:
+    from fugaku_jax.layout.rules import Rules
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
         `pass_seconds` of the median pass; and `load`, the machine's in the last minute.
 
     Raises:
-        RuntimeError: a process failed.
+        RunError: a process failed.
     """
     rows = []
     for count in processes:
@@ -58,8 +59,8 @@ def run(
             "forward_seconds": forward_seconds,
             "passes": passes,
         }
-        program = LOCAL, "-n", count, "--", __file__, json.dumps(arguments)
-        for row in run_python(f"A pipeline of {count} processes", *program):
+        program = __name__, json.dumps(arguments)
+        for row in run_joined(f"A pipeline of {count} processes", count, *program):
             rows.append(row)
             say(
                 f"{row['contender']}: idle {row['idle_measured']:.3f}, "
@@ -121,9 +122,9 @@ class Sleeper:
 
 
 def measure(
-    kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
+    rules: "Rules", kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
 ) -> dict[str, Any]:
-    """Measure a schedule on the mesh that is set; all processes must call this alike.
+    """Measure a schedule on the mesh that is active; all processes must call this alike.
 
     A pass begins when all stages are there, and ends when the last of them is done.
     """
@@ -132,13 +133,12 @@ def measure(
     import numpy as np
     from jax.sharding import PartitionSpec
 
-    from fugaku_jax.layout.rules import get_rules, parts
     from fugaku_jax.pipeline.duration import bubble, formula_bubble
     from fugaku_jax.pipeline.executor import pipelined_gradient
     from fugaku_jax.pipeline.schedule import make_schedule
     from fugaku_jax.pipeline.slots import plan_slots
 
-    axes, stages = get_rules().pipeline, parts("stage")
+    axes, stages = rules.pipeline, rules.parts("stage")
     schedule = make_schedule(kind, stages, micro_batches, chunks)
     layers = np.arange(chunks * stages).reshape(chunks, stages, 1).swapaxes(0, 1)
     sleeper = Sleeper(forward_seconds)
@@ -205,15 +205,16 @@ def measure_all(
     """Join the other processes and measure every schedule on a pipeline of all of them."""
     from fugaku_jax.cluster.hosts import find_hosts, join
     from fugaku_jax.config import MeshConfig
-    from fugaku_jax.layout.mesh import set_mesh
+    from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.pipeline.schedule import KINDS
 
     join(find_hosts(os.environ))
-    set_mesh(MeshConfig(data=1, pipeline=-1))
-    for kind in KINDS:
-        for count in micro_batches:
-            chunks = 2 if kind == "interleaved" else 1
-            yield measure(kind, count, chunks, forward_seconds, passes)
+    mesh, rules = make_mesh(MeshConfig(data=1, pipeline=-1))
+    with active(mesh):
+        for kind in KINDS:
+            for count in micro_batches:
+                chunks = 2 if kind == "interleaved" else 1
+                yield measure(rules, kind, count, chunks, forward_seconds, passes)
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ Each contender runs in a process of its own, one process at a time. A round runs
 once; the next round starts with another, so that a machine that slows down or is disturbed does
 so for all. Compilation and the first steps are not timed.
 
-As a program, this file is one contender's process: `python step.py JAX_OR_TORCH... '{...}'`.
+As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.step
+JAX_OR_TORCH... '{...}'`.
 """
 
 import dataclasses
@@ -16,14 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from processes import run_python, token_speeds
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
-
-from huge_pages import use_huge_pages
+from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
+from fugaku_jax.huge_pages import huge_page_variables
 
 CONTENDERS = (
     "jax_fp32",
@@ -92,8 +89,11 @@ def run(
         compilation included); `loss` of the last step; `timed_steps`.
 
     Raises:
-        RuntimeError: a contender's process failed.
+        InputError: PyTorch or transformers is not installed.
+        RunError: a contender's process failed.
     """
+    if any(name.startswith("torch") for name in contenders):
+        require("torch", "transformers")
     shape = shape or Shape()
     order = [(name, allocator) for allocator in ALLOCATORS for name in contenders]
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in order}
@@ -120,10 +120,12 @@ def _run_process(
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
     }
-    return run_python(
+    # As `launch/train.py` starts itself.
+    ours = huge_page_variables() if name.startswith("jax") else {}
+    return run_module(
         f"The contender {name}",
-        *(__file__, name, json.dumps(arguments)),
-        variables=ALLOCATORS[allocator] | caches,
+        *(__name__, name, json.dumps(arguments)),
+        variables=ours | ALLOCATORS[allocator] | caches,
     )[-1]
 
 
@@ -163,8 +165,7 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
     import jax
 
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
-    from fugaku_jax.layout.mesh import set_mesh
-    from fugaku_jax.layout.rules import spec
+    from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
@@ -179,10 +180,10 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=shape.batch_size, precision=precision),
     )
-    set_mesh()
-    tokens = jax.device_put(_random_tokens(shape)[None], spec(None, "batch", "sequence"))
-    state = init_state(config)
-    train_step = make_train_step(config, end_of_document=0)
+    layout = make_layout(config)
+    tokens = jax.device_put(_random_tokens(shape)[None], layout.tokens)
+    state = init_state(layout)
+    train_step = make_train_step(layout, end_of_document=0)
 
     def step() -> float:
         nonlocal state
@@ -242,7 +243,6 @@ def main() -> None:
     shape = Shape(**arguments["shape"])
     framework, *_, precision = name.split("_")
     if framework == "jax":
-        use_huge_pages()  # as `launch/train.py` does
         step = _jax_step(shape, precision)
     else:
         step = _torch_step(shape, precision, compiled="compile" in name)

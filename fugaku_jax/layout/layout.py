@@ -1,0 +1,91 @@
+"""Where everything of a run lies: one frozen value, made once and handed to whoever needs it."""
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jaxtyping import PyTree
+
+from fugaku_jax.config import Config
+from fugaku_jax.layout.mesh import active
+from fugaku_jax.layout.placement import Placement
+from fugaku_jax.layout.rules import Rules
+from fugaku_jax.layout.stages import Stages
+from fugaku_jax.pipeline.check import check
+from fugaku_jax.pipeline.schedule import Schedule, make_schedule
+from fugaku_jax.pipeline.slots import Slots, plan_slots
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A run on a mesh; `models.layout` makes it.
+
+    Two layouts of the same configuration, mesh and rules are equal: all else follows from these.
+    """
+
+    config: Config
+    """The run."""
+    mesh: Mesh | AbstractMesh
+    """Its devices; an abstract mesh where they need not exist."""
+    rules: Rules
+    """What the mesh axes carry."""
+    stages: Stages = field(compare=False)
+    """Which layers each stage holds."""
+    structure: nnx.GraphDef[Any] = field(compare=False)
+    """The model without its weights, as `nnx.split` gives it."""
+    shapes: PyTree[jax.ShapeDtypeStruct] = field(compare=False)
+    """The model's weights, layers in their order, split by tensor axes alone."""
+    placements: PyTree[Placement] = field(compare=False)
+    """Where each weight, its gradient and its optimizer state lie, as the weights are nested."""
+
+    @functools.cached_property
+    def pipeline(self) -> tuple[Schedule, Slots]:
+        """The order of work in the pipeline, and where it keeps what waits; checked.
+
+        Raises:
+            InputError: the schedule does not fit the stages.
+        """
+        stages, mesh = self.rules.parts("stage"), self.config.mesh
+        micro_batches = self.config.training.micro_batches
+        schedule = make_schedule(mesh.schedule, stages, micro_batches, mesh.chunks)
+        slots = plan_slots(schedule, tuple(s < mesh.recompute_stages for s in range(stages)))
+        check(schedule, slots)
+        return schedule, slots
+
+    @property
+    def tokens(self) -> NamedSharding:
+        """Where the tokens `[M, B, T + 1]` of a batch lie."""
+        return NamedSharding(self.mesh, self.rules.spec(None, "batch", None))
+
+    def active(self) -> AbstractContextManager[None]:
+        """Return a context in which JAX lays out arrays on this mesh, as `mesh.active` does."""
+        return active(self.mesh)
+
+
+class OnLayout:
+    """A jitted function that is traced and run on its layout's mesh, whatever mesh is set."""
+
+    def __init__(self, layout: Layout, function: Callable[..., Any], **options: Any) -> None:
+        """Jit a function.
+
+        Args:
+            layout: where it runs.
+            function: the function.
+            options: of `jax.jit`.
+        """
+        self._layout, self._jitted = layout, jax.jit(function, **options)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run it."""
+        with self._layout.active():
+            return self._jitted(*arguments)
+
+    def lower(self, *arguments: Any) -> jax.stages.Lowered:
+        """Trace it for arguments, or for their shapes."""
+        with self._layout.active():
+            return self._jitted.lower(*arguments)
