@@ -13,7 +13,8 @@ import tempfile
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
 # three quarters of their time, and of what is left XLA's newer emitters of fused loops take half.
-# Tests of speed and memory start processes of their own.
+# Tests of speed start processes of their own; what is said of memory is compiled with those
+# emitters, as in a run.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} "
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
