@@ -31,8 +31,12 @@ $(VENV)/transformers4: $(VENV)/.installed-oracles
 	$(INSTALL) --upgrade --target $@ "transformers==4.57.1"
 	touch $@
 
-test: $(VENV)/.installed-oracles $(VENV)/transformers4 ## run the tests; with FAST=1 those of everyday work, in minutes
-	$(RUN) -m pytest --numprocesses auto --dist loadfile
+# All tests, about 20 minutes on 2 cores. `make test FAST=1` takes less than 4 and leaves out those
+# marked `slow`: whole trainings and restarts, meshes of several devices or processes held to one,
+# both versions of transformers, the notebooks, benchmarks, and the longest tests of kernels.
+EVERYDAY := $(if $(FAST),-m "not slow and not a64fx and not sanitize and not machine")
+test: $(VENV)/.installed-oracles $(if $(FAST),,$(VENV)/transformers4) ## run the tests; with FAST=1 those of everyday work, in minutes
+	$(RUN) -m pytest $(EVERYDAY) --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # Combinations that nobody has tried, held against one device: `make sweep SECONDS=3600 SEED=7`.
 sweep: $(VENV)/.installed-oracles ## hold random runs on random meshes against one device

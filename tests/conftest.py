@@ -1,4 +1,9 @@
-"""What every test runs under: CPU only, shapes and types checked, one mesh over all devices."""
+"""What every test runs under: CPU only, shapes and types checked, one mesh over all devices.
+
+A test that takes more than some five seconds of a core, or whose file makes something that does, is
+marked `slow`; `make test FAST=1` leaves it out, and with it what only whole trainings, several
+devices or processes, another version of transformers, notebooks and benchmarks can show.
+"""
 
 import os
 import shutil
@@ -7,12 +12,21 @@ import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
-# three quarters of their time. Tests of speed and memory start processes of their own.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# three quarters of their time, and of what is left XLA's newer emitters of fused loops take half.
+# Tests of speed start processes of their own; what is said of memory is compiled with those
+# emitters, as in a run.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} "
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
-# Many tests compile the same step; the cache lives as long as the session, so that nothing stale
-# is ever run.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fugaku_jax-tests-")
+# Many tests compile the same step. The cache lives as long as the session, so that nothing stale
+# is ever run; a worker of pytest-xdist has that of the process that started it, and of the others.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = (
+    os.environ["JAX_COMPILATION_CACHE_DIR"]
+    if "PYTEST_XDIST_WORKER" in os.environ
+    else tempfile.mkdtemp(prefix="fugaku_jax-tests-")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest
@@ -28,6 +42,18 @@ _ROOMS = (
 install_import_hook([f"fugaku_jax.{room}" for room in _ROOMS], "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, for no worker to be left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the cache, where it was made."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def mesh():
     """The mesh that a run would make on this machine."""
@@ -36,7 +62,6 @@ def mesh():
     mesh, _ = make_mesh()
     with active(mesh):
         yield mesh
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import pytest
 
 from fugaku_jax.benchmarks.generation import CONTENDERS, Shape, run
 
+pytestmark = pytest.mark.slow
+
 TOY = Shape(n_layers=1, d_model=32, n_heads=2, vocab_size=256, prompt_tokens=8, new_tokens=4)
 
 

@@ -13,6 +13,8 @@ from fugaku_jax.benchmarks.updates import Update
 from fugaku_jax.errors import InputError
 from fugaku_jax.kernels import native
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     Product(8, 16, 48),
     Product(8, 16, 48, "bfloat16", transpose_a=True, transpose_b=True),

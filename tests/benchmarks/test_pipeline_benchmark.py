@@ -5,6 +5,8 @@ import pytest
 from fugaku_jax.benchmarks.pipeline import run
 from fugaku_jax.pipeline.schedule import KINDS
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_schedule_is_measured_beside_its_table_and_idles_at_least_as_long():
     told: list[str] = []

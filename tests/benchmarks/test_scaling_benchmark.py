@@ -6,6 +6,8 @@ import pytest
 
 from fugaku_jax.benchmarks.scaling import CONTENDERS, Shape, _row, _run_processes, run_collectives
 
+pytestmark = pytest.mark.slow
+
 TOY = Shape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, rows=2, vocab_size=256)
 
 

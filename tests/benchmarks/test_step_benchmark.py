@@ -6,6 +6,8 @@ import pytest
 
 from fugaku_jax.benchmarks.step import ALLOCATORS, Shape, _ratios, run
 
+pytestmark = pytest.mark.slow
+
 TOY = Shape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, batch_size=2, vocab_size=256)
 
 

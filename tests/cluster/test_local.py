@@ -12,6 +12,8 @@ import pytest
 
 from fugaku_jax.cluster.hosts import find_hosts
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "launch" / "cluster" / "local.py"
 RANK = "FUGAKU_JAX_PROCESS"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 LOCAL = HERE.parents[1] / "launch" / "cluster" / "local.py"
 PROGRAM = str(HERE / "reduce_program.py")

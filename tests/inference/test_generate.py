@@ -54,6 +54,7 @@ def endless(tokenizer, monkeypatch):
     return tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", MODELS.values(), ids=MODELS.keys())
 def test_64_greedy_tokens_are_those_of_transformers_and_of_no_cache(config, endless):
     model = model_of(config)
@@ -226,6 +227,7 @@ def on_meshes():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_tokens_on_a_mesh_are_those_of_one_device(on_meshes, family):
     one, many = on_meshes[family]

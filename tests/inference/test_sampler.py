@@ -45,7 +45,8 @@ def choice(rows, **changed):
     )
 
 
-draw = jax.jit(sample)
+# Each is compiled as one program, as in generation.
+draw, top_k, top_p, penalised = map(jax.jit, (sample, keep_top_k, keep_top_p, penalise))
 
 
 def sampled(logits, number=0, pieces=V, tokens=None, **changed):
@@ -62,7 +63,7 @@ def test_top_k_is_that_of_transformers(k):
     logits = logits_of(3)
     logits[1, 5:9] = logits[1].max()  # equal ones stay together
     want = TopKLogitsWarper(k)(torch.zeros(3, 1), torch.from_numpy(logits)).numpy()
-    np.testing.assert_array_equal(keep_top_k(jnp.asarray(logits), jnp.full(3, k)), want)
+    np.testing.assert_array_equal(top_k(jnp.asarray(logits), jnp.full(3, k)), want)
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])
@@ -70,7 +71,7 @@ def test_top_k_is_that_of_transformers(k):
 def test_top_p_is_that_of_transformers(p, scale):
     logits = logits_of(4, scale=scale)
     want = TopPLogitsWarper(p)(torch.zeros(4, 1), torch.from_numpy(logits)).numpy()
-    got = np.asarray(keep_top_p(jnp.asarray(logits), jnp.full(4, p, jnp.float32)))
+    got = np.asarray(top_p(jnp.asarray(logits), jnp.full(4, p, jnp.float32)))
     different = np.isinf(got) != np.isinf(want)
     # A token may be on the border, where another order of the sum decides.
     probability = np.exp(np.float64(logits))
@@ -85,7 +86,7 @@ def test_top_p_is_that_of_transformers(p, scale):
 def test_the_repetition_penalty_is_that_of_transformers(penalty):
     logits, tokens = logits_of(2), np.array([[3, 3, 900, 7], [1, 2, 3, 4]])
     process = RepetitionPenaltyLogitsProcessor(penalty)
-    got = penalise(
+    got = penalised(
         jnp.asarray(logits),
         jnp.asarray(tokens, jnp.int32),
         jnp.asarray([4, 2], jnp.int32),

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("conversion_memory.py")
 MATRIX_BYTES = 4 * 3 * 5184**2
 MODEL_BYTES = 2 * 2 * MATRIX_BYTES  # two layers of six such thirds

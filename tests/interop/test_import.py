@@ -64,6 +64,7 @@ def copy(exported, tmp_path):
     return copied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_there_and_back_every_bit_and_every_file_is_the_same(model, store, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 50_000)

@@ -12,6 +12,8 @@ from small_runs import LLAMA, make_run
 
 from fugaku_jax.interop.hf import export_run
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("meshes.py")
 MESHES = {
     "one": {"data": 1},

@@ -21,6 +21,8 @@ from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.load import load_for_inference
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("transformers_program.py")
 VERSION_4 = Path(sys.prefix) / "transformers4"
 PROMPTS = [TEXTS[0], "x", "昔々の the  rain"]

@@ -10,6 +10,8 @@ import pytest
 
 from fugaku_jax.kernels import native
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("attention_on_devices.py")
 
 

@@ -26,6 +26,7 @@ def in_float64(hidden, embedding, targets, weights, vocab_size, z_loss):
     return (weights * of_rows).sum(), d_logits @ used, d_embedding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_loss_and_gradients_equal_the_formula_for_any_shape(implementation, dtype):  # noqa: ARG001
     @settings(max_examples=8, deadline=None)

@@ -58,6 +58,7 @@ def test_the_same_key_gives_the_same_mask_and_another_key_or_fold_another():
     assert not np.array_equal(masks.fold(0).hidden(x, 0.5), masks.fold(1).hidden(x, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [0, 3])
 @pytest.mark.parametrize("position", [0, 5])
 def test_a_part_of_a_batch_has_that_part_of_the_mask(row, position):
@@ -67,6 +68,7 @@ def test_a_part_of_a_batch_has_that_part_of_the_mask(row, position):
     np.testing.assert_array_equal(part.hidden(x[row:, position:], 0.5), whole[row:, position:])
 
 
+@pytest.mark.slow
 def test_a_part_of_the_attention_weights_has_that_part_of_the_mask():
     key, x = jax.random.key(1), jnp.ones((2, 3, 12, 12))
     whole = Dropout(key, 12).weights(x, 0.5, first_query=0)

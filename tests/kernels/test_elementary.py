@@ -61,6 +61,7 @@ def units(ours, exact):
     return np.abs(np.float64(ours) - exact) / np.float64(np.spacing(np.abs(np.float32(exact))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_exp_is_within_2_units_from_the_least_to_the_greatest_float(functions, sign):
     # The last floats whose exponentials are normal numbers.

@@ -137,6 +137,9 @@ ROWS, POSITIONS, CHUNK = 4096, 2 * 64, 2 * 8
 """Vocabulary rows, positions of a batch, and positions that a chunk may have."""
 
 
+AS_IN_A_RUN = {"xla_cpu_use_fusion_emitters": True}
+
+
 def largest_logits(program):
     """Return the elements of the largest fp32 array of the program with a vocabulary axis."""
     shapes = re.findall(r"f32\[([0-9,]+)\]", program.as_text())
@@ -151,7 +154,7 @@ def compiled_gradient(function):
         jnp.zeros((2, 64), jnp.int32),
         jnp.ones((2, 64)),
     )
-    return jax.jit(jax.grad(function, (0, 1))).lower(*operands).compile()
+    return jax.jit(jax.grad(function, (0, 1))).lower(*operands).compile(AS_IN_A_RUN)
 
 
 def test_the_compiled_gradient_never_holds_the_logits_of_the_batch(monkeypatch):
@@ -181,5 +184,5 @@ def test_the_compiled_training_step_never_holds_the_logits_of_the_batch(monkeypa
     )
     layout, tokens = make_layout(config), jax.ShapeDtypeStruct((1, 2, 65), jnp.int32)
     step = make_train_step(layout, end_of_document=0)
-    program = step.lower(abstract_state(layout), tokens).compile()
+    program = step.lower(abstract_state(layout), tokens).compile(AS_IN_A_RUN)
     assert largest_logits(program) <= CHUNK * ROWS

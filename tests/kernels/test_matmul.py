@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,19 @@ def _native_kernels(monkeypatch):
 
 def draw(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def contract(
+    equation: str, x: jax.Array, y: jax.Array, result: str | None = None, **options: Any
+) -> jax.Array:
+    """Return `einsum`, compiled as one program as in a step; each of its parts would be one."""
+    arrays = {name: value for name, value in options.items() if isinstance(value, jax.Array)}
+
+    @jax.jit
+    def compiled(x, y, arrays):
+        return einsum(equation, x, y, EVERYWHERE, result, **(options | arrays))
+
+    return compiled(x, y, arrays)
 
 
 def error_of_sums(dtype: str, depth: int) -> float:
@@ -65,7 +79,7 @@ def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_resul
     x = draw(0, tuple(size[c] for c in left), dtype)
     y = draw(1, tuple(size[c] for c in right), "float32" if wide_y else dtype)
     result = "float32" if wide_result else dtype
-    got = einsum(equation, x, y, EVERYWHERE, result)
+    got = contract(equation, x, y, result)
     assert got.dtype == result
     depth = size["k"] * (size["c"] if "c" in left else 1)
 
@@ -87,7 +101,7 @@ def test_a_product_is_that_of_float64(equation, sizes, dtype, wide_y, wide_resul
 def test_a_product_is_added_to_what_is_there(dtype, depth):
     x, y = draw(0, (13, depth), dtype), draw(1, (depth, 50), dtype)
     into = draw(2, (13, 50), dtype)
-    got = jax.jit(lambda x, y, into: einsum("mk,kn->mn", x, y, EVERYWHERE, into=into))(x, y, into)
+    got = contract("mk,kn->mn", x, y, into=into)
     want = np.float64(into) + np.float64(x) @ np.float64(y)
     eps = float(jnp.finfo(dtype).eps)
     assert got.dtype == dtype
@@ -97,7 +111,7 @@ def test_a_product_is_added_to_what_is_there(dtype, depth):
 def test_the_worst_error_of_fp16_is_that_of_a_block():
     """Of n steps, each errs by 2^-11 of a sum that is no more than that of all |x y|."""
     x, y = (abs(draw(seed, (40, 3000), "float16")) for seed in (0, 1))
-    got = np.float64(einsum("mk,nk->mn", x, y, EVERYWHERE, "float32"))
+    got = np.float64(contract("mk,nk->mn", x, y, "float32"))
     want = np.float64(x) @ np.float64(y).T
     assert np.max(np.abs(got - want) / want) <= (BLOCK * 2**-11 if in_fp16("float16") else 1e-5)
 
@@ -106,14 +120,14 @@ def test_the_worst_error_of_fp16_is_that_of_a_block():
 def test_sums_of_whole_numbers_are_exact_however_long(dtype):
     """Added in fp16 alone they would stop at 2048; those of a block are below."""
     x, y = (jnp.round(draw(seed, (20, 5003), dtype).clip(-3, 3)) + 1 for seed in (0, 1))
-    got = einsum("mk,nk->mn", x, y, EVERYWHERE, "float32")
+    got = contract("mk,nk->mn", x, y, "float32")
     assert np.max(got) > 4096
     np.testing.assert_array_equal(got, np.float64(x) @ np.float64(y).T)
 
 
 def test_a_sum_of_fp16_may_be_beyond_65504_if_none_of_its_blocks_is():
     x = jnp.full((9, 1000), 32, "float16")
-    got = einsum("mk,nk->mn", x, x, EVERYWHERE, "float32")
+    got = contract("mk,nk->mn", x, x, "float32")
     np.testing.assert_array_equal(got, 1_024_000)
 
 
@@ -126,7 +140,7 @@ def test_what_is_no_number_goes_through_as_in_the_twin(value, dtype, monkeypatch
     for choice in ("native", "reference"):
         monkeypatch.setenv(native.VARIABLE, choice)
         operands = (jnp.asarray(each, dtype) for each in (x, y))
-        results.append(np.float32(einsum("mk,kn->mn", *operands, EVERYWHERE)))
+        results.append(np.float32(contract("mk,kn->mn", *operands)))
     np.testing.assert_array_equal(*results)
 
 
@@ -146,7 +160,7 @@ def test_an_einsum_is_read_as_products_of_matrices_where_it_is_one(labels, plan)
 
 def test_what_is_no_product_of_matrices_is_left_to_the_twin():
     x, y = draw(0, (2, 3, 4, 5), "float32"), draw(1, (2, 6, 4, 5), "float32")
-    got = einsum("bthk,bshk->bhts", x, y, EVERYWHERE)
+    got = contract("bthk,bshk->bhts", x, y)
     np.testing.assert_allclose(got, np.einsum("bthk,bshk->bhts", x, y), rtol=1e-5, atol=1e-5)
 
 
@@ -165,7 +179,7 @@ def test_a_slope_of_what_is_added_to_is_refused():
 @pytest.mark.parametrize("depth", [0, 5, 1100])
 def test_a_bias_is_added_before_the_result_is_rounded(dtype, depth):
     x, y, bias = draw(0, (9, depth), dtype), draw(1, (depth, 3, 17), dtype), draw(2, (3, 17), "f4")
-    got = einsum("mk,kcn->mcn", x, y, EVERYWHERE, bias=bias)
+    got = contract("mk,kcn->mcn", x, y, bias=bias)
     product = np.einsum("mk,kcn->mcn", *(np.asarray(a, np.float64) for a in (x, y)))
     want = product + np.asarray(bias, np.float64)
     bound = error_of_sums(dtype, depth) + float(jnp.finfo(dtype).eps) * np.abs(want)
@@ -180,7 +194,7 @@ def test_gelu_of_an_operand_and_its_slope_are_those_of_float64(sizes, equation, 
     left, right, out = re.split(",|->", equation)
     x, y = (draw(n, tuple(size[c] for c in each), dtype) for n, each in enumerate((left, right)))
     at = draw(2, tuple(size[c] for c in out), dtype)
-    got = einsum(equation, x, y, EVERYWHERE, gelu_of_x=True, gelu_slope=at)
+    got = contract(equation, x, y, gelu_of_x=True, gelu_slope=at)
     wide = [np.asarray(a, np.float64) for a in (gelu64(np.float64(x))[0], y)]
     slope, eps = gelu64(np.float64(at))[1], float(jnp.finfo(dtype).eps)
     product, terms = (np.einsum(equation, *map(f, wide)) for f in (np.asarray, np.abs))
@@ -202,8 +216,8 @@ def test_a_gelu_on_the_way_is_the_one_apart(choice, monkeypatch):
     x, y, dy = draw(0, (40, 30), "float32"), draw(1, (30, 20), "float32"), draw(2, (40, 20), "f4")
 
     with jax.default_matmul_precision("highest"):
-        on_the_way = einsum("mk,kn->mn", x, y, EVERYWHERE, gelu_of_x=True)
-        dx = einsum("mn,kn->mk", dy, y, EVERYWHERE, gelu_slope=x)
+        on_the_way = contract("mk,kn->mn", x, y, gelu_of_x=True)
+        dx = contract("mn,kn->mk", dy, y, gelu_slope=x)
         apart, pullback = jax.vjp(lambda x: reference_gelu(x) @ y, x)
     np.testing.assert_allclose(on_the_way, apart, atol=1e-5)
     np.testing.assert_allclose(dx, pullback(dy)[0], atol=1e-5)

@@ -161,7 +161,8 @@ def test_memory_is_linear_in_the_length():
     def temporaries(length):
         shape = jax.ShapeDtypeStruct((1, length, 3, 2, 64), jnp.float32)
         step = jax.jit(jax.grad(lambda qkv: packed_attention(qkv).sum()))
-        return step.lower(shape).compile().memory_analysis().temp_size_in_bytes
+        compiled = step.lower(shape).compile({"xla_cpu_use_fusion_emitters": True})  # as in a run
+        return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(8192) <= 2.1 * temporaries(4096)
 

@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 
 from fugaku_jax.kernels import native
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "fugaku_jax" / "kernels" / "native"

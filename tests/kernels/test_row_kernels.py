@@ -12,6 +12,8 @@ import pytest
 
 from fugaku_jax.kernels import native
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("row_kernels.py")
 
 

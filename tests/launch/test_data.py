@@ -47,6 +47,7 @@ def test_show_tells_sets_and_licences(folder: Path):
     assert re.search(r"CC0-1\.0 +200", shown.stdout)
 
 
+@pytest.mark.slow
 def test_nothing_that_the_data_says_is_read_as_markup_or_ends_a_program(tmp_path: Path):
     odd = "see [/terms] [bold]:smile:"
     path = tmp_path / "a[bold].jsonl"

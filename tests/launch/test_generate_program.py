@@ -165,6 +165,7 @@ def test_wrong_arguments_are_one_sentence(generate, run_dir, arguments, message)
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_shared_by_emulated_devices_it_says_the_same(generate, run_dir):
     wanted = generate(run_dir, "3 wet", "--max-tokens", 8, "--dtype", "float32")
     arguments = ["--max-tokens", "8", "--dtype", "float32"]

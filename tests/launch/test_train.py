@@ -98,6 +98,7 @@ subprocess.run([sys.executable, {str(ROOT / "launch" / "train.py")!r}, "fugaku_l
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_stopping_exits_75_and_the_same_command_goes_on_to_the_end(tmp_path):
     command = ("tiny", *SMALL, "--run-dir", "run", "--training.stop-after", 2)
     first, second = (train(*command, cwd=tmp_path) for _ in range(2))

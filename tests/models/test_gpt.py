@@ -180,6 +180,7 @@ def test_layers_are_initialised_differently():
     assert not np.array_equal(kernel[0], kernel[1])
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_gradient():
     config = dataclasses.replace(TINY, dropout=0.2)
     graphdef, params = randomised(config)
@@ -236,6 +237,7 @@ def test_dropout_changes_the_output_only_when_masks_are_given():
     assert not np.allclose(hidden(0), hidden(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, LLAMA], ids=["gpt2", "llama"])
 def test_bf16_is_close_to_fp32_with_gradients_in_fp32(config):
     graphdef, params = randomised(config)

@@ -38,6 +38,7 @@ def results(tmp_path_factory):
     return dict(np.load(out))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["out", "d_q", "d_k", "d_v"])
 def test_so_many_devices_compute_what_one_computes(results, case, name):
@@ -49,6 +50,7 @@ def test_so_many_devices_compute_what_one_computes(results, case, name):
     assert np.any(one != 0)
 
 
+@pytest.mark.slow
 def test_memory_grows_no_faster_than_the_positions_of_a_device(results):
     assert results["bytes/2048"] <= 2 * results["bytes/1024"]
 

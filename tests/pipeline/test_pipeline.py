@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from pipelines_on_devices import CASES, TYPES
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("pipelines_on_devices.py")
 
 

@@ -297,6 +297,7 @@ def launch(*arguments: object, **environ: str) -> subprocess.CompletedProcess[st
     return subprocess.run(program, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
+@pytest.mark.slow
 def test_the_program_writes_beside_the_run_without_jax_and_a_wrong_directory_exits_with_2(tmp_path):
     run = make_run(tmp_path / "a", steps=2, only="loss")
     done = launch(run, "--picture", tmp_path / "a.svg", PYTHONPROFILEIMPORTTIME="1")

@@ -52,7 +52,7 @@ def store_path(tmp_path_factory) -> Path:
     return folder / "store"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(store_path: Path) -> Config:
     """A run of eight steps with everything on that could break a restart."""
     return Config(

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = Path(__file__).parents[2] / "launch"
+REFUSED = Path(__file__).with_name("refused_meshes.py")
 FOUR_HOSTS = Path(__file__).parents[1] / "cluster" / "four_hosts.sh"
 RUN = {
     "model.vocab-size": 1200,
@@ -147,22 +150,26 @@ def test_a_checkpoint_of_eight_devices_goes_on_elsewhere(
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("devices", "overrides", "message"),
-    [
-        (4, {"mesh.data": 3}, "is 3, but it must be 4, the number of devices"),
-        (4, {"mesh.tensor": 4}, "model.n_heads is 6, but it must be a multiple of the 4"),
-        (8, {"mesh.pipeline": 8}, "mesh.pipeline is 8, but model.n_layers is 4"),
-        (5, {}, "multiple of the 5 mesh.data"),
-        (0, {}, "--emulate-devices is 0"),
-        (2, {"mesh.pipeline": 2, "mesh.layers": (1, 1)}, "sum to model.n_layers, 4"),
-    ],
-)
-def test_a_mesh_that_does_not_fit_is_refused_and_nothing_written(
-    tmp_path, store_path, devices, overrides, message
-):
-    code, said = train(tmp_path / "run", store_path, devices=devices, **overrides)
-    assert code == 2
-    assert message in said
-    assert said.count("\n") == 1
+DO_NOT_FIT = [
+    (4, {"mesh.data": 3}, "is 3, but it must be 4, the number of devices"),
+    (4, {"mesh.tensor": 4}, "model.n_heads is 6, but it must be a multiple of the 4"),
+    (8, {"mesh.pipeline": 8}, "mesh.pipeline is 8, but model.n_layers is 4"),
+    (5, {}, "multiple of the 5 mesh.data"),
+    (0, {}, "--emulate-devices is 0"),
+    (2, {"mesh.pipeline": 2, "mesh.layers": (1, 1)}, "sum to model.n_layers, 4"),
+]
+
+
+def test_a_mesh_that_does_not_fit_is_refused_and_nothing_written(tmp_path, store_path):
+    commands = []
+    for devices, overrides, _ in DO_NOT_FIT:
+        arguments = command(tmp_path / "run", store_path, overrides | {"emulate-devices": devices})
+        commands.append(list(map(str, arguments[1:])))
+    code, said = run([sys.executable, REFUSED], tmp_path / "answers.json", json.dumps(commands))
+    assert code == 0, said
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    for (code, said), (*_, message) in zip(answers, DO_NOT_FIT, strict=True):
+        assert code == 2, said
+        assert message in said
+        assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()

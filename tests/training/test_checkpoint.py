@@ -86,6 +86,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_any_file_changes_nothing_or_is_an_error_that_names_the_checkpoint(
     config, state_of, run
 ):
@@ -163,6 +164,7 @@ def test_without_a_good_checkpoint_the_run_ends_and_nothing_is_changed(config, r
     assert {path: path.read_bytes() for path in files(run / "checkpoints")} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_checkpoints_is_refused_and_keeps_its_history(change, tmp_path):
     loop.train(change(training={"stop_after": 2}), tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")
@@ -225,6 +227,7 @@ def test_what_is_not_finite_replaces_no_checkpoint(config, state_of, run, part):
     assert files(run) == before
 
 
+@pytest.mark.slow
 def test_a_run_whose_weights_turn_nan_says_so_and_keeps_what_was_good(change, tmp_path):
     wild = {"learning_rate": 1e6, "clip": 0.0, "warmup_tokens": 0}
     config = change(

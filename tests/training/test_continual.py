@@ -74,6 +74,7 @@ def losses(run_dir):
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_that_of_transformers_and_a_restart_goes_on(
     train, folder, tmp_path, monkeypatch
 ):
@@ -105,6 +106,7 @@ def test_the_first_loss_is_that_of_transformers_and_a_restart_goes_on(
     assert ledger["store_sha256"] == store.sha256
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_a_run_directory_that_was_imported_as_it_does_the_model_itself(
     train, folder, tmp_path
 ):

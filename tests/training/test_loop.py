@@ -34,13 +34,21 @@ def losses(run_dir):
     return [line["loss"] for line in read_metrics(run_dir)]
 
 
-@pytest.fixture
-def uninterrupted(config, tmp_path):
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """The run of a process that was never stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert loop.train(config, run) == loop.DONE
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole):
     """The oracle of every restart."""
-    assert loop.train(config, tmp_path / "whole") == loop.DONE
-    return losses(tmp_path / "whole")
+    return losses(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
 def test_losses_of_a_run_stopped_and_continued_are_bit_identical(
     config, change, tmp_path, uninterrupted, stop_after
@@ -54,9 +62,10 @@ def test_losses_of_a_run_stopped_and_continued_are_bit_identical(
     assert sessions == -(-config.training.steps // stop_after) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_restarts_are_exact_in_narrow_formats_too(change, tmp_path, precision):
-    training = {"precision": precision, "steps": 4}
+    training = {"precision": precision, "steps": 4, "sample_tokens": 0}
     loop.train(change(training=training), tmp_path / "whole")
     assert (
         loop.train(change(training=training | {"stop_after": 2}), tmp_path / "parts")
@@ -66,6 +75,7 @@ def test_restarts_are_exact_in_narrow_formats_too(change, tmp_path, precision):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(
     config, tmp_path, uninterrupted
 ):
@@ -80,6 +90,7 @@ def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(
     assert losses(tmp_path / "run") == uninterrupted
 
 
+@pytest.mark.slow
 def test_sigterm_saves_after_the_step_in_flight_and_says_that_the_run_can_go_on(
     config, tmp_path, uninterrupted
 ):
@@ -96,15 +107,13 @@ def test_sigterm_saves_after_the_step_in_flight_and_says_that_the_run_can_go_on(
     assert losses(tmp_path / "run") == uninterrupted
 
 
-def test_a_run_leaves_what_the_documentation_says(config, tmp_path):
-    run = tmp_path / "run"
-    loop.train(config, run)
-    names = {path.name for path in run.iterdir()}
+def test_a_run_leaves_what_the_documentation_says(config, whole):
+    names = {path.name for path in whole.iterdir()}
     assert names >= {
         *("config.json", "ledger.json", "metrics.jsonl", "samples.jsonl", "log.txt"),
         *("checkpoints", "report.html", "sessions.json", "tensorboard"),
     }
-    lines = read_metrics(run)
+    lines = read_metrics(whole)
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert set(lines[0]) >= {
         *("step", "loss", "grad_norm", "learning_rate", "tokens", "tokens_per_second"),
@@ -112,16 +121,20 @@ def test_a_run_leaves_what_the_documentation_says(config, tmp_path):
     }
     assert "validation_bits_per_byte" in lines[3]
     assert {"validation/ja/loss", "validation/en/bits_per_byte"} <= set(lines[7])
-    assert {sample["prompt"] for sample in read_samples(run)} == set(config.training.prompts)
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["6", "8"]
-    ledger = json.loads((run / "ledger.json").read_text())
+    assert {sample["prompt"] for sample in read_samples(whole)} == set(config.training.prompts)
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["6", "8"]
+    ledger = json.loads((whole / "ledger.json").read_text())
     assert len(ledger["store_sha256"]) == 64
     assert not [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 
+@pytest.mark.slow
 def test_the_loss_falls(change, tmp_path):
     loop.train(
-        change(training={"steps": 60, "validate_every": 0}, model={"dropout": 0.0}), tmp_path
+        change(
+            training={"steps": 60, "validate_every": 0, "sample_tokens": 0}, model={"dropout": 0.0}
+        ),
+        tmp_path,
     )
     curve = losses(tmp_path)
     # It starts at log V, the loss of a uniform guess; 3,840 tokens are enough for the commonest.
@@ -129,13 +142,11 @@ def test_the_loss_falls(change, tmp_path):
     assert np.mean(curve[-5:]) < curve[0] - 0.5
 
 
-def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
-    loop.train(config, tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
-    assert loop.train(config, tmp_path) == loop.DONE
+def test_a_finished_run_says_so_and_changes_nothing(config, whole, capsys):
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert loop.train(config, whole) == loop.DONE
     assert "is finished" in capsys.readouterr().out
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(change, tmp_path):
@@ -147,6 +158,7 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(change, tm
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_fields_that_do_not_change_what_is_learned_may_change(change, tmp_path):
     loop.train(change(training={"stop_after": 1}), tmp_path)
     other = change(
@@ -155,15 +167,18 @@ def test_fields_that_do_not_change_what_is_learned_may_change(change, tmp_path):
     assert loop.train(other, tmp_path) == loop.DONE
 
 
-def test_another_store_is_refused(config, change, tmp_path, store_path):
-    loop.train(change(training={"stop_after": 1}), tmp_path / "run")
+@pytest.mark.slow
+def test_another_store_is_refused(change, tmp_path, store_path):
+    two = {"steps": 2, "sample_tokens": 0}
+    loop.train(change(training=two | {"stop_after": 1}), tmp_path / "run")
     moved = tmp_path / "moved"
     shutil.copytree(store_path, moved)
-    assert loop.train(change(data={"store": str(moved)}), tmp_path / "run") == loop.DONE
+    elsewhere = change(training=two, data={"store": str(moved)})
+    assert loop.train(elsewhere, tmp_path / "run") == loop.DONE
     ledger = tmp_path / "run" / "ledger.json"
     ledger.write_text(ledger.read_text().replace('"store_sha256": "', '"store_sha256": "0'))
     with pytest.raises(InputError, match="trained on another store"):
-        loop.train(config, tmp_path / "run")
+        loop.train(change(training=two), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +208,7 @@ def diverging(change, **training):
     return change(training=training, model={"init_std": 1e10}, checkpoint={"every": 1})
 
 
+@pytest.mark.slow
 def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "MOST_SKIPPED_STEPS", 3)
     with pytest.raises(RunError, match=r"3 steps up to step 3.*there is no checkpoint yet"):
@@ -200,6 +216,7 @@ def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_before(
     change, tmp_path, capsys
 ):
@@ -207,7 +224,9 @@ def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_
         if done.number > 1:
             done.figures["loss"] = math.nan
 
-    three = change(training={"steps": 3, "validate_every": 0}, checkpoint={"every": 1})
+    three = change(
+        training={"steps": 3, "validate_every": 0, "sample_tokens": 0}, checkpoint={"every": 1}
+    )
     with pytest.raises(RunError, match=r"not finite at step 3.*the checkpoint of step 1 is kept"):
         loop.train(three, tmp_path, hooks=[Each(diverge)])
     assert "done; see" not in capsys.readouterr().out
@@ -238,6 +257,7 @@ def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
         loop.train(change(training={"steps": 3}, checkpoint={"every": 2}), run, hooks=[Each(fail)])
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_path):
     one = change(training={"steps": 1, "sample_tokens": 0})
     loop.train(one, tmp_path / "as always")
@@ -249,6 +269,7 @@ def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_
     assert losses(tmp_path / "told") == losses(tmp_path / "as always")
 
 
+@pytest.mark.slow
 def test_a_saved_model_generates_text_from_a_prompt(change, tmp_path, store_path, monkeypatch):
     begun = []
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("mesh_memory.py")
 # What `mesh_memory.py` compiles: rows, positions, width, layers; fp32.
 STREAM = 4 * 128 * 48 * 4

@@ -15,6 +15,8 @@ from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
 
 END = 2
+AS_IN_A_RUN = {"xla_cpu_use_fusion_emitters": True}
+"""How XLA compiles what is asked for its memory; see `conftest.py`."""
 
 
 def batch(config, seed=0, change=None):
@@ -46,6 +48,7 @@ def relative_difference(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_equal_one_large_batch(change):
     parts, whole = without_dropout(change), without_dropout(change, micro_batches=1)
     accumulated, metrics = run(parts, batch(parts))
@@ -73,15 +76,18 @@ def test_a_step_equals_optax_adamw_with_clip(change):
         ),
     )
     memory = reference.init(parameters)
-    gradients = jax.tree.map(
-        lambda p: jax.random.normal(jax.random.key(p.size), p.shape) * 0.1, parameters
-    )
+    gradients = jax.jit(
+        lambda tree: jax.tree.map(
+            lambda p: jax.random.normal(jax.random.key(p.size), p.shape) * 0.1, tree
+        )
+    )(parameters)
+    update_reference, update_ours = jax.jit(reference.update), jax.jit(update, static_argnums=0)
     moments, ours = init_moments(parameters), parameters
     for count in range(3):
-        updates, memory = reference.update(gradients, memory, parameters)
+        updates, memory = update_reference(gradients, memory, parameters)
         parameters = optax.apply_updates(parameters, updates)
         norm = optax.tree.norm(gradients)
-        ours, moments = update(
+        ours, moments = update_ours(
             config.optimizer,
             ours,
             moments,
@@ -106,6 +112,7 @@ def test_biases_and_norms_do_not_decay(config):
     }
 
 
+@pytest.mark.slow
 def test_chunks_of_a_single_stage_change_nothing(change):
     """Three layers in two chunks of two would leave a slot for a layer that does not exist."""
     model = {"n_layers": 3, "dropout": 0.0, "attention_dropout": 0.0}
@@ -117,6 +124,7 @@ def test_chunks_of_a_single_stage_change_nothing(change):
     assert relative_difference(state.parameters, expected.parameters) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), [("bf16", 2e-2), ("fp16", 3e-3)])
 def test_narrow_formats_follow_fp32(change, name, tolerance):
     """One unit in the last place is 2^-8 in bf16 and 2^-11 in fp16; losses average over many."""
@@ -131,6 +139,7 @@ def test_narrow_formats_follow_fp32(change, name, tolerance):
     assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_an_overflow_skips_the_step_and_halves_the_scale(change):
     layout = make_layout(without_dropout(change, precision="fp16"))
     scale = precision.LossScale(jnp.float32(2.0**120), jnp.int32(0))
@@ -177,12 +186,13 @@ def test_the_state_is_updated_in_place(change):
     config = without_dropout(change, micro_batches=1)
     layout, tokens = make_layout(config), batch(config)
     state = init_state(layout)
-    compiled = make_train_step(layout, END).lower(state, tokens).compile()
+    compiled = make_train_step(layout, END).lower(state, tokens).compile(AS_IN_A_RUN)
     memory = compiled.memory_analysis()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert memory.alias_size_in_bytes >= 0.99 * size
 
 
+@pytest.mark.slow
 def test_recomputation_saves_memory_and_does_not_change_the_result(change):
     results, needed = {}, {}
     for remat in ("none", "products", "block"):
@@ -191,7 +201,7 @@ def test_recomputation_saves_memory_and_does_not_change_the_result(change):
         config = change(model=model, training={"remat": remat, "micro_batches": 1})
         layout, tokens = make_layout(config), batch(config)
         state = init_state(layout)
-        step = make_train_step(layout, END).lower(state, tokens).compile()
+        step = make_train_step(layout, END).lower(state, tokens).compile(AS_IN_A_RUN)
         needed[remat] = step.memory_analysis().temp_size_in_bytes
         results[remat], _ = step(state, tokens)
     for remat in ("products", "block"):

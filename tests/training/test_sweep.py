@@ -15,6 +15,7 @@ RUNS = 8
 SEED = 11
 
 
+@pytest.mark.slow
 def test_runs_drawn_at_random_are_equal_on_their_meshes_and_on_one_device(capsys):
     counts = sweep(SEED, seconds=1800, most=RUNS)
     said = capsys.readouterr().out
