@@ -47,6 +47,12 @@ def top_level(module: Module) -> Iterator[str]:
             yield node.module.split(".")[0]
 
 
+def strings(module: Module) -> set[str]:
+    """Return the strings that stand in a module's code."""
+    found = (node.value for node in ast.walk(module.tree) if isinstance(node, ast.Constant))
+    return {each for each in found if isinstance(each, str)}
+
+
 def read_modules(root: Path, *folders: str) -> list[Module]:
     """Parse all Python files below folders of a checkout, by default those of the package."""
     found = []

@@ -17,7 +17,7 @@ def test_make_help_has_a_line_for_every_target():
     assert re.findall(r"^(\w+):.* ## .", makefile, re.M) == targets
 
 
-@pytest.mark.parametrize("paper", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("paper", ["CONTRIBUTING.md", "README.md", "CHANGELOG.md"])
 def test_files_that_a_paper_names_are_there(paper):
     text = (ROOT / paper).read_text()
     named = re.findall(r"(?:fugaku_jax|tests|launch|docs|configs)/[\w/.-]+\.\w+", text)
