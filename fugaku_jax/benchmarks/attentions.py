@@ -40,7 +40,7 @@ class Attention:
         return qkv, random.standard_normal(shape, np.float32)
 
     def jax_call(self) -> Callable[[], object]:
-        """Return a call of the native kernels or of the reference, as the environment says."""
+        """Return a call of the native kernels or of the reference, as `native.use` says."""
         import jax
         import jax.numpy as jnp
 

@@ -260,8 +260,8 @@ def _call(contender: str, case: Case) -> Callable[[], object]:
         return case.torch_call()
     from fugaku_jax.kernels import native
 
-    os.environ[native.VARIABLE] = "native" if contender == "native" else "reference"
-    return case.jax_call()
+    with native.use("native" if contender == "native" else "reference"):
+        return case.jax_call()
 
 
 if __name__ == "__main__":

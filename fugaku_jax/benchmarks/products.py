@@ -47,7 +47,7 @@ class Product:
         return x, y
 
     def jax_call(self) -> Callable[[], object]:
-        """Return a call of the native kernel or of XLA's, as the environment says."""
+        """Return a call of the native kernel or of XLA's, as `native.use` says."""
         import jax
         import jax.numpy as jnp
         from jax.sharding import PartitionSpec

@@ -49,7 +49,7 @@ class Update:
         return weights, gradients
 
     def jax_call(self) -> Callable[[], object]:
-        """Return a call of the native kernels or of the reference, as the environment says."""
+        """Return a call of the native kernels or of the reference, as `native.use` says."""
         import jax
         import jax.numpy as jnp
 

@@ -2,7 +2,6 @@
 
 import shutil
 
-import jax
 import pytest
 
 from fugaku_jax.kernels import native
@@ -10,35 +9,18 @@ from fugaku_jax.kernels import native
 
 def _libraries():
     """Return the names of the native libraries that are built and that this processor can run."""
-    with pytest.MonkeyPatch.context() as patch:
-        names = []
-        for name in ("avx512_bf16", "avx512", "avx2", "generic", "a64fx"):
-            patch.setenv(native.ISA_VARIABLE, name)
-            native._library.cache_clear()
-            if native.loaded():
-                names.append(name)
-    native._library.cache_clear()
-    return names
+    names = ("avx512_bf16", "avx512", "avx2", "generic", "a64fx")
+    found = []
+    for name in names:
+        with native.use("native", name):
+            found += [name] if native.loaded() else []
+    return found
 
 
 def _choose(name):
     """Run kernels by one implementation until the generator goes on."""
-    with pytest.MonkeyPatch.context() as patch:
-        if name == "reference":
-            patch.setenv(native.VARIABLE, "reference")
-        else:
-            patch.setenv(native.VARIABLE, "native")
-            patch.setenv(native.ISA_VARIABLE, name)
-        _forget()
+    with native.use("reference") if name == "reference" else native.use("native", name):
         yield name
-    _forget()
-
-
-def _forget():
-    """What was traced for one implementation would run for the next."""
-    native._library.cache_clear()
-    native._target.cache_clear()
-    jax.clear_caches()
 
 
 LIBRARIES = _libraries()

@@ -6,7 +6,6 @@ over the run and once where it is largest. By both, the native curve must be no 
 reference's of its seed than the reference's other seed is.
 """
 
-import jax
 import numpy as np
 import pytest
 
@@ -60,15 +59,13 @@ def curve(precision, seed):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_model_trained_with_native_kernels_follows_the_reference(precision, monkeypatch):
-    monkeypatch.setenv(native.VARIABLE, "reference")
-    jax.clear_caches()
-    curves = {seed: curve(precision, seed) for seed in SEEDS}
+def test_a_model_trained_with_native_kernels_follows_the_reference(precision):
+    with native.use("reference"):
+        curves = {seed: curve(precision, seed) for seed in SEEDS}
     theirs, other = (curves[seed] for seed in SEEDS)
     assert theirs[-1] < theirs[0] - 1, "the reference has learnt too little to compare with"
-    monkeypatch.setenv(native.VARIABLE, "native")
-    jax.clear_caches()
-    ours, spread = np.abs(curve(precision, SEEDS[0]) - theirs), np.abs(other - theirs)
+    with native.use("native"):
+        ours, spread = np.abs(curve(precision, SEEDS[0]) - theirs), np.abs(other - theirs)
     assert ours.any(), "the native kernels cannot have run"
     assert ours.mean() <= spread.mean()
     assert ours.max() <= spread.max()

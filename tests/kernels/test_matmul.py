@@ -27,8 +27,9 @@ EQUATIONS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "km,nk->mn", "bmk,bnk->bmn",
 
 
 @pytest.fixture(autouse=True)
-def _native_kernels(monkeypatch):
-    monkeypatch.setenv(native.VARIABLE, "native")
+def _native_kernels():
+    with native.use("native"):
+        yield
 
 
 def draw(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
@@ -133,14 +134,14 @@ def test_a_sum_of_fp16_may_be_beyond_65504_if_none_of_its_blocks_is():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_goes_through_as_in_the_twin(value, dtype, monkeypatch):
+def test_what_is_no_number_goes_through_as_in_the_twin(value, dtype):
     x, y = np.ones((9, 20), np.float32), np.ones((20, 50), np.float32)
     x[3, 4], y[5, 6] = value, -value
     results = []
     for choice in ("native", "reference"):
-        monkeypatch.setenv(native.VARIABLE, choice)
-        operands = (jnp.asarray(each, dtype) for each in (x, y))
-        results.append(np.float32(contract("mk,kn->mn", *operands)))
+        with native.use(choice):
+            operands = (jnp.asarray(each, dtype) for each in (x, y))
+            results.append(np.float32(contract("mk,kn->mn", *operands)))
     np.testing.assert_array_equal(*results)
 
 
@@ -211,11 +212,10 @@ def gelu64(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("choice", ["native", "reference"])
-def test_a_gelu_on_the_way_is_the_one_apart(choice, monkeypatch):
-    monkeypatch.setenv(native.VARIABLE, choice)
+def test_a_gelu_on_the_way_is_the_one_apart(choice):
     x, y, dy = draw(0, (40, 30), "float32"), draw(1, (30, 20), "float32"), draw(2, (40, 20), "f4")
 
-    with jax.default_matmul_precision("highest"):
+    with native.use(choice), jax.default_matmul_precision("highest"):
         on_the_way = contract("mk,kn->mn", x, y, gelu_of_x=True)
         dx = contract("mn,kn->mk", dy, y, gelu_slope=x)
         apart, pullback = jax.vjp(lambda x: reference_gelu(x) @ y, x)

@@ -17,11 +17,11 @@ ROOMS = (
 )
 # These start programs; what they read of the environment decides no result.
 STARTING = {"benchmarks", "cluster", "huge_pages", "processor"}
-# What the other rooms read of it. Nothing should stand here but where files are looked for.
+# What the other rooms read of it: where files are looked for; and once, as the program begins,
+# which kernels it takes, a value that JAX's caches know of.
 ENVIRONMENT = [
     "fugaku_jax.data.builtin._user_cache",
-    "fugaku_jax.kernels.native._library",
-    "fugaku_jax.kernels.native.enabled",
+    "fugaku_jax.kernels.native.<module>",
     "fugaku_jax.layout.mesh.make_mesh",
 ]
 # Names that classes still share; those of benchmarks, each a program of its own, aside.

@@ -59,15 +59,13 @@ def test_the_halves_of_a_block_give_what_the_whole_gives(remat, dtype):
 # Where a block's `products` are kept, only the second half wants attention's result, whose two
 # products are then computed again for it.
 @pytest.mark.parametrize(("remat", "put_off"), [("none", 8), ("products", 10), ("block", 8)])
-def test_products_that_only_weights_need_are_in_the_second_half_and_none_is_in_both(
-    remat, put_off, monkeypatch
-):
-    monkeypatch.setenv(native.VARIABLE, "reference")
-    function, values, y = pullback_of_a_block(remat, jnp.float32)
-    halves = split(function, values, y)
-    _, left = jax.eval_shape(halves.first, values, y)
-    assert products(halves.second, values, left) == put_off
-    assert products(halves.first, values, y) == products(function, values, y) - put_off
+def test_products_that_only_weights_need_are_in_the_second_half_and_none_is_in_both(remat, put_off):
+    with native.use("reference"):
+        function, values, y = pullback_of_a_block(remat, jnp.float32)
+        halves = split(function, values, y)
+        _, left = jax.eval_shape(halves.first, values, y)
+        assert products(halves.second, values, left) == put_off
+        assert products(halves.first, values, y) == products(function, values, y) - put_off
 
 
 def test_gradients_of_the_products_results_are_left_and_not_much_more():
@@ -80,15 +78,15 @@ def test_gradients_of_the_products_results_are_left_and_not_much_more():
 
 
 @pytest.mark.parametrize("remat", ["none", "products", "block"])
-def test_native_products_are_put_off_too_and_kept_where_products_are(remat, monkeypatch):
-    monkeypatch.setenv(native.VARIABLE, "native")
-    function, values, y = pullback_of_a_block(remat, jnp.float32)
-    halves = split(function, values, y)
-    _, left = jax.eval_shape(halves.first, values, y)
-    assert products(halves.second, values, left, name="fugaku_matmul") == 8
-    # The gradients of four inputs; and forward again, all but the last, where a block is not kept.
-    again = 3 if remat == "block" else 0
-    assert products(halves.first, values, y, name="fugaku_matmul") == 4 + again
+def test_native_products_are_put_off_too_and_kept_where_products_are(remat):
+    with native.use("native"):
+        function, values, y = pullback_of_a_block(remat, jnp.float32)
+        halves = split(function, values, y)
+        _, left = jax.eval_shape(halves.first, values, y)
+        assert products(halves.second, values, left, name="fugaku_matmul") == 8
+        # The gradients of four inputs; and forward again, all but the last, if a block is not kept.
+        again = 3 if remat == "block" else 0
+        assert products(halves.first, values, y, name="fugaku_matmul") == 4 + again
 
 
 def products(function, *arguments, name="dot_general["):

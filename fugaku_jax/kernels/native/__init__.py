@@ -2,9 +2,10 @@
 
 `pip install` builds one library for each instruction set of the processor's family
 (`CMakeLists.txt`). The first kernel that is asked for loads the best one that this processor can
-run and registers its functions with XLA. The variable `FUGAKU_JAX_KERNELS` decides: `auto` (the
-default) takes the native kernels where they are and says once if they are not, `native` insists on
-them, and `reference` runs what is written in `jnp` beside each of them.
+run and registers its functions with XLA. The variable `FUGAKU_JAX_KERNELS` decides when the program
+begins: `auto` (the default) takes the native kernels where they are and says once if they are not,
+`native` insists on them, and `reference` runs what is written in `jnp` beside each of them. Within
+`use` that is what decides, and JAX's caches know of it.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,17 +40,30 @@ _LIBRARIES: dict[str, Callable[[], bool]] = {
     "avx2": lambda: processor.features() >= _AVX2,
     "generic": lambda: True,
 }
+
+_chosen = jax.make_user_context((os.environ.get(VARIABLE, "auto"), os.environ.get(ISA_VARIABLE)))
+
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 """What kernels read; they compute in fp32."""
+
+
+def use(choice: str, library: str | None = None) -> AbstractContextManager[None]:
+    """Return a context in which, in this thread, kernels run otherwise than the environment says.
+
+    Args:
+        choice: `auto`, `native` or `reference`.
+        library: name of the library that native kernels are taken from; the best if not given.
+    """
+    return _chosen((choice, library))
 
 
 def enabled() -> bool:
     """Return whether operations run native kernels: on CPU, if there is a library for it.
 
     Raises:
-        InputError: the variable has no such choice, or insists on a library that is not there.
+        InputError: there is no such choice, or it insists on a library that is not there.
     """
-    choice = os.environ.get(VARIABLE, "auto")
+    choice, _ = _chosen.value
     if choice not in CHOICES:
         raise InputError(f"{VARIABLE} is {choice!r}, but it must be one of {', '.join(CHOICES)}.")
     if choice == "reference" or jax.default_backend() != "cpu":
@@ -60,7 +75,7 @@ def enabled() -> bool:
 
 def loaded() -> str | None:
     """Load the library for this processor and return its name; None if there is none."""
-    library = _library()
+    library = _library(_chosen.value[1])
     return None if library is None else Path(library._name).stem
 
 
@@ -82,7 +97,7 @@ def call(
     """
     types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results]
     kernel = jax.ffi.ffi_call(
-        _target(function), types, input_output_aliases=aliases, vmap_method="sequential"
+        _target(function, loaded()), types, input_output_aliases=aliases, vmap_method="sequential"
     )
     return list(kernel(*operands, **attributes))
 
@@ -109,8 +124,7 @@ def on_each_device(
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
-    wanted = os.environ.get(ISA_VARIABLE)
+def _library(wanted: str | None) -> ctypes.CDLL | None:
     for name in [wanted] if wanted else _LIBRARIES:
         path = _path(name)
         if path is not None and _LIBRARIES.get(name, lambda: True)():
@@ -120,10 +134,10 @@ def _library() -> ctypes.CDLL | None:
 
 
 @functools.cache
-def _target(function: str) -> str:
-    """Make a function of the library known to XLA, under its name there and the library's."""
-    symbol = getattr(_library(), f"fugaku_{function}")
-    name = f"fugaku_{function}_{loaded()}"
+def _target(function: str, library: str | None) -> str:
+    """Make a function of a library known to XLA, under its name there and the library's."""
+    symbol = getattr(_library(library), f"fugaku_{function}")
+    name = f"fugaku_{function}_{library}"
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     return name
 
