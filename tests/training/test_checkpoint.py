@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from fugaku_jax.data.builtin import open_store
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.interop.saved_weights import SavedWeights
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.identity import claim_run_dir
 from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.training import checkpoint, loop
 from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
@@ -42,7 +44,7 @@ def run(config, state_of, tmp_path):
 
 
 def saved(run_dir, config, state_of):
-    loop.claim_run_dir(run_dir, config, loop.open_store(config.data.store), {})
+    claim_run_dir(run_dir, config, open_store(config.data.store), {})
     layout, identity = make_layout(config), {"config": config.to_dict()}
     with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
         for step in (3, 6):
