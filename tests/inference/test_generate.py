@@ -101,6 +101,7 @@ def generator(tokenizer):
 WARM = Options(max_tokens=12, temperature=1.5, top_k=200, top_p=0.99, seed=3)
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_alone_and_among_others(generator):
     prompt = PROMPTS[0]
     [alone] = run(generator, [generator.begin(prompt, WARM)])

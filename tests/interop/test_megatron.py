@@ -47,6 +47,7 @@ def imported_logits(folder, tokens):
     return logits(whole_model(layout, place_parameters(source, layout, jnp.float32)), tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "tensor", "stages"),
     [(v, t, p) for v in (0, 1.0, 2.0, 3.0) for t in (1, 2, 3) for p in (1, 2)],

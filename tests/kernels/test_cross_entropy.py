@@ -65,6 +65,7 @@ def test_loss_and_gradients_equal_the_formula_for_any_shape(implementation, dtyp
     check()
 
 
+@pytest.mark.slow
 def test_odd_logits_do_what_they_do_in_the_twin(library):  # noqa: ARG001
     logits = np.random.default_rng(0).normal(size=(1, 8, 37)).astype(np.float32)
     targets = jnp.asarray([[3, 3, 3, 3, 3, 3, 36, 3]], jnp.int32)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fugaku_jax.kernels import native
 from fugaku_jax.processor import available_cores
@@ -23,6 +24,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_to_the_last_bit_on_one_core_and_on_all(tmp_path):
     assert native.enabled()  # products of XLA's do depend on it
     found, cores_here = [], ",".join(map(str, available_cores()))

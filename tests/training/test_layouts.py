@@ -38,6 +38,7 @@ def alone(train):
     return train("replicas") | train("stages")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["alternately", "threads"])
 def test_two_layouts_in_one_process_compute_what_each_does_in_one_of_its_own(how, train, alone):
     assert train(how) == alone
