@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 GIGABYTE = 10**9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_logits_are_those_of_the_exported_model(model, store, tmp_path):
     run = make_run(tmp_path / "run", model, store)

@@ -44,6 +44,7 @@ def pair(request, tokenizer):
     return ours, TheirTokenizer.from_str(json.dumps(to_tokenizer_json(ours, None)))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(text=STRINGS)
 @example(text="ハハハ ``` " * 3000)  # beyond where SentencePiece starts its sum anew

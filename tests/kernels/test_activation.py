@@ -32,6 +32,7 @@ def gradient(x, dy):
     return jax.vjp(gelu, x)[1](dy)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_gelu_equals_the_formula_in_float64(implementation, dtype):  # noqa: ARG001
     @settings(max_examples=12, deadline=None)

@@ -28,6 +28,7 @@ def oracle(q, keys, values, positions):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
     ("heads", "groups", "width", "length"),

@@ -60,6 +60,7 @@ def error_of_sums(dtype: str, depth: int) -> float:
     return 4e-6 * np.sqrt(depth + 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(EQUATIONS),

@@ -25,6 +25,7 @@ def multiply(x, weights, layer, bias, dtype):
     return panel_product(x, panels, jnp.asarray(layer, jnp.int32), columns, bias, dtype)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     rows=SIZES,

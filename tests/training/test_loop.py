@@ -233,6 +233,7 @@ def test_a_run_whose_last_loss_is_nan_is_not_done_and_keeps_the_checkpoint_from_
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["full disk", "full disk, unsaved", "directory gone"])
 def test_what_the_system_refuses_is_a_sentence_that_says_what_is_safe(
     change, tmp_path, monkeypatch, fault

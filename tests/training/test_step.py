@@ -58,6 +58,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(change):
     assert relative_difference(accumulated.parameters, at_once.parameters) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_step_equals_optax_adamw_with_clip(change):
     config = without_dropout(change, micro_batches=1)
     tokens, state = batch(config), init_state(make_layout(config))
@@ -163,6 +164,7 @@ def test_the_scale_doubles_after_enough_good_steps(monkeypatch):
     assert seen == [(1024, 1), (1024, 2), (2048, 0), (2048, 1), (1024, 0), (1024, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ends", "same"), [(0, True), (1, False)])
 def test_resetting_changes_the_loss_exactly_when_a_document_ends(change, ends, same):
     """One sample with and without an end in its middle; what a reset does is the model's test."""
