@@ -22,7 +22,7 @@ from fugaku_jax.training.checksums import has_checksums
 
 STATE = "state"
 """The item of a checkpoint that holds the arrays."""
-MOST_LETTERS = 300
+MOST_LETTERS = 1000
 """Most of a library's own words in a sentence."""
 
 
