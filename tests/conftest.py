@@ -8,6 +8,7 @@ devices or processes, another version of transformers, notebooks and benchmarks 
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -62,6 +63,22 @@ def mesh():
     mesh, _ = make_mesh()
     with active(mesh):
         yield mesh
+
+
+@pytest.fixture(scope="session")
+def run_emulated():
+    """Run a program in a process in which JAX sees so many devices; return what it prints."""
+
+    def run(program, devices, *arguments):
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        command = [sys.executable, program, *arguments]
+        environment = os.environ | {"XLA_FLAGS": flags}
+        done = subprocess.run(
+            command, env=environment, check=True, timeout=1800, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def run(
 def measure(
     axes: Sequence[str], local_axis: str | None, megabytes: float, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure on the mesh that is set; in several processes all must call this alike.
+    """Measure on the mesh that is active; in several processes all must call this alike.
 
     Args:
         axes: the axes to reduce over; each alone (flat) and all together (every algorithm).

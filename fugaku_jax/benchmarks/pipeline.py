@@ -14,12 +14,11 @@ import os
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fugaku_jax.benchmarks.processes import run_joined
+from fugaku_jax.benchmarks.processes import print_joined, run_joined
 from fugaku_jax.layout.rules import Rules
 
 
@@ -122,7 +121,7 @@ class Sleeper:
 def measure(
     rules: Rules, kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
 ) -> dict[str, Any]:
-    """Measure a schedule on the mesh that is set; all processes must call this alike.
+    """Measure a schedule on the mesh that is active; all processes must call this alike.
 
     A pass begins when all stages are there, and ends when the last of them is done. The rules say
     which axes of the mesh carry the stages.
@@ -201,13 +200,11 @@ def measure(
 def measure_all(
     micro_batches: Sequence[int], forward_seconds: float, passes: int
 ) -> Iterator[dict[str, Any]]:
-    """Join the other processes and measure every schedule on a pipeline of all of them."""
-    from fugaku_jax.cluster.hosts import find_hosts, join
+    """Measure every schedule on a pipeline of all processes, which are joined."""
     from fugaku_jax.config import MeshConfig
     from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.pipeline.schedule import KINDS
 
-    join(find_hosts(os.environ))
     mesh, rules = make_mesh(MeshConfig(data=1, pipeline=-1))
     with active(mesh):
         for kind in KINDS:
@@ -217,17 +214,8 @@ def measure_all(
 
 
 def main() -> None:
-    """Measure as one of the processes; rank 0 prints each row as JSON."""
-    from fugaku_jax.cluster.hosts import leave
-
-    code = 0
-    try:
-        for row in measure_all(**json.loads(sys.argv[1])):
-            print(json.dumps(row), flush=True)
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    leave(code)
+    """Measure as one of the processes."""
+    print_joined(measure_all(**json.loads(sys.argv[1])))
 
 
 if __name__ == "__main__":

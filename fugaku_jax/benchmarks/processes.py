@@ -10,8 +10,9 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from fugaku_jax.cluster.local import start_and_wait
 from fugaku_jax.errors import InputError, RunError
@@ -70,6 +71,25 @@ def run_joined(
     """
     starter = __name__, processes, devices
     return run_module(who, *starter, *arguments, variables=variables, before=before)
+
+
+def print_joined(rows: Iterable[dict[str, Any]]) -> NoReturn:
+    """Join the other processes and leave with them; rank 0 prints what they measured as JSON.
+
+    Args:
+        rows: measured as they are asked for, when all are joined.
+    """
+    from fugaku_jax.cluster.hosts import find_hosts, join, leave
+
+    code = 0
+    try:
+        join(find_hosts(os.environ))
+        for row in rows:
+            print(json.dumps(row), flush=True)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    leave(code)
 
 
 def require(*libraries: str) -> None:

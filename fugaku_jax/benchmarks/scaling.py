@@ -16,13 +16,12 @@ import statistics
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from fugaku_jax.benchmarks.processes import run_joined
+from fugaku_jax.benchmarks.processes import print_joined, run_joined
 from fugaku_jax.processor import available_cores
 
 CONTENDERS = "1 process", "2 processes, joined", "2 processes, apart"
@@ -229,19 +228,9 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
 
 
 def main() -> None:
-    """Do a task as one of the processes; rank 0 prints each row as JSON."""
-    from fugaku_jax.cluster.hosts import find_hosts, join, leave
-
+    """Do a task as one of the processes."""
     task = {"step": time_steps, "collectives": time_collectives}[sys.argv[1]]
-    code = 0
-    try:
-        join(find_hosts(os.environ))
-        for row in task(**json.loads(sys.argv[2])):
-            print(json.dumps(row), flush=True)
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    leave(code)
+    print_joined(task(**json.loads(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -138,11 +138,6 @@ def mesh_of(arrays: PyTree[Array]) -> Mesh:
     return jax.tree.leaves(arrays)[0].sharding.mesh
 
 
-def abstract_mesh() -> AbstractMesh:
-    """Return the mesh of one device that does not exist: enough to reason about shapes."""
-    return AbstractMesh((1,) * 6, AXES, axis_types=(AxisType.Explicit,) * 6)
-
-
 def torus_shape(text: str) -> tuple[int, ...]:
     """Read `mesh.shape`: six sizes, or a job's one to three, which are folded.
 

@@ -8,7 +8,7 @@ import jax
 import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
-from fugaku_jax.cluster.processes import anywhere
+from fugaku_jax.collectives.votes import anywhere
 from fugaku_jax.errors import RunError
 from fugaku_jax.run.checkpoint_folder import (
     CHECKPOINTS,

@@ -40,7 +40,7 @@ def ask() -> None:
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from fugaku_jax.cluster.processes import ask_all
+    from fugaku_jax.collectives.votes import ask_all
 
     mesh = jax.make_mesh((jax.device_count(),), ("all",))
     x = jax.device_put(jnp.ones(jax.device_count()), NamedSharding(mesh, P("all")))

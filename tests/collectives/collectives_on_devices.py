@@ -154,7 +154,7 @@ def mapped(case: Case, function: Callable, out: PartitionSpec) -> Callable:
 
 
 def compute(case: Case) -> dict[str, Array]:
-    """Compute everything of a case on the mesh that is set."""
+    """Compute everything of a case on the mesh that is active."""
     inner = case.spec if case.others_manual else ()
     copies = PartitionSpec(case.axes, *inner)
     split: list[tuple[str, ...]] = [() for _ in case.shape]

@@ -1,8 +1,5 @@
 """Every algorithm gives what `psum` gives, and places shards where `PartitionSpec` would."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -24,12 +21,10 @@ every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, run_emulated):
     """What `collectives_on_devices.py` computed on 24 devices, by name."""
     out = tmp_path_factory.mktemp("collectives") / "results.npz"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=24"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=300)
+    run_emulated(PROGRAM, 24, out)
     return dict(np.load(out))
 
 

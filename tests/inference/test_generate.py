@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -214,18 +211,10 @@ PROGRAM = Path(__file__).with_name("on_meshes.py")
 
 
 @pytest.fixture(scope="module")
-def on_meshes():
+def on_meshes(run_emulated):
     """What `on_meshes.py` generates on each mesh of four emulated devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, PROGRAM],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        check=True,
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    return json.loads(done.stdout)
+    done = run_emulated(PROGRAM, 4)
+    return json.loads(done)
 
 
 @pytest.mark.slow

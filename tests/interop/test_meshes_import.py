@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,19 +26,13 @@ MESHES = {
 
 
 @pytest.fixture(scope="module")
-def found(store, tmp_path_factory):
+def found(store, tmp_path_factory, run_emulated):
     """Figures of every mesh, and the folder of what was exported."""
     folder = tmp_path_factory.mktemp("meshes")
     # Neither the layers nor the rows of the vocabulary can be shared evenly.
     model = dataclasses.replace(LLAMA, n_layers=5, vocab_multiple=1)
     export_run(make_run(folder / "first", model, store), folder / "hf", store, "float32", 10**9)
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    subprocess.run(
-        [sys.executable, PROGRAM, folder, json.dumps(MESHES), store.url],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        check=True,
-        timeout=600,
-    )
+    run_emulated(PROGRAM, 4, folder, json.dumps(MESHES), store.url)
     return folder, json.loads((folder / "results.json").read_text())
 
 

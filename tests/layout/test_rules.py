@@ -11,7 +11,6 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.mesh import (
-    abstract_mesh,
     active,
     assign_axes,
     make_mesh,
@@ -123,7 +122,3 @@ def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh, message):
     with pytest.raises(InputError, match=message):
         make_mesh(MeshConfig(**mesh), jax.devices()[:1])
-
-
-def test_a_mesh_of_no_device_is_enough_to_reason_about_shapes():
-    assert abstract_mesh().shape == dict.fromkeys(AXES, 1)

@@ -1,8 +1,5 @@
 """Four emulated devices compute what one computes, dropout included."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +9,10 @@ PROGRAM = Path(__file__).with_name("four_devices.py")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, run_emulated):
     """What `four_devices.py` computed on one and on four devices, by name."""
     out = tmp_path_factory.mktemp("devices") / "results.npz"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=300)
+    run_emulated(PROGRAM, 4, out)
     return dict(np.load(out))
 
 

@@ -1,8 +1,5 @@
 """The product with weights on three emulated devices, held to NumPy in float64."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +16,10 @@ CASES = (
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, run_emulated):
     """What `product_on_devices.py` found."""
     out = tmp_path_factory.mktemp("product") / "results.npz"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=3"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=300)
+    run_emulated(PROGRAM, 3, out)
     return dict(np.load(out))
 
 

@@ -1,9 +1,6 @@
 """Attention over a sequence that emulated devices share, held to attention on one device."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -28,13 +25,10 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, run_emulated):
     """What `ring_on_devices.py` computed, by name."""
     out = tmp_path_factory.mktemp("ring") / "results.npz"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=12"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, PROGRAM, out, json.dumps(CASES)]
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    run_emulated(PROGRAM, 12, out, json.dumps(CASES))
     return dict(np.load(out))
 
 

@@ -1,8 +1,5 @@
 """The schedule's executor against automatic differentiation of a plain pipeline."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +12,10 @@ PROGRAM = Path(__file__).with_name("pipelines_on_devices.py")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, run_emulated):
     """What `pipelines_on_devices.py` computed on up to four devices, by name."""
     out = tmp_path_factory.mktemp("pipelines") / "results.npz"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=600)
+    run_emulated(PROGRAM, 4, out)
     return dict(np.load(out))
 
 

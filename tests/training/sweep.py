@@ -164,7 +164,7 @@ def compare(fields: dict[str, Any], known: dict[Any, dict[str, np.ndarray]]) -> 
     except Exception:
         return Outcome("raises", traceback.format_exc(limit=-6))
     finally:
-        jax.clear_caches()
+        jax.clear_caches()  # for their memory: no two runs share a program
     return Outcome("differs", differing) if differing else Outcome("equal", "")
 
 

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,14 +16,12 @@ PROGRAM = Path(__file__).with_name("two_layouts.py")
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory):
+def train(tmp_path_factory, run_emulated):
     """Return what the program finds, on four emulated devices."""
     folder = tmp_path_factory.mktemp("layouts")
 
     def run(how):
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-        command = [sys.executable, PROGRAM, folder / how, how]
-        subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, check=True, timeout=600)
+        run_emulated(PROGRAM, 4, folder / how, how)
         return json.loads((folder / how).read_text())
 
     return run

@@ -1,9 +1,6 @@
 """What a device needs in memory, as the compiled step tells: the promises of each parallelism."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +14,10 @@ LAYERS = 2
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory):
+def memory(tmp_path_factory, run_emulated):
     """Bytes of a device, by case and kind."""
     out = tmp_path_factory.mktemp("memory") / "memory.json"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, PROGRAM, out], env=environment, check=True, timeout=600)
+    run_emulated(PROGRAM, 4, out)
     return json.loads(out.read_text())
 
 

@@ -1,9 +1,6 @@
 """Every mesh trains the same model: 24 emulated devices, dropout on, held to one device."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,16 +91,10 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, run_emulated):
     """What `meshes.py` found of all cases."""
     out = tmp_path_factory.mktemp("meshes") / "results.npz"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=24"
-    subprocess.run(
-        [sys.executable, PROGRAM, out, json.dumps(CASES)],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        check=True,
-        timeout=1800,
-    )
+    run_emulated(PROGRAM, 24, out, json.dumps(CASES))
     return np.load(out)
 
 

@@ -6,8 +6,6 @@ A recipe that is added to `configs/` is held to all of this.
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,17 +134,11 @@ def shrunken(config: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def steps(recipes, tmp_path_factory) -> dict[str, dict[str, dict[str, list[float]]]]:
+def steps(recipes, tmp_path_factory, run_emulated) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Losses and norms of the recipes' first steps, on many devices and on one."""
     out = tmp_path_factory.mktemp("recipes") / "steps.json"
     configs = {name: shrunken(config).to_dict() for name, config in recipes.items()}
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=16"
-    subprocess.run(
-        [sys.executable, PROGRAM, out, json.dumps(configs)],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        check=True,
-        timeout=1800,
-    )
+    run_emulated(PROGRAM, 16, out, json.dumps(configs))
     return json.loads(out.read_text())
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from fugaku_jax.cluster.processes import ask_all
+from fugaku_jax.collectives.votes import ask_all
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
 
 
