@@ -35,10 +35,10 @@ from fugaku_jax.training.hooks.validate import Validate
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.progress import Progress
 from fugaku_jax.training.state import TrainState, fresh_state, init_state
-from fugaku_jax.training.step import make_train_step
+from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
 from fugaku_jax.training.throughput import measure_peak
-from fugaku_jax.training.trainer import Step, Trainer
+from fugaku_jax.training.trainer import Trainer
 
 DONE = 0
 STOPPED = 75

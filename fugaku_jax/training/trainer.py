@@ -6,7 +6,7 @@ needs the state after step n, or n is the last, does step n+1 wait until the hoo
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,8 +15,7 @@ from jaxtyping import Array
 
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
 from fugaku_jax.training.state import TrainState
-
-Step = Callable[[TrainState, Array], tuple[TrainState, Mapping[str, Array]]]
+from fugaku_jax.training.step import Step
 
 
 class Trainer:
