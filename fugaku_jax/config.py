@@ -141,10 +141,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning-rate schedule, which is counted in tokens."""
+    """The optimizer and its learning-rate schedule, which is counted in tokens."""
 
     learning_rate: float
     """Peak learning rate."""
+    kind: Literal["adamw", "lion", "muon", "adafactor", "sgd", "recipe"] = "adamw"
+    """`adamw` by our own kernel, one of optax's, or `recipe`: the optax transformation that the
+    recipe's `optimizer` returns."""
     min_learning_rate: float = 0.0
     """Learning rate at the end of the decay."""
     schedule: Literal["cosine", "wsd"] = "cosine"
@@ -155,17 +158,19 @@ class OptimizerConfig:
     """Cosine: tokens at which the decay ends, those of the run if not given. WSD: tokens of the
     final decay, a tenth of the run if not given, or what the warm-up leaves of that."""
     beta1: float = 0.9
-    """Decay of the first moment."""
+    """Decay of the first moment; of the only one with muon and sgd. Adafactor has none."""
     beta2: float = 0.95
-    """Decay of the second moment."""
+    """Decay of the second moment; with lion of the first, from which beta1 looks ahead."""
     epsilon: float = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the root of the second moment, with adamw and muon."""
     weight_decay: float = 0.1
     """Decoupled decay of matrices; biases and norms have none."""
     clip: float = 1.0
     """Largest global norm of the gradient; 0 for no clipping."""
 
     def __post_init__(self) -> None:
+        kinds = ("adamw", "lion", "muon", "adafactor", "sgd", "recipe")
+        _require(self.kind in kinds, "optimizer.kind", self.kind, " or ".join(kinds))
         _require_positive(self, "optimizer", "learning_rate", "epsilon")
         _require_fraction(self, "optimizer", "beta1", "beta2")
         for name in ("min_learning_rate", "warmup_tokens", "weight_decay", "clip"):
@@ -317,7 +322,7 @@ class Config:
     model: ModelConfig
     """The shape of the model."""
     optimizer: OptimizerConfig
-    """AdamW and its schedule."""
+    """The optimizer and its schedule."""
     training: TrainingConfig
     """Steps, batch and precision."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
@@ -23,6 +24,30 @@ def load_recipe(name: str) -> Config:
     if name not in recipes:
         raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
     return getattr(load_module(RECIPES / f"{name}.py"), name)()
+
+
+def load_optimizer(name: str, config: Config) -> Any:
+    """Call the recipe's `optimizer`, if the configuration asks for it.
+
+    Args:
+        name: of the recipe.
+        config: what its `optimizer` is called with.
+
+    Returns:
+        the optax transformation that it returns; None if `optimizer.kind` is not `recipe`.
+
+    Raises:
+        InputError: the recipe has no such function.
+    """
+    if config.optimizer.kind != "recipe":
+        return None
+    module = load_module(RECIPES / f"{name}.py")
+    if not hasattr(module, "optimizer"):
+        raise InputError(
+            f"optimizer.kind is 'recipe', but configs/{name}.py defines no `optimizer`; define it, "
+            "as docs/optimizers.md shows, or give another kind."
+        )
+    return module.optimizer(config)
 
 
 def continued(recipe: Config, args: list[str], run_dir: Path) -> Config:

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # here, so that what follows is imported only once
 import tyro
 from command import parse, run_program
 from output import outlive_readers
-from recipes import continued, load_recipe
+from recipes import continued, load_optimizer, load_recipe
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.cluster.hosts import agree, find_hosts, join
@@ -77,7 +77,8 @@ def main() -> int:
         from fugaku_jax.interop.continual import start_from_hf
         from fugaku_jax.training.loop import train as run
 
-        return run(config, run_dir, start_from_hf(from_hf) if from_hf else None)
+        start = start_from_hf(from_hf) if from_hf else None
+        return run(config, run_dir, start, optimizer=load_optimizer(name, config))
 
     return parse(train, args, prog=f"train.py {name}", description=__doc__)
 

@@ -55,9 +55,10 @@ class Update:
 
         from fugaku_jax.config import OptimizerConfig
         from fugaku_jax.kernels.adamw import sum_of_squares
-        from fugaku_jax.training.optimizer import Moments, clip_factor, init_moments, update
+        from fugaku_jax.training.adamw import AdamW, Moments
+        from fugaku_jax.training.optimizer import clip_factor
 
-        config = OptimizerConfig(learning_rate=LEARNING_RATE, clip=CLIP)
+        adamw = AdamW(OptimizerConfig(learning_rate=LEARNING_RATE, clip=CLIP))
         weights, gradients = (
             [{"kernel": jnp.asarray(each)} for each in arrays] for arrays in self.arrays()
         )
@@ -68,9 +69,9 @@ class Update:
             norm = jnp.sqrt(jnp.float32(total))
             rate = jnp.float32(LEARNING_RATE)
             factor = clip_factor(norm, CLIP)
-            return update(config, weights, moments, gradients, factor, jnp.isfinite(norm), rate)
+            return adamw.apply(weights, moments, gradients, factor, jnp.isfinite(norm), rate)
 
-        state = weights, init_moments(weights)
+        state = weights, adamw.init(weights)
         compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*state, gradients).compile()
 
         def call() -> object:

@@ -16,7 +16,7 @@ from fugaku_jax.interop.chunked_arrays import Index
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.training.checkpoint import placed
-from fugaku_jax.training.state import abstract_state
+from fugaku_jax.training.state import abstract_parameters
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def place_parameters(source: Imported, layout: Layout, dtype: DTypeLike) -> PyTr
             leaf.shape, placed(layout, leaf).sharding, part, dtype=dtype
         )
 
-    return jax.tree_util.tree_map_with_path(one, abstract_state(layout).parameters)
+    return jax.tree_util.tree_map_with_path(one, abstract_parameters(layout))
 
 
 def default_run(model: ModelConfig) -> Config:

@@ -24,7 +24,7 @@ from fugaku_jax.config import Config
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.planning.mesh_plan import plan_run
-from fugaku_jax.training.optimizer import make_schedule
+from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.state import abstract_state
 from fugaku_jax.training.step import make_train_step
 
@@ -149,7 +149,7 @@ def _end(process: subprocess.Popen) -> None:
 
 def _learning_rates(config: Config) -> dict[str, tuple[float, float]]:
     last = config.training.steps - 1
-    rate = make_schedule(config)
+    rate = make_learning_rate(config)
 
     def both(step: int) -> tuple[float, float]:
         narrow = float(jax.jit(rate)(np.int32(step)))

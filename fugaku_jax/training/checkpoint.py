@@ -41,13 +41,21 @@ from fugaku_jax.run.checkpoint_folder import (
     what_is_safe,
 )
 from fugaku_jax.run.configuration import read_config
-from fugaku_jax.training.checkpoint_reading import STATE, DamagedCheckpoint, load, reason
+from fugaku_jax.training.checkpoint_reading import (
+    STATE,
+    DamagedCheckpoint,
+    is_of_another_optimizer,
+    load,
+    reason,
+)
 from fugaku_jax.training.checksums import check_chunks
+from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.state import TrainState, fresh_state, whole_model
 from fugaku_jax.training.storage_order import (
     in_layer_order,
     in_storage_order,
     parameters_in_storage_order,
+    saved_parameter_types,
     saved_types,
 )
 
@@ -153,21 +161,26 @@ class RunCheckpoints:
         """
         self._checkpointer.save_checkpointables(0, {STATE: parameters, IDENTITY: identity})
 
-    def restore(self, layout: Layout) -> TrainState | None:
+    def restore(self, layout: Layout, optimizer: Optimizer | None = None) -> TrainState | None:
         """Load the newest good checkpoint, each array where the layout has it.
 
         Those newer than it are set aside, and it is said.
+
+        Args:
+            layout: the run on its mesh.
+            optimizer: what updates it; the one that its configuration names if not given.
 
         Returns:
             the state; None if no checkpoint is there.
 
         Raises:
             RunError: there are checkpoints, and none is good; nothing was changed.
+            InputError: they are another optimizer's.
         """
         damaged: dict[int, DamagedCheckpoint] = {}
         for step in reversed(named_steps(self._run_dir)):
             try:
-                state = self.restore_step(step, layout)
+                state = self.restore_step(step, layout, optimizer)
             except DamagedCheckpoint as error:
                 damaged[step] = error
             else:
@@ -192,25 +205,39 @@ class RunCheckpoints:
         """
         return self._restore_parameters(self.latest_step() or 0, layout, dtype)
 
-    def restore_step(self, step: int, layout: Layout) -> TrainState:
+    def restore_step(
+        self, step: int, layout: Layout, optimizer: Optimizer | None = None
+    ) -> TrainState:
         """Load the checkpoint of a step, as `restore` does.
 
         Raises:
             DamagedCheckpoint: it cannot be read.
+            InputError: it is another optimizer's.
         """
+        optimizer = optimizer or make_optimizer(layout)
         if step == 0:
-            return fresh_state(layout, self._restore_parameters(0, layout))
-        state = load(self._run_dir, step, _saved_state(layout))
+            return fresh_state(layout, self._restore_parameters(0, layout), optimizer)
+        types = saved_types(layout, optimizer)
+        try:
+            state = load(self._run_dir, step, _on_mesh(layout, types))
+        except DamagedCheckpoint:
+            if is_of_another_optimizer(self._run_dir, step, types.moments):
+                raise InputError(
+                    f"{self._run_dir / CHECKPOINTS / str(step)} holds what another optimizer "
+                    "remembers; go on with the one that the run began with, or begin another by "
+                    "another --run-dir."
+                ) from None
+            raise
         if int(state.step) != step:
             raise DamagedCheckpoint(self._run_dir, step, f"it is of step {int(state.step)}")
-        return in_storage_order(layout, state)
+        return in_storage_order(layout, state, optimizer)
 
     def _restore_parameters(
         self, step: int, layout: Layout, dtype: DTypeLike = jnp.float32
     ) -> PyTree[Array]:
         saved = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
-            _saved_state(layout).parameters,
+            _on_mesh(layout, saved_parameter_types(layout)),
         )
         loaded = load(self._run_dir, step, {"parameters": saved}, partial=True)
         return parameters_in_storage_order(layout, loaded["parameters"])
@@ -307,9 +334,8 @@ def _options(*, in_time: bool) -> ocp.Context:
     return context
 
 
-def _saved_state(layout: Layout) -> TrainState:
-    """Return the shapes of a checkpoint's arrays, and where this mesh wants them."""
-    return jax.tree.map(functools.partial(placed, layout), saved_types(layout))
+def _on_mesh(layout: Layout, shapes: PyTree[jax.ShapeDtypeStruct]) -> Any:
+    return jax.tree.map(functools.partial(placed, layout), shapes)
 
 
 def placed(layout: Layout, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

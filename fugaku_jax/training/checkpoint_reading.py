@@ -69,6 +69,23 @@ def load(
     return loaded
 
 
+def is_of_another_optimizer(run_dir: Path, step: int, moments: PyTree) -> bool:
+    """Tell, in all processes alike, whether a checkpoint holds what another optimizer remembers.
+
+    Args:
+        run_dir: the run.
+        step: of the checkpoint.
+        moments: shapes of what this one remembers.
+    """
+    folder = LiteralPath(checkpoint_folder(run_dir, step))
+    try:
+        found = ocp.checkpointables_metadata(folder).metadata[STATE]["moments"]
+        differs = _names(found) != _names(moments)
+    except Exception:  # it is damaged, then, which is another matter
+        differs = False
+    return anywhere(differs)
+
+
 def warn_without_checksums(run_dir: Path, step: int) -> None:
     """Say if a checkpoint was saved before its arrays had checksums."""
     folder = checkpoint_folder(run_dir, step)
@@ -88,6 +105,12 @@ def reason(error: BaseException) -> str:
     if not isinstance(error, OSError | ValueError):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+
+
+def _names(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of arrays by their names."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in leaves}
 
 
 def _load_alone(run_dir: Path, step: int, target: PyTree, partial: bool) -> Any:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
 from fugaku_jax.config import Config
@@ -33,6 +34,7 @@ from fugaku_jax.training.hooks.speed import Speed
 from fugaku_jax.training.hooks.stop import Stop
 from fugaku_jax.training.hooks.validate import Validate
 from fugaku_jax.training.introduction import introduction
+from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
 from fugaku_jax.training.state import TrainState, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
@@ -46,7 +48,11 @@ STOPPED = 75
 
 
 def train(
-    config: Config, run_dir: Path, start: Start | None = None, hooks: Sequence[Hook] = ()
+    config: Config,
+    run_dir: Path,
+    start: Start | None = None,
+    hooks: Sequence[Hook] = (),
+    optimizer: optax.GradientTransformation | None = None,
 ) -> int:
     """Train, or go on training, the run of this directory.
 
@@ -56,6 +62,7 @@ def train(
         start: the weights that its first session starts from; random ones if not given.
         hooks: what else happens around its steps. They see a step when it is validated and sampled;
             what they find is then recorded and shown, and what they say of it is heeded.
+        optimizer: what updates the weights if `optimizer.kind` is `recipe`, of optax.
 
     Returns:
         `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT, SIGHUP) ended
@@ -69,6 +76,7 @@ def train(
     """
     store, order = check_run(config, run_dir, start)
     layout = make_layout(config)
+    updating = make_optimizer(layout, optimizer)
     steps = config.training.steps
     with (
         held_run(config, run_dir, store, start),
@@ -76,7 +84,7 @@ def train(
         RunCheckpoints(run_dir, config.checkpoint) as checkpoints,
         ExitStack() as stack,
     ):
-        state = checkpoints.restore(layout)
+        state = checkpoints.restore(layout, updating)
         first = int(state.step) if state else 0
         if first >= steps:
             if is_writer():
@@ -87,7 +95,8 @@ def train(
         for line in introduction(layout, store, peak, first, start):
             say(line)
         if state is None:
-            state = fresh_state(layout, start.parameters(layout)) if start else init_state(layout)
+            given = start and start.parameters(layout)
+            state = fresh_state(layout, given, updating) if given else init_state(layout, updating)
         identity = {"config": config.to_dict(), "ledger": read_ledger(run_dir)}
         around: list[Hook] = [
             *(Speed(config, peak), Validate(layout, store), Sample(layout, store.tokenizer())),
@@ -98,7 +107,7 @@ def train(
         ]
         last = min(steps, first + (config.training.stop_after or steps))
         loader = stack.enter_context(_read_batches(layout, store, order, first, last))
-        take_step = _compile(layout, store, state, loader, say)
+        take_step = _compile(layout, updating, store, state, loader, say)
         step = Trainer(take_step, state, around).run(loader, first, last)
         if loader.wait_seconds > 1:
             say(f"waited {loader.wait_seconds:.1f} s for data in all")
@@ -137,10 +146,15 @@ def _read_batches(
 
 
 def _compile(
-    layout: Layout, store: Store, state: TrainState, loader: Loader, say: Callable[[str], None]
+    layout: Layout,
+    optimizer: Optimizer,
+    store: Store,
+    state: TrainState,
+    loader: Loader,
+    say: Callable[[str], None],
 ) -> Step:
     start = time.perf_counter()
-    train_step = make_train_step(layout, store.end_of_document)
+    train_step = make_train_step(layout, store.end_of_document, optimizer)
     compiled = train_step.lower(state, loader.batch).compile()
     # Collectives of gloo give up after 30 s if processes come to them unevenly.
     wait_for_all("compiled")

@@ -1,114 +1,66 @@
-"""AdamW over all parameters, and its learning rates."""
+"""The optimizer of a run: AdamW, or any of optax's, over parameters as a run's state has them.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+Either has what optax calls a gradient transformation, `init(params)` and
+`update(gradients, state, params)`, where `update` is also told the learning rate of the step.
+"""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+import optax
+from jaxtyping import Array, Float
 
-from fugaku_jax.config import Config, OptimizerConfig
-from fugaku_jax.kernels.adamw import adamw
+from fugaku_jax.errors import InputError
+from fugaku_jax.json_types import shown
+from fugaku_jax.layout.layout import Layout
+from fugaku_jax.training.adamw import AdamW
+from fugaku_jax.training.layer_by_layer import LayerByLayer
+from fugaku_jax.training.optax_kinds import make_kind
 
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Moments:
-    """What AdamW remembers."""
-
-    mean: PyTree[Array]
-    """Running mean of the gradient, shaped as the parameters."""
-    square: PyTree[Array]
-    """Running mean of the squared gradient."""
-    count: Int[Array, ""]
-    """Updates applied."""
+Optimizer = AdamW | LayerByLayer
 
 
-def init_moments(parameters: PyTree[Array]) -> Moments:
-    """Return the moments before the first update: zeros, sharded as the parameters."""
-    zeros = jax.tree.map(jnp.zeros_like, parameters)
-    return Moments(zeros, jax.tree.map(jnp.zeros_like, parameters), jnp.int32(0))
-
-
-def update(
-    config: OptimizerConfig,
-    parameters: PyTree[Array],
-    moments: Moments,
-    gradients: PyTree[Array],
-    factor: Float[Array, ""],
-    apply: Bool[Array, ""],
-    learning_rate: Float[Array, ""],
-) -> tuple[PyTree[Array], Moments]:
-    """Update all parameters by AdamW; matrices and tables decay, biases and norms do not.
+def make_optimizer(layout: Layout, built: optax.GradientTransformation | None = None) -> Optimizer:
+    """Return the optimizer of a run.
 
     Args:
-        gradients: shaped as the parameters.
-        factor: what every gradient is multiplied by first.
-        apply: if false, parameters and moments stay as they are.
-        learning_rate: rate of this step.
+        layout: the run on its mesh.
+        built: the transformation that its recipe builds, if `optimizer.kind` is `recipe`.
 
-    Returns:
-        the new parameters and moments.
+    Raises:
+        InputError: the kind is `recipe` and there is none, or none that can be saved; or it is
+            another and there is one.
     """
-    count = moments.count + apply.astype(jnp.int32)
-
-    def one(path: tuple, *arrays: Array) -> tuple[Array, Array, Array]:
-        return adamw(
-            *arrays,
-            factor=factor,
-            apply=apply,
-            count=count,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay if decays(path) else 0.0,
-            beta1=config.beta1,
-            beta2=config.beta2,
-            epsilon=config.epsilon,
+    kind = layout.config.optimizer.kind
+    if kind == "recipe" and built is None:
+        raise InputError(
+            "optimizer.kind is 'recipe', but no transformation was handed over; train it by "
+            "`launch/train.py` and the recipe that defines `optimizer`, or by "
+            "`train(..., optimizer=...)`."
         )
-
-    updated = jax.tree_util.tree_map_with_path(
-        one, parameters, moments.mean, moments.square, gradients
-    )
-    outer = jax.tree.structure(parameters)
-    parameters, mean, square = jax.tree.transpose(outer, jax.tree.structure((0, 0, 0)), updated)
-    return parameters, Moments(mean, square, count)
-
-
-def decays(path: tuple) -> bool:
-    """Tell by its path in the tree of parameters whether a weight decays.
-
-    The number of dimensions would not tell: a bias that is stacked over layers has two.
-    """
-    return path[-1].key in ("kernel", "table")
+    if kind != "recipe" and built is not None:
+        raise InputError(
+            f"optimizer.kind is {kind!r}, but it must be 'recipe' for the transformation to be "
+            "used that was handed over."
+        )
+    if kind == "adamw":
+        return AdamW(layout.config.optimizer)
+    if built is None:
+        return LayerByLayer(layout, make_kind(layout))
+    if not isinstance(built, optax.GradientTransformation):
+        raise InputError(
+            f"The recipe's `optimizer` returns {shown(built)}, but it must return an "
+            "optax.GradientTransformation."
+        )
+    optimizer = LayerByLayer(layout, built)
+    for path, leaf in jax.tree.leaves_with_path(optimizer.memory_shapes()):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise InputError(
+                f"The recipe's `optimizer` keeps {leaf.dtype} in its state, at "
+                f"{jax.tree_util.keystr(path)}, which no checkpoint can hold; it must keep numbers."
+            )
+    return optimizer
 
 
 def clip_factor(norm: Float[Array, ""], limit: float) -> Float[Array, ""]:
     """Return what a gradient of the given global norm is multiplied by to be within `limit`."""
     return jnp.minimum(1.0, limit / (norm + 1e-6)) if limit else jnp.ones_like(norm)
-
-
-def make_schedule(config: Config) -> Callable[[Array], Array]:
-    """Return the learning rate as a function of the steps taken before.
-
-    `cosine` rises linearly over `warmup_tokens`, then follows half a cosine from the peak to the
-    minimum at `decay_tokens`, and stays there (Megatron's rule, tokens in place of steps).
-    `wsd` rises, stays at the peak, and falls linearly over the run's last `decay_tokens`
-    (Hu et al., "MiniCPM", 2024, section 4).
-
-    The rate is fp32, or of the type of its argument if that is a wider float. It errs by a few
-    roundings of the peak: tokens, which outgrow int32 and would be rounded in fp32, are counted in
-    steps, and the fall is computed so that nothing cancels where it is almost nothing.
-    """
-    optimizer = config.optimizer
-    peak, low = optimizer.learning_rate, optimizer.min_learning_rate
-    start, end = (tokens / config.tokens_per_step for tokens in config.decay_span)
-    warmup = optimizer.warmup_tokens / config.tokens_per_step
-
-    def learning_rate(steps: Array) -> Array:
-        # The rate of a step is that of its last token, so the first step already learns.
-        seen = (steps + 1).astype(jnp.promote_types(steps.dtype, jnp.float32))
-        left = jnp.clip((end - seen) / (end - start), 0.0, 1.0)
-        fall = jnp.sin(jnp.pi / 2 * left) ** 2 if optimizer.schedule == "cosine" else left
-        decayed = low + (peak - low) * fall
-        return jnp.where(seen <= warmup, peak * (seen / warmup), decayed)
-
-    return learning_rate

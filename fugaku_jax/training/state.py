@@ -16,7 +16,7 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layout import whole
-from fugaku_jax.training.optimizer import Moments
+from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
 
 
@@ -27,30 +27,53 @@ class TrainState:
 
     parameters: PyTree[Array]
     """Master weights, fp32, as nested dictionaries; layers in the storage order of `Stages`."""
-    moments: Moments
-    """What the optimizer remembers."""
+    moments: Any
+    """What the optimizer remembers: `Moments` of AdamW, else a transformation's state."""
     step: Int[Array, ""]
     """Steps taken; it is also the position in the data and the seed of dropout."""
     loss_scale: LossScale | None
     """Dynamic loss scale; None but in fp16."""
 
 
-def init_state(layout: Layout) -> TrainState:
-    """Make the state that a run starts from, each array already where it belongs."""
+def init_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState:
+    """Make the state that a run starts from, each array already where it belongs.
+
+    Args:
+        layout: the run on its mesh.
+        optimizer: what updates it; the one that its configuration names if not given.
+
+    Raises:
+        InputError: the configuration names none.
+    """
     with layout.active():
-        return _init_state(layout)
+        return _init_state(layout, optimizer or make_optimizer(layout))
 
 
-def fresh_state(layout: Layout, parameters: PyTree[Array]) -> TrainState:
-    """Make the state before the first step, with these parameters, each where it belongs."""
+def fresh_state(
+    layout: Layout, parameters: PyTree[Array], optimizer: Optimizer | None = None
+) -> TrainState:
+    """Make the state before the first step, with these parameters, each where it belongs.
+
+    Further arguments and errors are those of `init_state`.
+    """
     with layout.active():
-        return _fresh_state(layout, parameters)
+        return _fresh_state(layout, optimizer or make_optimizer(layout), parameters)
 
 
-def abstract_state(layout: Layout) -> TrainState:
-    """Return the shapes and shardings of a run's state, allocating nothing."""
+def abstract_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState:
+    """Return the shapes and shardings of a run's state, allocating nothing.
+
+    Arguments and errors are those of `init_state`.
+    """
     with layout.active():
-        return jax.eval_shape(functools.partial(_init_state, layout))
+        init = functools.partial(_init_state, layout, optimizer or make_optimizer(layout))
+        return jax.eval_shape(init)
+
+
+def abstract_parameters(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
+    """Return the shapes and shardings of a run's parameters, whatever its optimizer is."""
+    with layout.active():
+        return jax.eval_shape(functools.partial(_init_parameters, layout))
 
 
 def whole_model(layout: Layout, parameters: PyTree[Array]) -> GPT:
@@ -67,22 +90,21 @@ def whole_model(layout: Layout, parameters: PyTree[Array]) -> GPT:
     return nnx.merge(whole(layout).structure, parameters)
 
 
-def state_specs(layout: Layout, spec: Callable[[Placement, bool], PartitionSpec]) -> Any:
+def state_specs(
+    layout: Layout, moments: PyTree[Placement], spec: Callable[[Placement, bool], PartitionSpec]
+) -> Any:
     """Return a state with specs in the place of its arrays.
 
     Args:
         layout: of the state.
+        moments: placements of what the optimizer remembers.
         spec: gives that of a weight (false) or of its optimizer state (true).
     """
-
-    def specs(is_state: bool) -> PyTree[PartitionSpec]:
-        return jax.tree.map(lambda placement: spec(placement, is_state), layout.placements)
-
     everywhere: Any = PartitionSpec()
     scale = initial_loss_scale(layout.config.training.precision)
     return TrainState(
-        parameters=specs(False),
-        moments=Moments(specs(True), specs(True), everywhere),
+        parameters=jax.tree.map(lambda p: spec(p, False), layout.placements),
+        moments=jax.tree.map(lambda p: spec(p, True), moments),
         step=everywhere,
         loss_scale=jax.tree.map(lambda _: everywhere, scale),
     )
@@ -94,8 +116,12 @@ def run_keys(config: Config) -> tuple[Any, Any]:
     return model_key, dropout_key
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _init_state(layout: Layout) -> TrainState:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _init_state(layout: Layout, optimizer: Optimizer) -> TrainState:
+    return _fresh_state(layout, optimizer, _init_parameters(layout))
+
+
+def _init_parameters(layout: Layout) -> PyTree[Array]:
     model_key, _ = run_keys(layout.config)
     model = GPT(layout.config.model, model_key, layout.rules)
     parameters = nnx.to_pure_dict(nnx.state(model))
@@ -104,21 +130,20 @@ def _init_state(layout: Layout) -> TrainState:
     def weight(x: Array, placement: Placement) -> Array:
         return reshard(x, placement.spec(state=False))
 
-    return _fresh_state(layout, jax.tree.map(weight, parameters, layout.placements))
+    return jax.tree.map(weight, parameters, layout.placements)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _fresh_state(layout: Layout, parameters: PyTree[Array]) -> TrainState:
-    def zeros(x: Array, placement: Placement) -> Array:
-        return jnp.zeros(x.shape, jnp.float32, out_sharding=placement.spec(state=True))
-
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fresh_state(layout: Layout, optimizer: Optimizer, parameters: PyTree[Array]) -> TrainState:
+    places = optimizer.placements(layout.placements)
+    init: Any = jax.sharding.auto_axes(
+        optimizer.init,
+        axes=layout.mesh.axis_names,
+        out_sharding=jax.tree.map(lambda p: p.spec(state=True), places),
+    )
     return TrainState(
         parameters=parameters,
-        moments=Moments(
-            jax.tree.map(zeros, parameters, layout.placements),
-            jax.tree.map(zeros, parameters, layout.placements),
-            jnp.int32(0),
-        ),
+        moments=init(parameters),
         step=jnp.int32(0),
         loss_scale=initial_loss_scale(layout.config.training.precision),
     )

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,31 +15,37 @@ from fugaku_jax.layout.placement import Exchanger, Placement, shard_of, squared_
 from fugaku_jax.pipeline.executor import pipelined_gradient
 from fugaku_jax.pipeline.stack import Exchange
 from fugaku_jax.training.gradient import Part, accumulated_gradient, stage_program
-from fugaku_jax.training.optimizer import clip_factor, update
-from fugaku_jax.training.optimizer import make_schedule as make_learning_rate
+from fugaku_jax.training.learning_rate import make_learning_rate
+from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
 
 Metrics = dict[str, Float[Array, ""]]
 Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
 
 
-def make_train_step(layout: Layout, end_of_document: int) -> OnLayout:
+def make_train_step(
+    layout: Layout, end_of_document: int, optimizer: Optimizer | None = None
+) -> OnLayout:
     """Return the step of a run; its first call compiles it.
 
     The tokens of a batch are `[M, B, T + 1]`: M micro-batches of B samples, whose gradients are
     accumulated in fp32. A step whose gradient is not finite leaves weights and moments as they
     are; its `skipped` is 1.
 
+    AdamW updates each device's part of the weights where it lies. Any other optimizer is applied
+    to the arrays of the whole mesh, as it may look at whole matrices.
+
     Args:
         layout: the run and where it lies.
         end_of_document: the token at which attention starts anew, if the run wants that.
+        optimizer: what updates the weights; the one that the configuration names if not given.
 
     Returns:
         a jitted function of state and tokens that gives the next state and the step's metrics
         (fp32 scalars); it consumes (donates) the state it is given.
     """
     config, rules, where = layout.config, layout.rules, layout.placements
-    learning_rate = make_learning_rate(config)
+    optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
     # Layers are scattered one by one on the way back, the other weights are not.
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
     inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
@@ -74,72 +81,100 @@ def make_train_step(layout: Layout, end_of_document: int) -> OnLayout:
         reduced = functools.partial(_reduced, exchanger=exchanger)
         return loss, jax.tree.map(reduced, total, where, inside)
 
-    def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
+    def reduced(state: TrainState, tokens: Array) -> tuple[PyTree[Array], tuple[Array, Metrics]]:
+        """Return the gradient, and what it must be multiplied by and metrics."""
         scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
         loss, scaled = gradient(state, tokens, scale / step_tokens)
         loss = exchanger.sum(loss, rules.manual) / step_tokens
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
-        finite = jnp.isfinite(norm)
-        rate = learning_rate(state.step)
-        own = jax.tree.map(lambda x, p: shard_of(x, p.state), state.parameters, where)
-        parameters, moments = update(
-            config.optimizer,
-            own,
-            state.moments,
-            scaled,
-            factor=clip_factor(norm, config.optimizer.clip) * unscale,
-            apply=finite,
-            learning_rate=rate,
-        )
-        parameters = jax.tree.map(lambda x, p: exchanger.gather(x, p.state), parameters, where)
-        metrics = {
+        metrics: Metrics = {
             "loss": loss,
             "grad_norm": norm,
-            "learning_rate": rate,
-            "skipped": 1.0 - finite.astype(jnp.float32),
+            "learning_rate": learning_rate(state.step),
+            "skipped": 1.0 - jnp.isfinite(norm).astype(jnp.float32),
         }
         if state.loss_scale is not None:
             metrics["loss_scale"] = state.loss_scale.scale
-        new_state = TrainState(
-            parameters=parameters,
-            moments=moments,
-            step=state.step + 1,
-            loss_scale=state.loss_scale and state.loss_scale.adjust(finite),
+        return scaled, (clip_factor(norm, config.optimizer.clip) * unscale, metrics)
+
+    def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
+        scaled, (factor, metrics) = reduced(state, tokens)
+        apply, rate = metrics["skipped"] == 0, metrics["learning_rate"]
+        own = jax.tree.map(lambda x, p: shard_of(x, p.state), state.parameters, where)
+        own, moments = optimizer.apply(own, state.moments, scaled, factor, apply, rate)
+        parameters = jax.tree.map(lambda x, p: exchanger.gather(x, p.state), own, where)
+        return _advanced(state, parameters, moments, apply), metrics
+
+    def train_step_of_whole_arrays(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
+        scaled, (factor, metrics) = on_devices(replace(state, moments=None), tokens)
+        apply, rate = metrics["skipped"] == 0, metrics["learning_rate"]
+        parameters, moments = optimizer.apply(
+            state.parameters, state.moments, scaled, factor, apply, rate
         )
-        return new_state, metrics
+        return _advanced(state, parameters, moments, apply), metrics
 
-    return OnLayout(layout, _on_each_device(train_step, layout), donate_argnums=0)
+    if isinstance(optimizer, AdamW):
+        moments = optimizer.placements(where)
+        return OnLayout(layout, _on_each_device(train_step, layout, moments), donate_argnums=0)
+    on_devices = _on_each_device(reduced, layout, None)
+    return OnLayout(layout, train_step_of_whole_arrays, donate_argnums=0)
 
 
-def _on_each_device(step: Step, layout: Layout) -> Step:
-    """Let each device do a step with its own part of the state and of the tokens.
+def _advanced(
+    state: TrainState, parameters: PyTree[Array], moments: Any, applied: Array
+) -> TrainState:
+    return TrainState(
+        parameters=parameters,
+        moments=moments,
+        step=state.step + 1,
+        loss_scale=state.loss_scale and state.loss_scale.adjust(applied),
+    )
+
+
+def _on_each_device(
+    function: Callable[[TrainState, Array], tuple[Any, Any]],
+    layout: Layout,
+    moments: PyTree[Placement],
+) -> Callable[[TrainState, Array], tuple[Any, Any]]:
+    """Let each device do its part with its own part of the state and of the tokens.
 
     Tensor axes stay explicit inside, that is, in the arrays' types. At its edge, however,
     `shard_map` would gather over them, as its specs may not name them; over Auto axes it does not.
+
+    Args:
+        function: of state and tokens; gives the next state or, where `moments` are None, gradients,
+            and figures.
+        layout: of the state.
+        moments: placements of those in the state.
     """
     rules = layout.rules
     if not rules.manual:
-        return step
-    everywhere = PartitionSpec()
-    manual = state_specs(layout, lambda p, state: p.spec(state=state, manual_only=True))
+        return function
+    everywhere: Any = PartitionSpec()
+    specs = functools.partial(state_specs, layout, moments)
+
+    def results(spec: Callable[[Placement, bool], PartitionSpec]) -> Any:
+        gradients = jax.tree.map(lambda p: spec(p, True), layout.placements)
+        return (gradients if moments is None else specs(spec)), everywhere
+
+    def manual(p: Placement, state: bool) -> PartitionSpec:
+        return p.spec(state=state, manual_only=True)
+
     tensor = tuple(axis for axis in layout.mesh.axis_names if axis not in rules.manual)
     inside: Any = jax.sharding.explicit_axes(
-        step,
-        axes=tensor,
-        in_sharding=(state_specs(layout, lambda p, _: p.explicit), everywhere),
+        function, axes=tensor, in_sharding=(specs(lambda p, _: p.explicit), everywhere)
     )
     mapped = jax.shard_map(
         inside,
-        in_specs=(manual, PartitionSpec(None, rules.data or None)),
-        out_specs=(manual, everywhere),
+        in_specs=(specs(manual), PartitionSpec(None, rules.data or None)),
+        out_specs=results(manual),
         axis_names=set(rules.manual),
         check_vma=False,
     )
-    whole = state_specs(layout, lambda p, state: p.spec(state=state))
-    specs: Any = (whole, everywhere)
-    outside: Any = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=specs)
-    return cast(Step, outside)
+    whole = results(lambda p, state: p.spec(state=state))
+    outside: Any = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=whole)
+    return outside
 
 
 def _layer_exchange(

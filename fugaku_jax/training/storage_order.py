@@ -6,8 +6,8 @@ the vocabulary got rows to divide it, is a state rearranged when it is saved or 
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +16,22 @@ from jaxtyping import Array, PyTree
 
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
-from fugaku_jax.training.state import TrainState, abstract_state
-
-_OF_VOCABULARY = ("tokens", "output")
+from fugaku_jax.training.adamw import Moments
+from fugaku_jax.training.layer_by_layer import OF_VOCABULARY
+from fugaku_jax.training.optimizer import Optimizer
+from fugaku_jax.training.state import TrainState, abstract_parameters, abstract_state
 
 
 def in_layer_order(layout: Layout, state: TrainState) -> TrainState:
     """Return the state as a checkpoint holds it."""
     with layout.active():
-        return state if _is_plain(layout) else _rearranged(layout, state, _to_layers)
+        return state if _is_plain(layout) else _to_layers(layout, state)
 
 
-def in_storage_order(layout: Layout, state: TrainState) -> TrainState:
+def in_storage_order(layout: Layout, state: TrainState, optimizer: Optimizer) -> TrainState:
     """Undo `in_layer_order`."""
     with layout.active():
-        return state if _is_plain(layout) else _rearranged(layout, state, _to_storage)
+        return state if _is_plain(layout) else _to_storage(layout, optimizer, state)
 
 
 def parameters_in_storage_order(layout: Layout, parameters: PyTree[Array]) -> PyTree[Array]:
@@ -38,16 +39,23 @@ def parameters_in_storage_order(layout: Layout, parameters: PyTree[Array]) -> Py
     if _is_plain(layout):
         return parameters
     with layout.active():
-        return _to_storage(layout, parameters, False)
+        return _parameters_to_storage(layout, parameters)
 
 
-def saved_types(layout: Layout) -> TrainState:
+def saved_types(layout: Layout, optimizer: Optimizer) -> TrainState:
     """Return the types of a checkpoint's arrays on this mesh."""
-    state = abstract_state(layout)
+    state = abstract_state(layout, optimizer)
     if _is_plain(layout):
         return state
     with layout.active():
-        return jax.eval_shape(lambda state: _rearranged(layout, state, _to_layers), state)
+        return jax.eval_shape(functools.partial(_to_layers, layout), state)
+
+
+def saved_parameter_types(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
+    """Return the types of a checkpoint's parameters on this mesh."""
+    parameters = abstract_parameters(layout)
+    with layout.active():
+        return jax.eval_shape(functools.partial(_layers, layout), parameters)
 
 
 def _is_plain(layout: Layout) -> bool:
@@ -55,41 +63,60 @@ def _is_plain(layout: Layout) -> bool:
     return layout.stages.is_plain and missing == 0
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _to_layers(layout: Layout, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
-    del is_state  # whole on every device anyway
+@functools.partial(jax.jit, static_argnums=0)
+def _to_layers(layout: Layout, state: TrainState) -> TrainState:
+    moments = state.moments
+    if isinstance(moments, Moments):
+        mean, square = _layers(layout, moments.mean), _layers(layout, moments.square)
+        moments = replace(moments, mean=mean, square=square)
+    else:
+        moments = _layers(layout, moments)
+    return replace(state, parameters=_layers(layout, state.parameters), moments=moments)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _to_storage(layout: Layout, optimizer: Optimizer, state: TrainState) -> TrainState:
+    store = functools.partial(_storage, layout, is_state=True)
+    moments, where = state.moments, cast(Any, optimizer.placements(layout.placements))
+    if isinstance(moments, Moments):
+        mean, square = store(moments.mean, where.mean), store(moments.square, where.square)
+        moments = replace(moments, mean=mean, square=square)
+    else:
+        moments = store(moments, where)
+    parameters = _storage(layout, state.parameters, layout.placements, is_state=False)
+    return replace(state, parameters=parameters, moments=moments)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _parameters_to_storage(layout: Layout, parameters: PyTree[Array]) -> PyTree[Array]:
+    return _storage(layout, parameters, layout.placements, is_state=False)
+
+
+def _layers(layout: Layout, tree: PyTree[Array]) -> PyTree[Array]:
     rows = layout.config.model.padded_vocab_size
 
-    def one(path: tuple, x: Array, placement: Placement) -> Array:
+    def one(path: tuple, x: Array) -> Array:
         if path[0].key == "blocks":
-            return layout.stages.restore(reshard(x, placement.explicit))
-        if path[0].key in _OF_VOCABULARY and x.shape[0] != rows:
+            return layout.stages.restore(reshard(x, PartitionSpec(None, *_spec(x)[1:])))
+        if path[0].key in OF_VOCABULARY and len(x) != rows:
             return reshard(x, PartitionSpec())[:rows]
         return x
 
-    return jax.tree_util.tree_map_with_path(one, tree, layout.placements)
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _to_storage(layout: Layout, tree: PyTree[Array], is_state: bool) -> PyTree[Array]:
+def _storage(
+    layout: Layout, tree: PyTree[Array], where: PyTree[Placement], *, is_state: bool
+) -> PyTree[Array]:
     def one(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
             x = layout.stages.store(x)
-        if path[0].key in _OF_VOCABULARY:
+        if path[0].key in OF_VOCABULARY:
             x = jnp.pad(x, ((0, -x.shape[0] % layout.rules.parts("vocab")), (0, 0)))
         return reshard(x, placement.spec(state=is_state))
 
-    return jax.tree_util.tree_map_with_path(one, tree, layout.placements)
+    return jax.tree_util.tree_map_with_path(one, tree, where)
 
 
-def _rearranged(
-    layout: Layout,
-    state: TrainState,
-    all_of: Callable[[Layout, PyTree[Array], bool], PyTree[Array]],
-) -> TrainState:
-    moments = replace(
-        state.moments,
-        mean=all_of(layout, state.moments.mean, True),
-        square=all_of(layout, state.moments.square, True),
-    )
-    return replace(state, parameters=all_of(layout, state.parameters, False), moments=moments)
+def _spec(x: Array) -> PartitionSpec:
+    return jax.typeof(x).sharding.spec

@@ -8,8 +8,11 @@ import numpy as np
 from fugaku_jax.config import Config
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
+from fugaku_jax.training.adamw import Moments
+from fugaku_jax.training.optimizer import Optimizer
 from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
+from fugaku_jax.training.storage_order import in_layer_order
 
 END_OF_DOCUMENT = 0
 
@@ -25,23 +28,25 @@ def lay_out(config: Config) -> Layout:
     return make_layout(config, jax.devices()[:count])
 
 
-def train(layout: Layout, steps: int) -> dict[str, np.ndarray]:
+def train(layout: Layout, steps: int, optimizer: Optimizer | None = None) -> dict[str, np.ndarray]:
     """Train a run.
 
-    Every eighth token or so ends a document.
+    Every eighth token or so ends a document. The optimizer is the one that the run names, if none
+    is given.
 
     Returns:
         `losses` and `norms` of the steps; sums over `slots without a layer`; the parameters by
-        their names, and under `mean/` the first moments, the running means of their gradients.
-        Layers are in their order and the vocabulary's rows as the model has them, so that all
-        meshes return the same arrays.
+        their names, and under `mean/` the first moments, the running means of their gradients;
+        with another optimizer than AdamW, in their place, under `memory/`, what a checkpoint holds
+        of what it remembers. Layers are in their order and the vocabulary's rows as the model has
+        them, so that all meshes return the same arrays.
     """
     config, training = layout.config, layout.config.training
     rows = training.batch_size // training.micro_batches
     shape = (training.micro_batches, rows, config.model.sequence_length + 1)
     random = np.random.default_rng(0)
-    state = init_state(layout)
-    step = make_train_step(layout, END_OF_DOCUMENT)
+    state = init_state(layout, optimizer)
+    step = make_train_step(layout, END_OF_DOCUMENT, optimizer)
     losses, norms = [], []
     for _ in range(steps):
         tokens = random.integers(0, config.model.vocab_size, shape, np.int32)
@@ -51,13 +56,19 @@ def train(layout: Layout, steps: int) -> dict[str, np.ndarray]:
         norms.append(float(metrics["grad_norm"]))
     found = {"losses": np.array(losses), "norms": np.array(norms)}
     empty = layout.stages.layers.ravel() < 0
-    learned = (state.parameters, state.moments.mean, state.moments.square)
+    learned, named = [state.parameters], [("", state.parameters)]
+    if isinstance(state.moments, Moments):
+        learned += [state.moments.mean, state.moments.square]
+        named += [("mean/", state.moments.mean)]
     stacks = [np.asarray(leaf) for leaf in jax.tree.leaves([tree["blocks"] for tree in learned])]
     found["slots without a layer"] = np.array([np.abs(leaf[empty]).sum() for leaf in stacks])
-    for prefix, tree in (("", state.parameters), ("mean/", state.moments.mean)):
+    for prefix, tree in named:
         for path, leaf in jax.tree.leaves_with_path(tree):
             name = prefix + jax.tree_util.keystr(path, simple=True, separator=".")
             found[name] = _as_the_model_has_it(layout, path[0].key, np.asarray(leaf))
+    if not isinstance(state.moments, Moments):
+        for path, leaf in jax.tree.leaves_with_path(in_layer_order(layout, state).moments):
+            found["memory/" + jax.tree_util.keystr(path)] = np.asarray(leaf)
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fugaku_jax.config import Config, OptimizerConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.training.optimizer import make_schedule
+from fugaku_jax.training.learning_rate import make_learning_rate
 
 
 def exact_rate(config: Config, step: int) -> float:
@@ -33,7 +33,7 @@ def exact_rate(config: Config, step: int) -> float:
 
 def rates(config: Config, *steps: int) -> list[float]:
     """What the schedule says, traced as the step traces it."""
-    return [float(jax.jit(make_schedule(config))(jnp.int32(step))) for step in steps]
+    return [float(jax.jit(make_learning_rate(config))(jnp.int32(step))) for step in steps]
 
 
 def test_rates_of_every_recipe_are_those_of_float64_to_a_few_roundings(recipe):
@@ -60,10 +60,10 @@ def test_wsd_over_trillions_of_tokens_ends_at_its_minimum_to_the_last_bit(recipe
 
 def test_a_wider_step_gets_a_wider_rate(config):
     with jax.enable_x64(True):
-        found = make_schedule(config)(jnp.float64(5))
+        found = make_learning_rate(config)(jnp.float64(5))
     assert found.dtype == jnp.float64
     assert float(found) == pytest.approx(exact_rate(config, 5), rel=1e-14)
-    assert make_schedule(config)(jnp.int32(5)).dtype == jnp.float32
+    assert make_learning_rate(config)(jnp.int32(5)).dtype == jnp.float32
 
 
 def test_cosine_rises_falls_and_stays(change):

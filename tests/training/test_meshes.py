@@ -12,6 +12,8 @@ PROGRAM = Path(__file__).with_name("meshes.py")
 
 THREE = {"micro_batches": 3}
 LLAMA = {"family": "llama", "n_kv_heads": 3, "d_ff": 48, "tied": False}
+# Without biases, as that of keys has no gradient, and to lion even a rounding has a sign.
+PLAIN = LLAMA | {"dropout": 0.0, "attention_dropout": 0.0}
 CASES = {
     "data": {"mesh": {"data": 4}},
     "context": {"mesh": {"data": 1, "context": 4}},
@@ -86,6 +88,37 @@ CASES = {
         },
         "training": THREE,
         "model": LLAMA | {"tied": True},
+    },
+    "lion, zero1, unequal stages": {
+        "mesh": {"data": 2, "pipeline": 3, "layers": [1, 2, 1], "weights": "zero1"},
+        "model": PLAIN,
+        "optimizer": {"kind": "lion"},
+    },
+    "lion, sharded weights": {
+        "mesh": {"data": 4, "tensor": 3, "weights": "sharded"},
+        "model": PLAIN,
+        "optimizer": {"kind": "lion"},
+    },
+    "muon, zero1, tensor": {
+        "mesh": {"data": 2, "tensor": 3, "weights": "zero1"},
+        "model": PLAIN,
+        "optimizer": {"kind": "muon"},
+    },
+    "muon, sharded weights, interleaved": {
+        "mesh": {
+            "data": 2,
+            "pipeline": 2,
+            "weights": "sharded",
+            "schedule": "interleaved",
+            "chunks": 2,
+        },
+        "model": PLAIN,
+        "optimizer": {"kind": "muon"},
+    },
+    "rows and columns, zero1, a vocabulary of 250 by 3": {
+        "mesh": {"data": 2, "tensor": 3, "weights": "zero1"},
+        "model": PLAIN,
+        "optimizer": {"kind": "recipe"},
     },
 }
 

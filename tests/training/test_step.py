@@ -5,12 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training import precision
-from fugaku_jax.training.optimizer import decays, init_moments, make_schedule, update
 from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
 
@@ -59,61 +57,6 @@ def test_accumulated_micro_batches_equal_one_large_batch(change):
 
 
 @pytest.mark.slow
-def test_a_step_equals_optax_adamw_with_clip(change):
-    config = without_dropout(change, micro_batches=1)
-    tokens, state = batch(config), init_state(make_layout(config))
-    parameters = jax.tree.map(jnp.copy, state.parameters)
-
-    def mask(tree):
-        return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), tree)
-
-    reference = optax.chain(
-        optax.clip_by_global_norm(config.optimizer.clip),
-        optax.adamw(
-            make_schedule(config),
-            *(0.9, 0.95, 1e-8),
-            weight_decay=0.1,
-            mask=mask,
-        ),
-    )
-    memory = reference.init(parameters)
-    gradients = jax.jit(
-        lambda tree: jax.tree.map(
-            lambda p: jax.random.normal(jax.random.key(p.size), p.shape) * 0.1, tree
-        )
-    )(parameters)
-    update_reference, update_ours = jax.jit(reference.update), jax.jit(update, static_argnums=0)
-    moments, ours = init_moments(parameters), parameters
-    for count in range(3):
-        updates, memory = update_reference(gradients, memory, parameters)
-        parameters = optax.apply_updates(parameters, updates)
-        norm = optax.tree.norm(gradients)
-        ours, moments = update_ours(
-            config.optimizer,
-            ours,
-            moments,
-            gradients,
-            factor=jnp.minimum(1.0, config.optimizer.clip / norm),
-            apply=jnp.asarray(True),
-            learning_rate=make_schedule(config)(jnp.int32(count)),
-        )
-    assert relative_difference(ours, parameters) < 1e-6
-    assert float(run(config, tokens)[1]["grad_norm"]) > 0
-
-
-def test_biases_and_norms_do_not_decay(config):
-    decaying = {
-        "/".join(key.key for key in path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(make_layout(config).shapes)
-        if decays(path)
-    }
-    assert decaying == {
-        *("tokens/table", "positions/table", "blocks/qkv/kernel"),
-        *("blocks/attention_output/kernel", "blocks/up/kernel", "blocks/down/kernel"),
-    }
-
-
-@pytest.mark.slow
 def test_chunks_of_a_single_stage_change_nothing(change):
     """Three layers in two chunks of two would leave a slot for a layer that does not exist."""
     model = {"n_layers": 3, "dropout": 0.0, "attention_dropout": 0.0}
@@ -141,17 +84,19 @@ def test_narrow_formats_follow_fp32(change, name, tolerance):
 
 
 @pytest.mark.slow
-def test_an_overflow_skips_the_step_and_halves_the_scale(change):
-    layout = make_layout(without_dropout(change, precision="fp16"))
+@pytest.mark.parametrize("kind", ["adamw", "lion"])
+def test_an_overflow_skips_the_step_and_halves_the_scale(change, kind):
+    run = change(optimizer={"kind": kind}, training={"precision": "fp16"})
+    layout = make_layout(run)
     scale = precision.LossScale(jnp.float32(2.0**120), jnp.int32(0))
     state = dataclasses.replace(init_state(layout), loss_scale=scale)
-    before = jax.device_get(state.parameters)
+    before = jax.device_get((state.parameters, state.moments))
     state, metrics = make_train_step(layout, END)(state, batch(layout.config))
     assert float(metrics["skipped"]) == 1
     assert float(state.loss_scale.scale) == 2.0**119
-    assert int(state.moments.count) == 0
     assert int(state.step) == 1
-    assert relative_difference(state.parameters, before) == 0
+    after = state.parameters, state.moments
+    assert jax.tree.all(jax.tree.map(np.array_equal, after, before))
 
 
 def test_the_scale_doubles_after_enough_good_steps(monkeypatch):

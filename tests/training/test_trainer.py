@@ -9,9 +9,9 @@ import pytest
 
 from fugaku_jax.run.metrics import MetricsWriter, read_metrics
 from fugaku_jax.training import trainer
+from fugaku_jax.training.adamw import Moments
 from fugaku_jax.training.hooks.hook import Hook
 from fugaku_jax.training.hooks.record import Record
-from fugaku_jax.training.optimizer import Moments
 from fugaku_jax.training.state import TrainState
 from fugaku_jax.training.trainer import Trainer
 
