@@ -58,6 +58,7 @@ WRONG = [
     ("optimizer.epsilon", 0.0),
     ("optimizer.weight_decay", -0.1),
     ("optimizer.clip", -1.0),
+    ("optimizer.kind", "lyon"),
     ("training.steps", 0),
     ("training.batch_size", 0),
     ("training.micro_batches", 0),

@@ -39,7 +39,7 @@ class RunPlan:
     parameter_bytes: int
     """Bytes of master weights on each device."""
     optimizer_bytes: int
-    """Bytes of what the optimizer remembers on each device."""
+    """Bytes of what the optimizer remembers on each device, but for single counters."""
     layers: tuple[str, ...]
     """The layers of each pipeline stage as text, `0–4`, or `0–1, 4–5` where it has two runs."""
     recomputes: tuple[str, ...]
@@ -89,7 +89,7 @@ def plan_run(config: Config, devices: int | None = None) -> RunPlan:
         assignment=assignment,
         mesh=describe_mesh(layout.mesh, layout.rules),
         parameter_bytes=_shard_bytes(state.parameters),
-        optimizer_bytes=_shard_bytes(state.moments),
+        optimizer_bytes=_shard_bytes([x for x in jax.tree.leaves(state.moments) if x.shape]),
         layers=tuple(map(_ranges, layout.stages.layers)),
         recomputes=tuple("yes" if recompute else "no" for recompute in slots.recompute),
         schedule=schedule,

@@ -33,9 +33,9 @@ def make_optimizer(layout: Layout, built: optax.GradientTransformation | None = 
     kind = layout.config.optimizer.kind
     if kind == "recipe" and built is None:
         raise InputError(
-            "optimizer.kind is 'recipe', but no transformation was handed over; train it by "
+            "optimizer.kind is 'recipe', but no transformation was handed over; train by "
             "`launch/train.py` and the recipe that defines `optimizer`, or by "
-            "`train(..., optimizer=...)`."
+            "`train(..., optimizer=...)`; other programs need another kind."
         )
     if kind != "recipe" and built is not None:
         raise InputError(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optax
 import pytest
 
 from fugaku_jax.errors import RunError
@@ -125,6 +126,26 @@ def test_a_fault_that_was_foreseen_is_one_sentence_with_exit_code_1(monkeypatch,
     assert capsys.readouterr().err == "error: The disk is full.\n"
 
 
+def test_a_recipe_may_build_its_optimizer(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "launch")
+    import recipes
+    import train as program
+
+    from fugaku_jax.training import loop
+
+    page = (ROOT / "docs" / "optimizers.md").read_text()
+    (tmp_path / "mine.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path)
+    handed = []
+    monkeypatch.setattr(loop, "train", lambda *_, optimizer: handed.append(optimizer) or 0)
+    for more in ((), ("--optimizer.kind", "lion")):
+        monkeypatch.setattr(sys, "argv", ["train.py", "mine", *more])
+        assert program.main() == 0
+    built, none = handed
+    assert isinstance(built, optax.GradientTransformation)
+    assert none is None
+
+
 def test_an_unknown_recipe_is_answered_with_the_list(refused):
     assert all(recipe in refused("tinny") for recipe in RECIPES)
 
@@ -138,6 +159,8 @@ def test_an_unknown_recipe_is_answered_with_the_list(refused):
         (("tiny", "--training.steps", "many"), "--training.steps: .*'many'"),
         (("tiny", "--training.steps", "-1"), "training.steps is -1, but it must be greater than 0"),
         (("tiny", "--training.precision", "fp8"), "'fp8'.*fp32.*bf16.*fp16"),
+        (("tiny", "--optimizer.kind", "lyon"), "'lyon'.*adamw.*lion.*muon.*adafactor.*sgd.*recipe"),
+        (("tiny", "--optimizer.kind", "recipe"), "configs/tiny.py defines no `optimizer`"),
         (("tiny", "--model.n-heads", "7"), "model.n_heads is 7, but it must divide model.d_model"),
         (("tiny", "--training.micro-batches", "3"), "training.micro_batches is 3.*divisor of"),
         (("tiny", "--data.store", "nowhere", "--run-dir", "x"), "nowhere.*no token store"),

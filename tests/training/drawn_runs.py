@@ -155,7 +155,7 @@ def _draw_model(random: Random, mesh: Fields) -> Fields:
 def _draw_training(random: Random, mesh: Fields) -> Fields:
     micro_batches = random.choice((1, 2, 3, 4, 6))
     replicas = 1 if random.random() < WILD else mesh["mesh.data"]
-    return {
+    fields = {
         "training.micro_batches": micro_batches,
         "training.batch_size": micro_batches * replicas * random.choice((1, 2, 3)),
         "training.precision": random.choice(("fp32", "fp32", "fp32", "bf16", "fp16")),
@@ -165,6 +165,10 @@ def _draw_training(random: Random, mesh: Fields) -> Fields:
         "optimizer.warmup_tokens": random.choice((0, 0, 50)),
         "optimizer.clip": random.choice((0.0, 1.0)),
     }
+    if fields["training.precision"] == "fp32":  # of little else than rounding lion takes the sign
+        kinds = ("adamw", "adamw", "adamw", "adamw", "lion", "muon", "adafactor", "sgd")
+        fields["optimizer.kind"] = random.choice(kinds)
+    return fields
 
 
 def _factors(random: Random, product: int, count: int) -> list[int]:

@@ -138,6 +138,8 @@ def test_an_optimizer_that_a_recipe_builds_goes_on_bit_for_bit_and_no_other_does
             checkpoints.restore(layout, other)
         with pytest.raises(InputError, match="is 'recipe', but no transformation was handed over"):
             checkpoints.restore(layout)
+        weights = checkpoints.restore_parameters(layout)  # which no optimizer is needed for
+        assert jax.tree.all(jax.tree.map(np.array_equal, weights, state.parameters))
     for one, two in zip(step(state, tokens), step(again, tokens), strict=True):
         assert jax.tree.all(jax.tree.map(np.array_equal, one, two))
 
