@@ -25,7 +25,7 @@ ENVIRONMENT = [
     "fugaku_jax.layout.mesh.make_mesh",
 ]
 # Names that classes still share; those of benchmarks, each a program of its own, aside.
-SHARED_NAMES = {"Block", "Entry", "Part", "Placement", "Progress", "Run"}
+SHARED_NAMES = {"Block", "Entry", "Placement", "Progress"}
 
 
 @pytest.fixture(scope="module")
