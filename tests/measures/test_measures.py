@@ -25,7 +25,7 @@ ENVIRONMENT = [
     "fugaku_jax.layout.mesh.make_mesh",
 ]
 # Names that classes still share; those of benchmarks, each a program of its own, aside.
-SHARED_NAMES = {"Block", "Entry", "Part", "Placement", "Progress", "Run"}
+SHARED_NAMES = {"Block", "Entry", "Placement", "Progress"}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def change(first):
 
 def test_a_name_without_a_shape_and_one_that_nobody_uses_are_found(tmp_path):
     text = """
-def told(x: Float[Array, "B T"], n: int) -> Float[Array, "B T"] | None: ...
+def told(x: Float[Array, "B T"], n: int) -> PyTree[Float[Array, "B T"]] | None: ...
 def open_array(x: Array, y: Any) -> Float[Array, "B"]: ...
 def open_tree(x: PyTree[Array]) -> dict[str, Any]: ...
 def _private(x: Array) -> Any: ...

@@ -77,7 +77,7 @@ CASES = {
         "model": LLAMA,
         "data": {"reset_at_document": True},
     },
-    "llama: context, sharded weights, tensor, zero bubble": {
+    "llama: context, sharded weights, tensor, zero bubble, documents": {
         "mesh": {
             "data": 2,
             "context": 2,
@@ -88,6 +88,7 @@ CASES = {
         },
         "training": THREE,
         "model": LLAMA | {"tied": True},
+        "data": {"reset_at_document": True},
     },
     "lion, zero1, unequal stages": {
         "mesh": {"data": 2, "pipeline": 3, "layers": [1, 2, 1], "weights": "zero1"},

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.errors import InputError
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.planning.mesh_plan import plan_run
@@ -126,9 +127,9 @@ def test_biases_and_norms_do_not_decay(config):
 def test_an_optimizer_that_a_recipe_builds_goes_on_bit_for_bit_and_no_other_does(change, tmp_path):
     layout = make_layout(change(optimizer={"kind": "recipe"}))
     optimizer = make_optimizer(layout, FACTORED)
-    step, state = make_train_step(layout, 2, optimizer), init_state(layout, optimizer)
-    tokens = jax.device_put(np.random.default_rng(0).integers(0, 1200, (2, 2, 17), np.int32))
-    state, _ = step(state, tokens)
+    step, state = make_train_step(layout, optimizer=optimizer), init_state(layout, optimizer)
+    batch = Batch(np.random.default_rng(0).integers(0, 1200, (2, 2, 17), np.int32))
+    state, _ = step(state, batch)
     with RunCheckpoints(tmp_path, layout.config.checkpoint) as checkpoints:
         checkpoints.save(1, layout, state, {})
     with RunCheckpoints(tmp_path) as checkpoints:
@@ -140,7 +141,7 @@ def test_an_optimizer_that_a_recipe_builds_goes_on_bit_for_bit_and_no_other_does
             checkpoints.restore(layout)
         weights = checkpoints.restore_parameters(layout)  # which no optimizer is needed for
         assert jax.tree.all(jax.tree.map(np.array_equal, weights, state.parameters))
-    for one, two in zip(step(state, tokens), step(again, tokens), strict=True):
+    for one, two in zip(step(state, batch), step(again, batch), strict=True):
         assert jax.tree.all(jax.tree.map(np.array_equal, one, two))
 
 
