@@ -11,12 +11,9 @@ from jaxtyping import Int, PyTree
 from fugaku_jax.config import Config, MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.assignment import KINDS, Assignment
-from fugaku_jax.layout.mesh import (
-    assign_axes,
-    describe_mesh,
-    torus_shape,
-)
+from fugaku_jax.layout.mesh import assign_axes, describe_mesh
 from fugaku_jax.layout.rules import LOCAL_AXIS
+from fugaku_jax.layout.torus import torus_shape
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.pipeline.duration import bubble, formula_bubble

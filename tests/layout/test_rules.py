@@ -10,15 +10,9 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.mesh import (
-    active,
-    assign_axes,
-    make_mesh,
-    rules_of,
-    torus_order,
-    torus_shape,
-)
+from fugaku_jax.layout.mesh import active, assign_axes, make_mesh, rules_of
 from fugaku_jax.layout.rules import Rules
+from fugaku_jax.layout.torus import torus_order, torus_shape
 from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
