@@ -36,6 +36,6 @@ def torus_order(processes: Sequence[int], config: MeshConfig, rank_map: Path) ->
     """
     job = parse_shape(config.shape)
     per_node = max((max(processes) + 1) // job.nodes, 1)
-    placement = read_vcoordfile(rank_map, job, per_node)
-    node = fold(job).numbers(placement.torus_coordinates())
+    ranks = read_vcoordfile(rank_map, job, per_node)
+    node = fold(job).numbers(ranks.torus_coordinates())
     return sorted(range(len(processes)), key=lambda d: (node[processes[d]], processes[d], d))

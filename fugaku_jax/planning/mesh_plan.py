@@ -18,7 +18,7 @@ from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.pipeline.duration import bubble, formula_bubble
 from fugaku_jax.pipeline.schedule import Schedule
-from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
+from fugaku_jax.tofu.allocation import RankMap, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 from fugaku_jax.training.state import abstract_state
 
@@ -132,9 +132,9 @@ def write_rank_map(config: Config, path: Path, job: str = "") -> Path:
         )
     # Splitting axes moves no device, so the mesh counts its nodes as the torus does.
     nodes = np.repeat(np.arange(torus.nodes), mesh.local)
-    placement = Placement.from_torus(asked, torus.coordinates(nodes), mesh.local)
+    rank_map = RankMap.from_torus(asked, torus.coordinates(nodes), mesh.local)
     try:
-        write_vcoordfile(placement, path)
+        write_vcoordfile(rank_map, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path
