@@ -5,7 +5,7 @@ A recipe in `configs/` returns a `Config`; the command line overrides single fie
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_types import typed
@@ -29,6 +29,14 @@ def _require_fraction(section: object, prefix: str, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         _require(0 <= value < 1, f"{prefix}.{name}", value, "at least 0 and below 1")
+
+
+def _require_listed(section: object, prefix: str, *names: str) -> None:
+    """Refuse what a recipe gives a field that its `Literal` does not list."""
+    hints = get_type_hints(type(section))
+    for name in names:
+        value, listed = getattr(section, name), get_args(hints[name])
+        _require(value in listed, f"{prefix}.{name}", value, " or ".join(listed))
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,7 @@ class ModelConfig:
         self._check_family()
 
     def _check_family(self) -> None:
-        families = ("gpt2", "llama")
-        _require(self.family in families, "model.family", self.family, " or ".join(families))
+        _require_listed(self, "model", "family")
         groups, heads = self.kv_heads, self.n_heads
         if self.family == "gpt2":
             _require(groups == heads, "model.n_kv_heads", groups, f"n_heads, {heads}, with gpt2")
@@ -223,6 +230,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "training", "steps", "batch_size", "micro_batches")
+        _require_listed(self, "training", "precision", "remat")
         _require(self.steps < 2**31, "training.steps", self.steps, "less than 2^31")
         for name in ("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"):
             value = getattr(self, name)
@@ -258,9 +266,9 @@ class MeshConfig:
     what these say to each other first stays inside the node."""
     sequence_parallel: bool = False
     """Whether the tensor devices share the positions between their products (norms, dropout)."""
-    weights: Literal["replicated", "zero1", "sharded"] = "replicated"
+    weights: Literal["replicated", "zero1", "fsdp"] = "replicated"
     """Among replicas: everything `replicated`; the optimizer's state split (`zero1`); or weights,
-    gradients and state split (`sharded`), each layer gathered when it is its turn."""
+    gradients and state split (`fsdp`), each layer gathered when it is its turn."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble"] = "1f1b"
     """Order of work in the pipeline."""
     chunks: int = 1
@@ -279,6 +287,7 @@ class MeshConfig:
             value = getattr(self, name)
             _require(value == -1 or value > 0, f"mesh.{name}", value, "greater than 0, or -1")
         _require_positive(self, "mesh", "chunks", "local")
+        _require_listed(self, "mesh", "weights", "schedule", "collective")
         _require(
             self.tensor == -1 or self.tensor % self.local == 0,
             "mesh.local",
@@ -382,9 +391,12 @@ def flat_fields(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def config_from_dict(nested: dict[str, Any]) -> Config:
-    """Rebuild a `Config` from what `Config.to_dict` gave.
+    """Rebuild a `Config` from what `Config.to_dict` gave, also in files of before.
 
     Raises:
         InputError: a field is unknown, missing, of another type or has a value that is not allowed.
     """
+    mesh = nested.get("mesh")
+    if isinstance(mesh, dict) and mesh.get("weights") == "sharded":  # what `fsdp` was called
+        nested = nested | {"mesh": mesh | {"weights": "fsdp"}}
     return typed(Config, nested)

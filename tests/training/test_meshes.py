@@ -20,7 +20,7 @@ CASES = {
         "training": THREE,
     },
     "zero1": {"mesh": {"data": 6, "weights": "zero1", "collective": "bucket"}},
-    "sharded weights": {"mesh": {"data": 4, "weights": "sharded"}},
+    "FSDP": {"mesh": {"data": 4, "weights": "fsdp"}},
     "tensor by 3, a vocabulary of 250": {"mesh": {"data": 1, "tensor": 3}},
     "sequence parallel, two positions more": {
         "mesh": {"data": 1, "tensor": 6, "sequence_parallel": True}
@@ -50,8 +50,8 @@ CASES = {
         "mesh": {"data": 2, "tensor": 2, "pipeline": 4, "sequence_parallel": True},
         "training": THREE,
     },
-    "sharded weights, tensor, pipeline": {
-        "mesh": {"data": 4, "tensor": 3, "pipeline": 2, "weights": "sharded"},
+    "FSDP, tensor, pipeline": {
+        "mesh": {"data": 4, "tensor": 3, "pipeline": 2, "weights": "fsdp"},
         "training": THREE,
     },
     "all six axes, four positions more on a device": {
@@ -75,13 +75,13 @@ CASES = {
         "model": LLAMA,
         "data": {"reset_at_document": True},
     },
-    "llama: context, sharded weights, tensor, zero bubble": {
+    "llama: context, FSDP, tensor, zero bubble": {
         "mesh": {
             "data": 2,
             "context": 2,
             "tensor": 3,
             "pipeline": 2,
-            "weights": "sharded",
+            "weights": "fsdp",
             "schedule": "zero_bubble",
         },
         "training": THREE,
