@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import hidden_inputs
+import measures
 import public_names
 import pytest
 import source_code
@@ -26,6 +27,11 @@ ENVIRONMENT = [
 ]
 # Names that classes still share.
 SHARED_NAMES = {"Part", "Run"}
+# What is tested and used by nobody yet: a model of the torus's links will need it.
+UNUSED = ["fugaku_jax.tofu.topology.Torus.links", "fugaku_jax.tofu.topology.Torus.distance"]
+# What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
+MOST_FILES, MOST_LINES = 26, 3_700
+LONGEST_FUNCTION, LONGEST_FILE = 90, 410
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,27 @@ def test_what_decides_a_result_is_an_argument_but_for_what_is_written_here(packa
 
 def test_a_class_name_is_used_once_but_for_those_written_here(package):
     assert set(source_code.repeated_classes(package)) <= SHARED_NAMES
+
+
+def test_nothing_public_is_used_by_nobody_but_what_is_written_here(package):
+    programs = source_code.read_modules(ROOT, "launch", "configs")
+    assert public_names.unused(ROOT, package, programs) == UNUSED
+
+
+def test_no_function_and_no_file_is_longer_than_the_longest_was(package):
+    assert source_code.longest_function(package) < (LONGEST_FUNCTION + 1, "")
+    assert source_code.longest_file(package) < (LONGEST_FILE + 1, "")
+
+
+@pytest.mark.slow
+def test_a_step_on_one_device_is_read_without_schedules_and_without_a_torus():
+    files = measures.files_of_a_step(ROOT)
+    assert "fugaku_jax/training/step.py" in files
+    for each in ("pipeline/schedule", "pipeline/slots", "pipeline/check", "layout/search"):
+        assert f"fugaku_jax/{each}.py" not in files
+    assert not any(name.startswith("fugaku_jax/tofu") for name in files)
+    assert len(files) <= MOST_FILES
+    assert sum(files.values()) <= MOST_LINES
 
 
 @pytest.mark.parametrize("room", ["report", "ledger", "tofu"])
