@@ -3,17 +3,13 @@
 On a torus the axes are given to the kinds by `search`; elsewhere each kind gets axes of its own.
 """
 
-import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.layout.factors import KINDS, nearest
 from fugaku_jax.tofu.topology import AXES
-
-KINDS = ("tensor", "context", "data", "pipeline")
-"""Kinds of parallelism from the innermost, which communicates most, to the outermost."""
 
 
 @dataclass(frozen=True)
@@ -126,37 +122,8 @@ def check_product(known: Mapping[str, int], devices: int, whose: str) -> None:
     if product == devices or (not complete and devices % product == 0):
         return
     fault = f"but it must be {devices}" if complete else f"which does not divide {devices}"
-    candidates = factorings(devices, (devices,) * len(KINDS))
-    best = min(candidates, key=lambda factors: _distance(known, factors))
     raise InputError(
         f"{' x '.join(f'mesh.{kind} {degree}' for kind, degree in known.items())} is {product}, "
         f"{fault}, {whose}; nearest that would do: "
-        f"{', '.join(f'mesh.{kind} {degree}' for kind, degree in zip(KINDS, best, strict=True))}."
+        f"{', '.join(f'mesh.{kind} {degree}' for kind, degree in nearest(known, devices).items())}."
     )
-
-
-def _distance(known: Mapping[str, int], factors: tuple[int, ...]) -> tuple[Fraction, ...]:
-    """How far degrees are from the known ones; among equals, few change and rather the outer."""
-    found = dict(zip(KINDS, factors, strict=True))
-    ratios = [
-        max(Fraction(found[kind], known[kind]), Fraction(known[kind], found[kind]))
-        for kind in ("tensor", "context", "pipeline", "data")
-        if kind in known
-    ]
-    return (math.prod(ratios, start=Fraction(1)), Fraction(sum(r > 1 for r in ratios)), *ratios)
-
-
-def factorings(number: int, totals: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Yield the ways to write a number as a product of factors that each divide their total."""
-    if not totals:
-        if number == 1:
-            yield ()
-        return
-    for factor in _divisors(math.gcd(number, totals[0])):
-        for rest in factorings(number // factor, totals[1:]):
-            yield factor, *rest
-
-
-@functools.cache
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -25,7 +25,8 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import KINDS, Assignment, Part, check_product, factorings
+from fugaku_jax.layout.assignment import Assignment, Part, check_product
+from fugaku_jax.layout.factors import KINDS, factorings
 from fugaku_jax.tofu.topology import AXES, UNIT_SHAPE
 
 _OUTSIDE_UNIT = len(AXES) - len(UNIT_SHAPE)  # axes, the first ones

@@ -10,7 +10,8 @@ from jaxtyping import Int, PyTree
 
 from fugaku_jax.config import Config, MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import KINDS, Assignment
+from fugaku_jax.layout.assignment import Assignment
+from fugaku_jax.layout.factors import KINDS
 from fugaku_jax.layout.mesh import assign_axes, describe_mesh
 from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.layout.torus import torus_shape

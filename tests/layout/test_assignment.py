@@ -17,7 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import KINDS, Assignment, Part, degrees, without_torus
+from fugaku_jax.layout.assignment import Assignment, Part, degrees, without_torus
+from fugaku_jax.layout.factors import KINDS
 from fugaku_jax.layout.search import assign
 
 FUGAKU = (24, 2, 24, 2, 3, 2)
