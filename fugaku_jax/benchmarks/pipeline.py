@@ -8,14 +8,12 @@ As a program, this module is one of the processes: `launch/cluster/local.py -n 4
 fugaku_jax.benchmarks.pipeline '{...}'`.
 """
 
-import functools
 import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.benchmarks.processes import print_joined, run_joined
@@ -66,58 +64,6 @@ def run(
     return rows
 
 
-@dataclass
-class Sleeper:
-    """Layers that sleep, and how long they really slept."""
-
-    forward_seconds: float
-    slept: float = 0.0
-    awake: bool = False
-    """Whether not to sleep: so that a pass only compiles and connects."""
-
-    def program(self) -> Any:
-        """Return what the stages do: an activation is a single number, and nothing is kept."""
-        from fugaku_jax.pipeline.executor import StageProgram
-        from fugaku_jax.pipeline.schedule import Op
-
-        work = self._work
-        return StageProgram(
-            embed=lambda shared, micro_batch: shared + micro_batch,
-            kept_types=lambda *_: [],
-            forward=lambda _weights, _chunk, x, _micro_batch, kept, _row: (
-                work(Op.FORWARD, x),
-                kept,
-            ),
-            backward=lambda _kept, _row, _weights, _chunk, dy, d_weights: (
-                work(Op.BACKWARD, dy),
-                d_weights,
-            ),
-            left_types=lambda *_: [],
-            backward_input=lambda _kept, _row, _weights, _chunk, dy, left, _left_row: (
-                work(Op.BACKWARD_INPUT, dy),
-                left,
-            ),
-            backward_weight=lambda *given: work(Op.BACKWARD_WEIGHT, given[-1]),
-            loss=lambda shared, y, _micro_batch: shared + y,
-        )
-
-    def _work(self, op: Any, x: Any) -> Any:
-        """Return what is given, after the time of a kind of work; nobody can have it sooner."""
-        import jax
-
-        from fugaku_jax.pipeline.duration import COSTS
-
-        sleep = functools.partial(self._sleep, COSTS[op] * self.forward_seconds)
-        return jax.pure_callback(sleep, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
-
-    def _sleep(self, seconds: float, x: Any) -> Any:
-        start = time.perf_counter()
-        if not self.awake:
-            time.sleep(seconds)
-        self.slept += time.perf_counter() - start
-        return x
-
-
 def measure(
     rules: Rules, kind: str, micro_batches: int, chunks: int, forward_seconds: float, passes: int
 ) -> dict[str, Any]:
@@ -131,19 +77,20 @@ def measure(
     import numpy as np
     from jax.sharding import PartitionSpec
 
+    from fugaku_jax.benchmarks.sleeping_stages import SleepingStages
     from fugaku_jax.pipeline.duration import bubble, formula_bubble
-    from fugaku_jax.pipeline.executor import pipelined_gradient
+    from fugaku_jax.pipeline.executor import Executor
     from fugaku_jax.pipeline.schedule import make_schedule
     from fugaku_jax.pipeline.slots import plan_slots
 
     axes, stages = rules.pipeline, rules.parts("stage")
     schedule = make_schedule(kind, stages, micro_batches, chunks)
     layers = np.arange(chunks * stages).reshape(chunks, stages, 1).swapaxes(0, 1)
-    sleeper = Sleeper(forward_seconds)
+    sleeper = SleepingStages(forward_seconds)
 
     def one_pass() -> Any:
-        found = pipelined_gradient(
-            sleeper.program(),
+        done = Executor(
+            sleeper,
             schedule,
             plan_slots(schedule),
             jnp.zeros(chunks),
@@ -151,8 +98,8 @@ def measure(
             layers,
             axes,
             jnp.float32(1),
-        )
-        return jax.tree.map(lambda x: x.reshape(1, -1), found)
+        ).run()
+        return done.loss[None], done.d_weights[None], done.d_shared[None]
 
     split = PartitionSpec(axes)
 

@@ -185,6 +185,7 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
 
     from fugaku_jax.cluster.hosts import agree, find_hosts
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+    from fugaku_jax.data.batch import Batch
     from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
@@ -199,9 +200,9 @@ def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
     layout = make_layout(config)
     size = (1, rows, shape["sequence_length"] + 1)
     tokens = np.random.default_rng(0).integers(0, shape["vocab_size"], size, np.int32)
-    batch = jax.make_array_from_callback(size, layout.tokens, tokens.__getitem__)
+    batch = Batch(jax.make_array_from_callback(size, layout.rows, tokens.__getitem__))
     state = init_state(layout)
-    step = make_train_step(layout, end_of_document=0).lower(state, batch).compile()
+    step = make_train_step(layout).lower(state, batch).compile()
     # One rank may find it in the cache that another has to compile; gloo waits for 30 s only.
     agree(find_hosts(os.environ), "compiled step", {})
     seconds, cpu = [], []

@@ -165,6 +165,7 @@ def _jax_step(shape: StepShape, precision: Any) -> Callable[[], float]:
     import jax
 
     from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+    from fugaku_jax.data.batch import Batch
     from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
@@ -181,13 +182,13 @@ def _jax_step(shape: StepShape, precision: Any) -> Callable[[], float]:
         training=TrainingConfig(steps=1000, batch_size=shape.batch_size, precision=precision),
     )
     layout = make_layout(config)
-    tokens = jax.device_put(_random_tokens(shape)[None], layout.tokens)
+    batch = jax.device_put(Batch(_random_tokens(shape)[None]), layout.rows)
     state = init_state(layout)
-    train_step = make_train_step(layout, end_of_document=0)
+    train_step = make_train_step(layout)
 
     def step() -> float:
         nonlocal state
-        state, metrics = train_step(state, tokens)
+        state, metrics = train_step(state, batch)
         jax.block_until_ready(state)
         return float(metrics["loss"])
 

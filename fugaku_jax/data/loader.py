@@ -9,15 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
+from fugaku_jax.data.batch import Batch, document_segments
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 
 
 class Loader:
-    """Iterates over (step, tokens), reading ahead in a thread.
+    """Iterates over (step, batch), reading ahead in a thread.
 
-    `tokens` is a global int32 array `[M, B//M, T+1]`: row `r` of the step is `[r // (B//M),
+    A batch's arrays are global, `[M, B//M, ...]`: row `r` of the step is `[r // (B//M),
     r % (B//M)]`. Close it, or use it as a context manager, to stop before the last step.
     """
 
@@ -25,8 +26,7 @@ class Loader:
         self,
         store: Store,
         order: SampleOrder,
-        sharding: jax.sharding.Sharding,
-        micro_batches: int,
+        batch: Batch,
         start_step: int = 0,
         *,
         stop_step: int,
@@ -37,26 +37,25 @@ class Loader:
         Args:
             store: where the tokens are; the training split is read.
             order: which tokens each row holds.
-            sharding: of `tokens`, over its three dimensions.
-            micro_batches: M, which must divide the batch.
+            batch: shapes, types and sharding of what to give. With `segments`, each document of a
+                row is one.
             start_step: the first step given.
             stop_step: the step before which to end.
             prefetch: batches read ahead.
 
         Raises:
-            InputError: M does not divide the batch size, or the sharding does not divide the batch.
+            ValueError: the shapes are not those of the order's rows.
+            InputError: the sharding does not divide the batch.
         """
-        rows, rest = divmod(order.batch_size, micro_batches)
-        if rest:
-            raise InputError(
-                f"micro-batches: {micro_batches} do not divide the batch of {order.batch_size}."
-            )
-        self._shape = (micro_batches, rows, order.sequence_length + 1)
-        self._store, self._order, self._sharding = store, order, sharding
+        micro_batches, rows, length = batch.tokens.shape
+        if (micro_batches * rows, length) != (order.batch_size, order.sequence_length + 1):
+            raise ValueError(f"No batch of {batch.tokens.shape} in an order of {order.batch_size}.")
+        self._store, self._order, self._batch = store, order, batch
         try:
-            self._needed = _needed_rows(sharding, self._shape)
+            self._needed = _needed_rows(batch.tokens.sharding, batch.tokens.shape)
         except ValueError as error:
-            raise InputError(f"batch of shape {list(self._shape)}: {error}") from error
+            shape = list(batch.tokens.shape)
+            raise InputError(f"batch of shape {shape}: {error}") from error
         self.wait_seconds = 0.0  # how long the consumer has waited for batches in all
         self._ready: queue.Queue = queue.Queue(maxsize=max(prefetch, 1))
         self._stop = threading.Event()
@@ -64,11 +63,6 @@ class Loader:
             target=self._fill, args=(range(start_step, stop_step),), name="loader", daemon=True
         )
         self._thread.start()
-
-    @property
-    def batch(self) -> jax.ShapeDtypeStruct:
-        """Shape, type and sharding of `tokens`."""
-        return jax.ShapeDtypeStruct(self._shape, np.int32, sharding=self._sharding)
 
     def __enter__(self) -> "Loader":
         """The loader itself."""
@@ -78,8 +72,8 @@ class Loader:
         """Closes the loader."""
         self.close()
 
-    def __iter__(self) -> Iterator[tuple[int, jax.Array]]:
-        """Gives (step, tokens) in order; an error of the reading thread is raised here."""
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        """Gives (step, batch) in order; an error of the reading thread is raised here."""
         while not self._stop.is_set():
             started = time.perf_counter()
             item = self._ready.get()
@@ -106,29 +100,34 @@ class Loader:
             for step in steps:
                 if self._stop.is_set():
                     return
-                self._ready.put((step, self._batch(step)))
+                self._ready.put((step, self._read_batch(step)))
             self._ready.put(None)
         except BaseException as error:  # the consumer must learn of it, whatever it is
             self._ready.put(error)
 
-    def _batch(self, step: int) -> jax.Array:
-        rows = self._read_rows(step)
+    def _read_batch(self, step: int) -> Batch:
+        tokens, segments = self._read_rows(step), None
+        if self._batch.segments is not None:
+            segments = document_segments(tokens, self._store.end_of_document)
+        return jax.tree.map(self._global, self._batch, Batch(tokens, segments=segments))
+
+    def _global(self, like: jax.ShapeDtypeStruct, rows: Int32[np.ndarray, "N L"]) -> jax.Array:
+        """Make the global array of which this process has these rows, those of `_needed`."""
 
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:
-            wanted = _rows_of(index, self._shape)
-            shard_rows = rows[np.searchsorted(self._needed, wanted)]
-            return shard_rows if index is None else shard_rows[..., index[2]]
+            return rows[np.searchsorted(self._needed, _rows_of(index, like.shape))]
 
-        return jax.make_array_from_callback(self._shape, self._sharding, shard)
+        return jax.make_array_from_callback(like.shape, like.sharding, shard)
 
     def _read_rows(self, step: int) -> Int32[np.ndarray, "N T_plus_1"]:
         """The rows this process needs, each read once, in the order of `_needed`."""
         sets, starts, _ = self._order.locate(step)
         sets, starts = sets[self._needed], starts[self._needed]
-        rows = np.empty((len(self._needed), self._shape[2]), np.int32)
+        length = self._order.sequence_length + 1
+        rows = np.empty((len(self._needed), length), np.int32)
         for index in np.unique(sets):
             mine = sets == index
-            rows[mine] = self._store.read(int(index), "train", starts[mine], self._shape[2])
+            rows[mine] = self._store.read(int(index), "train", starts[mine], length)
         return rows
 
 

@@ -7,24 +7,22 @@ included, since bytes are the same for all.
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
+from fugaku_jax.data.batch import Batch, document_segments
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out import Selection, read_blocks, select_documents
-from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.models.segments import document_segments
 
 
 @dataclass(frozen=True)
@@ -119,10 +117,7 @@ class Perplexity:
         self._length = config.model.sequence_length
         self._batch = batch_size or config.training.batch_size // config.training.micro_batches
         self._selections = select_documents(store, max_tokens_per_domain)
-        end_of_document = store.end_of_document if config.data.reset_at_document else None
-        self._nats = jax.jit(
-            functools.partial(_summed_nats, end_of_document=end_of_document), static_argnums=0
-        )
+        self._reset_at_document = config.data.reset_at_document
 
     def __call__(self, model: GPT) -> Scores:
         """Score a model that lies whole in every tensor group."""
@@ -144,23 +139,23 @@ class Perplexity:
     ) -> float:
         mesh, devices = mesh_of(weights), rules.parts("batch")
         rows = -(-self._batch // devices) * devices
-        sharding = NamedSharding(mesh, rules.spec("batch", "sequence"))
+        sharding = NamedSharding(mesh, rules.spec("batch", None))
 
         def place(block: np.ndarray) -> Array:
             return jax.make_array_from_callback(block.shape, sharding, block.__getitem__)
 
         # Added up in float64: the sum goes over up to billions of tokens.
         nats = 0.0
-        for inputs, targets, counts in windows(self.store, selection, rows, self._length):
-            arrays = map(place, (inputs, targets, counts))
+        for batch in windows(self.store, selection, rows, self._length):
+            if self._reset_at_document:
+                segments = document_segments(batch.tokens, self.store.end_of_document)
+                batch = replace(batch, segments=segments)
             with active(mesh):
-                nats += float(self._nats(structure, weights, *arrays))
+                nats += float(_summed_nats(structure, weights, jax.tree.map(place, batch)))
         return nats
 
 
-def windows(
-    store: Store, selection: Selection, rows: int, length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def windows(store: Store, selection: Selection, rows: int, length: int) -> Iterator[Batch]:
     """Cut the stream of the chosen documents into batches of windows, all of one shape.
 
     Args:
@@ -168,31 +163,23 @@ def windows(
         length: tokens a window (T).
 
     Yields:
-        inputs, targets and weights, each `[B, T]`: every token of the stream is a target of weight
-        1 once; the rest of the last batch is padding of weight 0.
+        tokens `[B, T + 1]` and weights `[B, T]`: every token of the stream is to be predicted with
+        weight 1 once; the rest of the last batch is padding of weight 0.
     """
     before = store.end_of_document
+    window = np.arange(rows)[:, None] * length + np.arange(length + 1)
     for block in read_blocks(store, selection, rows * length):
         padding = rows * length - len(block)
-        targets = np.pad(block, (0, padding))
-        inputs = np.concatenate([[before], targets[:-1]], dtype=np.int32)
+        stream = np.concatenate([[before], np.pad(block, (0, padding))], dtype=np.int32)
         weights = np.pad(np.ones(len(block), np.float32), (0, padding))
         before = block[-1]
-        shape = (rows, length)
-        yield inputs.reshape(shape), targets.reshape(shape), weights.reshape(shape)
+        yield Batch(stream[window], weights.reshape(rows, length))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _summed_nats(
-    structure: nnx.GraphDef[GPT],
-    weights: PyTree[Array],
-    inputs: Int[Array, "B T"],
-    targets: Int[Array, "B T"],
-    counts: Float[Array, "B T"],
-    end_of_document: int | None,
+    structure: nnx.GraphDef[GPT], weights: PyTree[Float[Array, "..."]], batch: Batch
 ) -> Float[Array, ""]:
     model = nnx.merge(structure, weights)
-    positions = segment_ids = None
-    if end_of_document is not None:
-        positions, segment_ids = document_segments(inputs, end_of_document)
-    hidden = model(inputs, positions, segment_ids, dtype=jnp.dtype(jnp.float32))
-    return cross_entropy(hidden, model.output_table, targets, counts, model.config.vocab_size)
+    hidden = model(batch.tokens[:, :-1], segment_ids=batch.segments)
+    return model.loss(hidden, batch.tokens[:, 1:], batch.weights)[0]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from fugaku_jax.inference.weights import Stacked
 from fugaku_jax.kernels.cached_attention import cached_attention
-from fugaku_jax.models.gpt import GPT, Block
+from fugaku_jax.models.gpt import GPT, Inputs, Operands
 from fugaku_jax.parallel.attention import attend
 from fugaku_jax.pipeline.buffers import read
 
@@ -27,8 +27,8 @@ class Cache(NamedTuple):
     values: Float[Array, "L B S G K"]
 
 
-_Attend = Callable[[tuple[Array, ...], Array, Cache], tuple[Array, Cache]]
-"""Maps a block's operands, its number and the cache to what attention finds, and the cache."""
+_CacheUse = Callable[[Operands, Int[Array, ""], Cache], tuple[Float[Array, "B T H K"], Cache]]
+"""What attention of a layer of this number finds, given the cache, and the cache after it."""
 
 
 def empty_cache(model: GPT, rows: int, positions: int, dtype: DTypeLike) -> Cache:
@@ -54,9 +54,7 @@ def prefill(
         fp32 logits of what follows each prompt, and the cache.
     """
 
-    def all_positions(
-        operands: tuple[Array, ...], layer: Array, cache: Cache
-    ) -> tuple[Array, Cache]:
+    def all_positions(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
         _, k, v = _three(operands)
 
         def write(kept: Array, new: Array) -> Array:
@@ -65,11 +63,10 @@ def prefill(
         kept = Cache(write(cache.keys, k), write(cache.values, v))
         return attend(operands, None, None, 0.0), kept
 
-    x = model.embed(tokens, None, None, cache.keys.dtype)
-    x, cache = _through_blocks(model.blocks, x, None, cache, all_positions)
+    x, cache = _through_blocks(model, Inputs(tokens), cache, all_positions)
     is_last = jnp.arange(tokens.shape[1]) == (lengths - 1)[:, None]
     x = jnp.where(is_last[:, :, None], x, 0).sum(1, keepdims=True)
-    return _logits(model, x), cache
+    return model.logits(model.norm(x))[:, 0], cache
 
 
 def decode(
@@ -87,34 +84,29 @@ def decode(
         fp32 logits of what follows, and the cache with the tokens in it.
     """
 
-    def newest(operands: tuple[Array, ...], layer: Array, cache: Cache) -> tuple[Array, Cache]:
+    def newest(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
         q, k, v = (x[:, 0] for x in _three(operands))
         mixed, keys, values = cached_attention(q, k, v, cache.keys, cache.values, layer, positions)
         return mixed[:, None], Cache(keys, values)
 
-    x = model.embed(tokens[:, None], positions[:, None], None, cache.keys.dtype)
-    x, cache = _through_blocks(model.blocks, x, positions[:, None], cache, newest)
-    return _logits(model, x), cache
+    inputs = Inputs(tokens[:, None], positions[:, None])
+    x, cache = _through_blocks(model, inputs, cache, newest)
+    return model.logits(model.norm(x))[:, 0], cache
 
 
 def _through_blocks(
-    blocks: Block, x: Array, positions: Array | None, cache: Cache, attend: _Attend
-) -> tuple[Array, Cache]:
-    structure, whole, layered = nnx.split(blocks, Stacked, ...)
+    model: GPT, inputs: Inputs, cache: Cache, use: _CacheUse
+) -> tuple[Float[Array, "B T D"], Cache]:
+    structure, whole, layered = nnx.split(model.blocks, Stacked, ...)
 
     def one(layer: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
         x, cache = carry
         block = nnx.merge(structure, whole, read(layered, layer))
-        mixed, cache = attend(block.operands(x, positions), layer, cache)
-        return block.rest(x, mixed), cache
+        return block(x, inputs.positions, lambda operands: use(operands, layer, cache))
 
-    return jax.lax.fori_loop(0, blocks.config.n_layers, one, (x, cache))
-
-
-def _logits(model: GPT, x: Float[Array, "B 1 D"]) -> Float[Array, "B V"]:
-    # `output` is the product that `laid_out` has put there.
-    return model.without_padding(model.output(model.whole(model.norm(x))))[:, 0]
+    start = model.embed(inputs, cache.keys.dtype), cache
+    return jax.lax.fori_loop(0, model.config.n_layers, one, start)
 
 
-def _three(operands: tuple[Array, ...]) -> tuple[Array, ...]:
+def _three(operands: Operands) -> Operands:
     return operands if len(operands) == 3 else jnp.unstack(operands[0], axis=2)

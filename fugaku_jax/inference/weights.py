@@ -91,6 +91,19 @@ class PanelLinear(nnx.Module):
         return native.on_each_device(local, result, x, panels, self.layer[...], bias)
 
 
+class PanelOutput(PanelLinear):
+    """The output matrix, its results in fp32."""
+
+    def __init__(self, table: Float[Array, "V D"], rules: Rules, dtype: DTypeLike) -> None:
+        axes: tuple[LogicalAxis | None, ...] = "embed", "vocab"
+        super().__init__(table.T[None], None, "btd,dv->btv", axes, rules, dtype, jnp.float32)
+        self.layer = nnx.Param(jnp.int32(0))
+
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Return the products of all rows with hidden states."""
+        return self(hidden)
+
+
 class BitEmbedding(nnx.Module):
     """An `Embedding` of any type, held as bits: XLA would make all of it fp32 each time else."""
 
@@ -109,8 +122,8 @@ class BitEmbedding(nnx.Module):
 def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
     """Return a copy of a model whose products read panels.
 
-    Its `output` is the product with the output matrix, with results in fp32. What is no operand of
-    a product stays in fp32, but for the embedding.
+    Its `output` is so even where the model has none but its embedding. What is no operand of a
+    product stays in fp32, but for the embedding.
 
     Args:
         dtype: type of the weights and of the arithmetic.
@@ -122,10 +135,7 @@ def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
             bias = None if linear.bias is None else linear.bias[...]
             product = linear.kernel[...], bias, linear.equation, linear.axes, rules, dtype, dtype
             setattr(new.blocks, name, PanelLinear(*product))
-    axes: tuple[LogicalAxis | None, ...] = "embed", "vocab"
-    table = model.output_table.T[None]
-    output = PanelLinear(table, None, "btd,dv->btv", axes, rules, dtype, jnp.float32)
-    output.layer = nnx.Param(jnp.int32(0))
+    output = PanelOutput(model.output_table, rules, dtype)
     new.output = output  # pyrefly: ignore[bad-assignment]
     new.tokens = BitEmbedding(  # pyrefly: ignore[bad-assignment]
         model.tokens.table[...], dtype, rules

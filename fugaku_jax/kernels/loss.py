@@ -30,8 +30,8 @@ def cross_entropy(
     weights: Float[Array, "B T"],
     vocab_size: int,
     z_loss: float = 0.0,
-) -> Float[Array, ""]:
-    """Sum the weighted cross-entropy, in nats, of `softmax(hidden @ embedding.T)` and `targets`.
+) -> tuple[Float[Array, ""], Float[Array, "B T"]]:
+    """Return the cross-entropy, in nats, of `softmax(hidden @ embedding.T)` and `targets`.
 
     Rows of the embedding from `vocab_size` on are padding: they have no probability.
 
@@ -41,46 +41,54 @@ def cross_entropy(
         weights: what each position counts; 0 leaves it out.
         z_loss: weight of `log(Z)^2`, which keeps the partition function Z near 1
             (Chowdhery et al., "PaLM", 2022, section 5).
+
+    Returns:
+        the weighted sum, and the loss of each position before it is weighted. Only the sum is
+        differentiated; for another function of the losses, its derivatives are the weights.
     """
     chunks = _split(hidden, embedding, targets, weights)
 
-    def add_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+    def add_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         h, t, w = chunk
-        loss, _ = _chunk_loss(_logits(h, embedding), t, w, vocab_size, z_loss, h.dtype)
-        return total + loss, None
+        loss, losses, _ = _chunk_loss(_logits(h, embedding), t, w, vocab_size, z_loss, h.dtype)
+        return total + loss, losses
 
-    return jax.lax.scan(add_chunk, jnp.zeros((), jnp.float32), chunks)[0]
+    total, losses = jax.lax.scan(add_chunk, jnp.zeros((), jnp.float32), chunks)
+    return total, _joined(losses, targets)
 
 
 def _forward(
     hidden: Array, embedding: Array, targets: Array, weights: Array, vocab_size: int, z_loss: float
-) -> tuple[Array, tuple[Array, Array, Array]]:
+) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
     def add_chunk(
         carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]
-    ) -> tuple[tuple[Array, Array], Array]:
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         total, d_embedding = carry
         h, t, w = chunk
-        loss, d_logits = _chunk_loss(_logits(h, embedding), t, w, vocab_size, z_loss, h.dtype)
+        loss, losses, d_logits = _chunk_loss(
+            _logits(h, embedding), t, w, vocab_size, z_loss, h.dtype
+        )
         d_h = einsum("btv,vd->btd", d_logits, embedding, jax.typeof(h).sharding.spec, jnp.float32)
         where = jax.typeof(embedding).sharding.spec
         d_embedding = einsum("btv,btd->vd", d_logits, h, where, into=d_embedding)
-        return (total + loss, d_embedding), d_h
+        return (total + loss, d_embedding), (losses, d_h)
 
     start = (jnp.zeros((), jnp.float32), jnp.zeros_like(embedding, jnp.float32))
     chunks = _split(hidden, embedding, targets, weights)
-    (total, d_embedding), d_hidden = jax.lax.scan(add_chunk, start, chunks)
-    # [chunks, B, C, D] -> [B, T, D]
-    d_hidden = jnp.reshape(
-        jnp.moveaxis(d_hidden, 0, 1), hidden.shape, out_sharding=jax.typeof(hidden).sharding
-    )
-    return total, (d_hidden, d_embedding, jnp.zeros((), hidden.dtype))
+    (total, d_embedding), (losses, d_hidden) = jax.lax.scan(add_chunk, start, chunks)
+    kept = _joined(d_hidden, hidden), d_embedding, jnp.zeros((), hidden.dtype)
+    return (total, _joined(losses, targets)), kept
 
 
 def _backward(
-    vocab_size: int, z_loss: float, kept: tuple[Array, Array, Array], cotangent: Array
+    vocab_size: int,
+    z_loss: float,
+    kept: tuple[Array, Array, Array],
+    cotangents: tuple[Array, Array],
 ) -> tuple[Array, Array, None, None]:
     del vocab_size, z_loss
     d_hidden, d_embedding, like_hidden = kept
+    cotangent, _ = cotangents
     # A loss scale is in the cotangent, so the product must come before the narrow type.
     d_hidden = (d_hidden * cotangent).astype(like_hidden.dtype)
     return d_hidden, d_embedding * cotangent, None, None
@@ -108,6 +116,12 @@ def _split(
     return cut(hidden), cut(targets), cut(weights)
 
 
+def _joined(chunks: Float[Array, "N B C ..."], like: Array) -> Array:
+    """Undo `_split`: chunks of positions become an array of `like`'s shape and sharding."""
+    whole = jnp.moveaxis(chunks, 0, 1)
+    return jnp.reshape(whole, like.shape, out_sharding=jax.typeof(like).sharding)
+
+
 def _local_rows(x: Array) -> int:
     """Return how much of the leading dimension a device holds."""
     sharding = jax.typeof(x).sharding
@@ -129,18 +143,18 @@ def _chunk_loss(
     vocab_size: int,
     z_loss: float,
     dtype: DTypeLike,
-) -> tuple[Array, Array]:
-    """Return a chunk's summed loss and the gradient of its logits, in a type.
+) -> tuple[Array, Array, Array]:
+    """Return a chunk's summed loss, its losses `[B, C]` and the gradient of its logits, in a type.
 
     If nobody wants the gradient, XLA leaves its call out.
     """
     if not native.enabled():
-        loss, d_logits = reference_chunk_loss(logits, targets, weights, vocab_size, z_loss)
-        return loss, d_logits.astype(dtype)
+        found = reference_chunk_loss(logits, targets, weights, vocab_size, z_loss)
+        return *found[:2], found[2].astype(dtype)
     by_row, by_column, by_vocabulary = jax.typeof(logits).sharding.spec
     row_axes, vocabulary = axis_names(by_row) + axis_names(by_column), axis_names(by_vocabulary)
 
-    def local(logits: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
+    def local(logits: Array, targets: Array, weights: Array) -> tuple[Array, Array, Array]:
         *rows, columns = logits.shape
         count = math.prod(rows)
         # The number of the first column here, and what it leaves of the vocabulary.
@@ -161,7 +175,8 @@ def _chunk_loss(
             total = jax.lax.psum(total * jnp.exp(maximum - highest), vocabulary)
             at_target = jax.lax.psum(at_target, vocabulary)
         log_z = jnp.log(total) + highest
-        loss = (weight * (log_z - at_target + z_loss * jnp.square(log_z))).sum()
+        losses = log_z - at_target + z_loss * jnp.square(log_z)
+        loss = (weight * losses).sum()
         loss = jax.lax.psum(loss, row_axes) if row_axes else loss
         scale = weight * (1 + 2 * z_loss * log_z) * jnp.exp(maximum - log_z)
         [d_logits] = native.call(
@@ -173,23 +188,23 @@ def _chunk_loss(
             weight,
             aliases={0: 0} if dtype == jnp.float32 else {},
         )
-        return loss, d_logits
+        return loss, losses.reshape(rows), d_logits
 
-    results = PartitionSpec(), jax.typeof(logits).sharding.spec
+    results = PartitionSpec(), PartitionSpec(by_row, by_column), jax.typeof(logits).sharding.spec
     return native.on_each_device(local, results, logits, targets, weights)
 
 
 def reference_chunk_loss(
     logits: Float[Array, "B C V"], targets: Array, weights: Array, vocab_size: int, z_loss: float
-) -> tuple[Array, Array]:
-    """Return a chunk's summed loss and the gradient of its logits in fp32; the native twin."""
+) -> tuple[Array, Array, Array]:
+    """Return a chunk's loss, its losses and the gradient of its logits in fp32; the native twin."""
     sharding = jax.typeof(logits).sharding.spec
     token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2, out_sharding=sharding)
     logits = jnp.where(token < vocab_size, logits, -jnp.inf)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     is_target = token == targets[..., None]
     target_logit = jnp.where(is_target, logits, 0).sum(-1)
-    loss = (weights * (log_z - target_logit + z_loss * jnp.square(log_z))).sum()
+    losses = log_z - target_logit + z_loss * jnp.square(log_z)
     probability = jnp.exp(logits - log_z[..., None])
     d_logits = probability * (1 + 2 * z_loss * log_z)[..., None] - is_target
-    return loss, d_logits * weights[..., None]
+    return (weights * losses).sum(), losses, d_logits * weights[..., None]

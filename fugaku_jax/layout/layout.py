@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from fugaku_jax.config import Config
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.mesh import active
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.layout.rules import Rules
@@ -58,9 +60,22 @@ class Layout:
         return schedule, slots
 
     @property
-    def tokens(self) -> NamedSharding:
-        """Where the tokens `[M, B, T + 1]` of a batch lie."""
+    def rows(self) -> NamedSharding:
+        """Where the arrays `[M, B, ...]` of a batch lie."""
         return NamedSharding(self.mesh, self.rules.spec(None, "batch", None))
+
+    @property
+    def batch(self) -> Batch:
+        """Shapes, types and sharding of a batch as the loader gives it."""
+        training, length = self.config.training, self.config.model.sequence_length
+        rows = training.batch_size // training.micro_batches
+
+        def array(length: int) -> jax.ShapeDtypeStruct:
+            shape = (training.micro_batches, rows, length)
+            return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.rows)
+
+        segments = array(length) if self.config.data.reset_at_document else None
+        return Batch(array(length + 1), segments=segments)
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context in which JAX lays out arrays on this mesh, as `mesh.active` does."""
@@ -85,7 +100,12 @@ class OnLayout:
         with self._layout.active():
             return self._jitted(*arguments)
 
+    def trace(self, *arguments: Any) -> jax.stages.Traced:
+        """Trace it for arguments, or for their shapes; the devices need not exist."""
+        with self._layout.active():
+            return self._jitted.trace(*arguments)
+
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
-        """Trace it for arguments, or for their shapes."""
+        """Trace and lower it likewise, for devices that exist."""
         with self._layout.active():
             return self._jitted.lower(*arguments)

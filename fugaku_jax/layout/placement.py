@@ -55,7 +55,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Exchanger:
+class Collectives:
     """The collectives of a step, by one algorithm."""
 
     algorithm: Algorithm

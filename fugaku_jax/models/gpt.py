@@ -11,7 +11,8 @@ Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +24,31 @@ from jaxtyping import Array, Float, Int, Key
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu, swiglu
 from fugaku_jax.kernels.dropout import Dropout
+from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear, RMSNorm
 from fugaku_jax.models.rotary import rotate
+from fugaku_jax.models.segments import positions_in
 from fugaku_jax.parallel.attention import attend
-from fugaku_jax.pipeline.stack import Layer, scan_layers
+from fugaku_jax.pipeline.stack import WHOLE, Fsdp, Layer, scan_layers
+
+Operands = tuple[Float[Array, "B T ..."], ...]
+"""What attention looks at: one array of queries, keys and values, `[B, T, 3, H, K]`, or three."""
+Kept = TypeVar("Kept")
+Attention = Callable[[Operands], tuple[Float[Array, "B T H K"], Kept]]
+"""Gives what each position finds, and what else is to be kept, as the cache of generation is."""
+
+
+class Inputs(NamedTuple):
+    """What a model reads, beside its weights."""
+
+    tokens: Int[Array, "B T"]
+    positions: Int[Array, "B T"] | None = None
+    """Index of each token's position; 0, 1, 2, ... if not given."""
+    segment_ids: Int[Array, "B T"] | None = None
+    """A token attends only to tokens of its own segment."""
+    dropout: Dropout | None = None
+    """Draws all dropout masks; None keeps everything."""
 
 
 class Block(nnx.Module):
@@ -60,41 +81,42 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"] | None,
-        segment_ids: Int[Array, "B T"] | None,
-        dropout: Dropout | None,
-    ) -> Float[Array, "B T D"]:
-        """Return the stream after this block; `dropout` draws its masks, None keeps everything."""
-        config = self.config
-        masks = [dropout and dropout.fold(place) for place in range(3)]
-        operands = self.operands(x, positions)
-        rate, length = config.attention_dropout, config.sequence_length
-        mixed = attend(operands, segment_ids, masks[0], rate, self.rules.context, length)
-        return self.rest(x, mixed, masks[1], masks[2])
+        attention: Attention[Kept],
+        dropout: Dropout | None = None,
+    ) -> tuple[Float[Array, "B T D"], Kept]:
+        """Return the stream after this block, and what attention keeps.
 
-    def operands(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"] | None
-    ) -> tuple[Float[Array, "B T ..."], ...]:
-        """Return what attention needs: one array of queries, keys and values, or three."""
+        Args:
+            positions: index of each token's position; 0, 1, 2, ... if not given.
+            attention: looks at queries, keys and values.
+            dropout: draws the masks of this block; None keeps everything.
+        """
+        config = self.config
+        rate, activation = config.dropout, gelu if config.family == "gpt2" else swiglu
+        mixed, kept = attention(self._operands(x, positions))
+        x = x + _dropped(self.attention_output(mixed), rate, dropout and dropout.fold(1))
+        y = self.down(self.up(self.feed_forward_norm(x)), activation)
+        return x + _dropped(y, rate, dropout and dropout.fold(2)), kept
+
+    def attention(
+        self, segment_ids: Int[Array, "B T"] | None, dropout: Dropout | None
+    ) -> "Attention[None]":
+        """Return the attention of training, to all positions before; it keeps nothing."""
+        config, mask = self.config, dropout and dropout.fold(0)
+        rate, length = config.attention_dropout, config.sequence_length
+
+        def attention(operands: Operands) -> tuple[Float[Array, "B T H K"], None]:
+            return attend(operands, segment_ids, mask, rate, self.rules.context, length), None
+
+        return attention
+
+    def _operands(self, x: Float[Array, "B T D"], positions: Int[Array, "B T"] | None) -> Operands:
         normal = self.attention_norm(x)
         if self.config.family == "gpt2":
             return (self.qkv(normal),)
         kv, theta = self.kv(normal), self.config.rope_theta
         q, k = (rotate(a, positions, theta) for a in (self.q(normal), kv[:, :, 0]))
         return q, k, kv[:, :, 1]
-
-    def rest(
-        self,
-        x: Float[Array, "B T D"],
-        mixed: Float[Array, "B T H K"],
-        first_mask: Dropout | None = None,
-        second_mask: Dropout | None = None,
-    ) -> Float[Array, "B T D"]:
-        """Return the stream after this block, given what attention made of the operands."""
-        rate, activation = self.config.dropout, gelu if self.config.family == "gpt2" else swiglu
-        x = x + _dropped(self.attention_output(mixed), rate, first_mask)
-        hidden = self.up(self.feed_forward_norm(x))
-        y = self.down(hidden, activation)
-        return x + _dropped(y, rate, second_mask)
 
 
 def make_norm(config: ModelConfig) -> LayerNorm | RMSNorm:
@@ -141,32 +163,32 @@ class GPT(nnx.Module):
         dropout: Dropout | None = None,
         dtype: DTypeLike = jnp.float32,
         remat: str = "none",
+        fsdp: Fsdp = WHOLE,
     ) -> Float[Array, "B T D"]:
         """Return the normalised hidden states, from which `logits` or the loss follow.
 
         Args:
-            positions: index of each token's position; 0, 1, 2, ... if not given.
+            positions: index of each token's position; 0, 1, 2, ... of each segment if not given.
             segment_ids: a token attends only to tokens of its own segment.
             dropout: draws all dropout masks; None keeps everything.
             dtype: type of the arithmetic.
             remat: what a block recomputes in the backward pass: `none` of it (but attention's
                 weights and what lies inside norm and GELU), all but its `products` with weights,
                 or the whole `block`.
+            fsdp: brings a block's weights together where they lie scattered over devices.
         """
-        x = self.embed(tokens, positions, dropout, dtype)
+        if positions is None and segment_ids is not None:
+            positions = positions_in(segment_ids)
+        inputs = Inputs(tokens, positions, segment_ids, dropout)
         structure, weights = nnx.split(self.blocks)
         layer, numbers = block_layer(structure, remat), jnp.arange(self.config.n_layers)
-        given = (positions, segment_ids, dropout)
-        return self.norm(scan_layers(layer, x, weights, numbers, given))
+        weights = nnx.to_pure_dict(weights)
+        x = scan_layers(layer, self.embed(inputs, dtype), weights, numbers, inputs, fsdp)
+        return self.norm(x)
 
-    def embed(
-        self,
-        tokens: Int[Array, "B T"],
-        positions: Int[Array, "B T"] | None,
-        dropout: Dropout | None,
-        dtype: DTypeLike,
-    ) -> Float[Array, "B T D"]:
-        """Return the stream before the first block; arguments as for the whole model."""
+    def embed(self, inputs: Inputs, dtype: DTypeLike) -> Float[Array, "B T D"]:
+        """Return the stream before the first block, in the type of the arithmetic."""
+        tokens, positions, _, dropout = inputs
         x = self.tokens(tokens)
         if self.config.family == "gpt2":
             if positions is None:
@@ -177,23 +199,38 @@ class GPT(nnx.Module):
         masks = dropout and dropout.fold(self.config.n_layers)
         return _dropped(x, self.config.dropout, masks).astype(dtype)
 
-    def whole(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def loss(
+        self,
+        hidden: Float[Array, "B T D"],
+        targets: Int[Array, "B T"],
+        weights: Float[Array, "B T"] | None = None,
+        z_loss: float = 0.0,
+    ) -> tuple[Float[Array, ""], Float[Array, "B T"]]:
+        """Return the summed loss of the targets, in nats, and the loss of each.
+
+        Args:
+            hidden: normalised; positions beyond the targets' are left out.
+            weights: what each position counts in the sum; 1 if not given.
+            z_loss: as of `cross_entropy`.
+        """
+        if weights is None:
+            sharding = jax.typeof(targets).sharding
+            weights = jnp.ones(targets.shape, jnp.float32, out_sharding=sharding)
+        hidden = self._whole(hidden)[:, : targets.shape[1]]
+        vocab_size = self.config.vocab_size
+        return cross_entropy(hidden, self.output_table, targets, weights, vocab_size, z_loss)
+
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Return fp32 logits over the padded vocabulary; the padding has -inf."""
+        output = getattr(self, "output", self.tokens)
+        return self._without_padding(output.logits(self._whole(hidden)))
+
+    def _whole(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Bring positions together that tensor devices share, as the output product needs it."""
         cut = self.rules.spec("batch", "sequence", "embed", "vocab")
         return reshard(hidden, PartitionSpec(*cut[:3]))
 
-    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """Return fp32 logits over the padded vocabulary; the padding has -inf."""
-        logits = jnp.einsum(
-            "btd,vd->btv",
-            self.whole(hidden),
-            self.output_table.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-            out_sharding=self.rules.spec("batch", "sequence", "vocab"),
-        )
-        return self.without_padding(logits)
-
-    def without_padding(self, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
+    def _without_padding(self, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
         """Give the padding of the vocabulary no probability."""
         token = jax.lax.broadcasted_iota(
             jnp.int32, logits.shape, 2, out_sharding=self.rules.spec("batch", "sequence", "vocab")
@@ -209,10 +246,11 @@ def block_layer(structure: nnx.GraphDef, remat: str) -> Layer:
         remat: what it recomputes in the backward pass, as for the whole model.
     """
 
-    def run(x: Array, weights: Any, given: tuple[Array, Any]) -> Array:
-        number, (positions, segment_ids, dropout) = given
-        masks = dropout and dropout.fold(number)
-        return nnx.merge(structure, weights)(x, positions, segment_ids, masks)
+    def run(x: Array, weights: Any, given: tuple[Array, Inputs]) -> Array:
+        number, inputs = given
+        block, masks = nnx.merge(structure, weights), inputs.dropout and inputs.dropout.fold(number)
+        attention = block.attention(inputs.segment_ids, masks)
+        return block(x, inputs.positions, attention, masks)[0]
 
     if remat == "none":
         return run

@@ -55,6 +55,16 @@ class Embedding(nnx.Module):
             .get(out_sharding=self.rules.spec("batch", "sequence", "embed"))
         )
 
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Return the products of all rows with hidden states, in fp32."""
+        return jnp.einsum(
+            "btd,vd->btv",
+            hidden,
+            self.table[...].astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
+            out_sharding=self.rules.spec("batch", "sequence", "vocab"),
+        )
+
 
 class LayerNorm(nnx.Module):
     """Layer normalisation with scale and bias."""

@@ -1,4 +1,4 @@
-"""Documents inside a packed sample: where attention and positions start anew."""
+"""Documents inside a packed row: where positions and attention start anew."""
 
 import jax
 import jax.numpy as jnp
@@ -7,23 +7,14 @@ from jaxtyping import Array, Int
 from fugaku_jax.config import DataConfig
 
 
-def document_segments(
-    tokens: Int[Array, "B T"], end_of_document: int
-) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
-    """Number the documents of each sample and the tokens of each document.
+def positions_in(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """Return each token's index within its segment, for the position embedding.
 
-    The end-of-document token belongs to the document that it ends.
-
-    Returns:
-        positions: each token's index within its document (or within the sample, if the document
-            began before it), for the position embedding.
-        segment_ids: 0 for the sample's first document, 1 for the second, ...
+    A segment that began before the row is counted from the row's first token.
     """
-    starts = jnp.pad(tokens[:, :-1] == end_of_document, ((0, 0), (1, 0)))
-    segment_ids = jnp.cumsum(starts, axis=1, dtype=jnp.int32)
-    index = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-    first = jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
-    return index - first, segment_ids
+    starts = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
+    index = jnp.arange(segments.shape[1], dtype=jnp.int32)[None, :]
+    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
 
 
 def token_before_text(data: DataConfig, end_of_document: int) -> int | None:

@@ -5,10 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree, Shaped
+
+Index = Int[Array, ""] | int
+"""Number of a row."""
 
 
-def empty(rows: int, like: Any) -> Array:
+def empty(rows: int, like: Any) -> Shaped[Array, "R ..."]:
     """Return rows of zeros.
 
     Args:
@@ -20,18 +23,22 @@ def empty(rows: int, like: Any) -> Array:
     return jnp.zeros(shape, like.dtype, out_sharding=PartitionSpec(None, *spec))
 
 
-def read(buffer: PyTree[Array], row: Array | int) -> Any:
-    """Return a row of every leaf."""
+def read(buffer: PyTree[Shaped[Array, "_ ..."]], row: Index) -> PyTree[Shaped[Array, "..."]]:
+    """Return a row of every leaf, without the leading axis."""
     return jax.tree.map(lambda b: jax.lax.dynamic_index_in_dim(b, row, keepdims=False), buffer)
 
 
-def write(buffer: PyTree[Array], value: PyTree[Array], row: Array | int) -> Any:
+def write(
+    buffer: PyTree[Shaped[Array, "_ ..."]], value: PyTree[Shaped[Array, "..."]], row: Index
+) -> PyTree[Shaped[Array, "_ ..."]]:
     """Return the buffers with a row of every leaf replaced."""
     return jax.tree.map(
         lambda b, v: jax.lax.dynamic_update_index_in_dim(b, v, row, 0), buffer, value
     )
 
 
-def add(buffer: PyTree[Array], value: PyTree[Array], row: Array | int) -> Any:
+def add(
+    buffer: PyTree[Shaped[Array, "_ ..."]], value: PyTree[Shaped[Array, "..."]], row: Index
+) -> PyTree[Shaped[Array, "_ ..."]]:
     """Return the buffers with a value added to a row of every leaf."""
     return write(buffer, jax.tree.map(jnp.add, read(buffer, row), value), row)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.pipeline.schedule import KINDS, Op, Schedule, edge_colours, exchange
+from fugaku_jax.pipeline.schedule import KINDS, Op, Schedule, edge_colours, edges_in_use
 
 COSTS: Mapping[Op, float | int] = {
     Op.FORWARD: 1,
@@ -53,7 +53,7 @@ def simulate(
     # When the input of virtual stage k, or the gradient of its output, is there.
     activation = np.zeros((schedule.micro_batches, schedule.chunks * stages + 1))
     gradient = np.zeros_like(activation)
-    exchanged = exchange(schedule)
+    exchanged = edges_in_use(schedule)
     colours = edge_colours(stages, wrap=bool(exchanged[-1].any()))
     clock = np.zeros(stages)
     start, end = np.zeros((2, *schedule.op.shape))

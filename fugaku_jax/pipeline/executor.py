@@ -16,48 +16,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from fugaku_jax.pipeline.buffers import empty, read, write
 from fugaku_jax.pipeline.carry import Carry, Entry, Given, when
 from fugaku_jax.pipeline.neighbours import swap_messages, touched
-from fugaku_jax.pipeline.schedule import Op, Schedule, edge_colours, exchange
+from fugaku_jax.pipeline.schedule import Op, Schedule, edge_colours, edges_in_use
 from fugaku_jax.pipeline.slots import Slots
-from fugaku_jax.pipeline.stage_program import Chunk, StageProgram
+from fugaku_jax.pipeline.stack import LayerRange
+from fugaku_jax.pipeline.stage_program import StageProgram
 
 
-def pipelined_gradient(
-    program: StageProgram,
-    schedule: Schedule,
-    plan: Slots,
-    weights: PyTree[Array],
-    shared: PyTree[Array],
-    layers: np.ndarray,
-    axes: tuple[str, ...],
-    scale: Float[Array, ""],
-) -> tuple[Float[Array, ""], PyTree[Array], PyTree[Array]]:
-    """Run a schedule and return the loss and its gradients.
-
-    Args:
-        program: what the stages compute.
-        schedule: the table.
-        plan: its slots.
-        weights: this stage's layers, stacked chunk after chunk.
-        shared: weights that the first and the last stage use.
-        layers: numbers of the layers, `[stage, chunk, layer of the chunk]`.
-        axes: mesh axes of the stages, all manual.
-        scale: what the gradient is multiplied by.
-
-    Returns:
-        the summed loss (of the last stage; 0 elsewhere), and the gradients of the weights and of
-        the shared weights, as far as this stage adds to them.
-    """
-    run = _Run(program, schedule, plan, weights, shared, layers, axes, scale)
-    carry, _ = jax.lax.scan(run.tick, run.start(), run.rows)
-    return carry.loss, carry.d_weights, carry.d_shared
-
-
-class _Run:
+class Executor:
     """One stage's part in a schedule, while it is traced."""
 
     def __init__(
@@ -65,12 +35,24 @@ class _Run:
         program: StageProgram,
         schedule: Schedule,
         plan: Slots,
-        weights: PyTree[Array],
-        shared: PyTree[Array],
-        layers: np.ndarray,
+        weights: PyTree[Float[Array, "L ..."]],
+        shared: PyTree[Float[Array, "..."]],
+        layers: Int[np.ndarray, "S C N"],
         axes: tuple[str, ...],
         scale: Float[Array, ""],
     ) -> None:
+        """Take what the stage has; all shapes are local.
+
+        Args:
+            program: what the stages compute.
+            schedule: the table.
+            plan: its slots.
+            weights: this stage's layers, stacked chunk after chunk.
+            shared: weights that the first and the last stage use.
+            layers: numbers of the layers, of each stage and chunk; -1 fills up.
+            axes: mesh axes of the stages, all manual.
+            scale: what the gradient is multiplied by.
+        """
         self.program, self.schedule, self.plan = program, schedule, plan
         self.weights, self.shared, self.scale, self.axes = weights, shared, scale, axes
         self.stage = jax.lax.axis_index(axes)
@@ -85,7 +67,7 @@ class _Run:
             Op.BACKWARD_WEIGHT: self._backward_weight,
         }
         self.work = {op: do for op, do in run.items() if np.any(schedule.op == op)}
-        crossing = exchange(schedule)
+        crossing = edges_in_use(schedule)
         active = np.stack([touched(edges, crossing) for edges in self.colours], -1)
         tables = {
             "op": schedule.op,
@@ -102,33 +84,39 @@ class _Run:
         }
         self.rows = Entry(**{name: _row(t, self.stage) for name, t in tables.items()})
 
-    def start(self) -> Carry:
+    def run(self) -> Carry:
+        """Run the schedule; return the gradients and the losses, among what else is carried."""
+        return jax.lax.scan(self._tick, self._start(), self.rows)[0]
+
+    def _start(self) -> Carry:
         """Return empty buffers and gradients of zero."""
         plan, length = self.plan, self.layers.shape[2]
         slots = plan.n_residual_slots + bool(self.recomputed.any())
         given = self._given(jax.tree.map(lambda row: row[0], self.rows))
         x = jax.eval_shape(lambda: self.program.embed(given.shared, given.entry.micro_batch))
-        kept = self.program.kept_types(
+        residuals = self.program.residual_types(
             given.weights, self._chunk(given), x, given.entry.micro_batch
         )
-        left = []
+        deferred = []
         if plan.n_weight_slots:
-            left = self.program.left_types(kept, given.weights, x)
+            deferred = self.program.deferred_types(residuals, given.weights, x)
+        _, losses = jax.eval_shape(self.program.loss, given.shared, x, given.entry.micro_batch)
 
         return Carry(
             inputs=empty(plan.n_input_slots + 1, x),
             gradients=empty(plan.n_gradient_slots + 1, x),
-            kept=[empty(slots * length, leaf) for leaf in jax.tree.leaves(kept)],
+            residuals=[empty(slots * length, leaf) for leaf in jax.tree.leaves(residuals)],
             outputs=empty(slots, x),
             kept_inputs=empty(plan.n_kept_input_slots + 1, x),
-            left=[empty(plan.n_weight_slots * length, leaf) for leaf in left],
+            deferred=[empty(plan.n_weight_slots * length, leaf) for leaf in deferred],
             message=empty(1, x)[0],
             loss=jnp.float32(0),
+            losses=None if losses is None else empty(self.schedule.micro_batches, losses),
             d_weights=jax.tree.map(jnp.zeros_like, self.weights),
             d_shared=jax.tree.map(jnp.zeros_like, self.shared),
         )
 
-    def tick(self, carry: Carry, entry: Entry) -> tuple[Carry, None]:
+    def _tick(self, carry: Carry, entry: Entry) -> tuple[Carry, None]:
         """Do the work of a tick, then exchange."""
         given = self._given(entry)
         for op, do in self.work.items():
@@ -150,26 +138,26 @@ class _Run:
     def _backward(self, carry: Carry, given: Given) -> Carry:
         carry, dy = self._gradient_of_output(self._again(carry, given), given)
         dx, d_weights = self.program.backward(
-            *self._kept(carry, given), self._chunk(given), dy, carry.d_weights
+            *self._residuals(carry, given), self._chunk(given), dy, carry.d_weights
         )
         return self._sent_back(carry._replace(d_weights=d_weights), dx, given)
 
     def _backward_input(self, carry: Carry, given: Given) -> Carry:
         carry, dy = self._gradient_of_output(self._again(carry, given), given)
         row = given.entry.weight_slot * self.layers.shape[2]
-        dx, left = self.program.backward_input(
-            *self._kept(carry, given), self._chunk(given), dy, carry.left, row
+        dx, deferred = self.program.backward_input(
+            *self._residuals(carry, given), self._chunk(given), dy, carry.deferred, row
         )
-        return self._sent_back(carry._replace(left=left), dx, given)
+        return self._sent_back(carry._replace(deferred=deferred), dx, given)
 
     def _backward_weight(self, carry: Carry, given: Given) -> Carry:
         carry = self._again(carry, given)
         row = given.entry.weight_slot * self.layers.shape[2]
         d_weights = self.program.backward_weight(
-            *self._kept(carry, given),
+            *self._residuals(carry, given),
             self._chunk(given),
             jax.typeof(carry.message),
-            carry.left,
+            carry.deferred,
             row,
             carry.d_weights,
         )
@@ -189,21 +177,23 @@ class _Run:
     def _gradient_of_output(self, carry: Carry, given: Given) -> tuple[Carry, Array]:
         """Return the gradient of a chunk's output, which at the last is that of the loss."""
 
-        def from_loss(so_far: tuple, given: Given) -> tuple[Array, Array, PyTree]:
-            (total, y, d_shared), m = so_far, given.entry.micro_batch
-            loss, pullback = jax.vjp(
-                lambda shared, y: self.program.loss(shared, y, m), given.shared, y
+        def from_loss(so_far: tuple, given: Given) -> tuple[Array, Any, Array, PyTree]:
+            (total, losses, y, d_shared), m = so_far, given.entry.micro_batch
+            loss, pullback, each = jax.vjp(
+                lambda shared, y: self.program.loss(shared, y, m), given.shared, y, has_aux=True
             )
             added, dy = pullback(self.scale)
-            return total + loss, dy, jax.tree.map(jnp.add, d_shared, added)
+            losses = write(losses, each, m)
+            return total + loss, losses, dy, jax.tree.map(jnp.add, d_shared, added)
 
         entry = given.entry
         last = self._is_virtual(entry, self.schedule.stages - 1, self.schedule.chunks - 1)
         waiting = read(carry.gradients, jnp.maximum(entry.gradient_slot, 0))
         y = read(carry.outputs, self._slot(entry))
         dy = jnp.where(last, y, waiting)
-        loss, dy, d_shared = when(last, from_loss, (carry.loss, dy, carry.d_shared), given)
-        return carry._replace(loss=loss, d_shared=d_shared), dy
+        so_far = (carry.loss, carry.losses, dy, carry.d_shared)
+        loss, losses, dy, d_shared = when(last, from_loss, so_far, given)
+        return carry._replace(loss=loss, losses=losses, d_shared=d_shared), dy
 
     def _sent_back(self, carry: Carry, dx: Array, given: Given) -> Carry:
         """Note the gradient of a chunk's input: at the first it is that of the embedding."""
@@ -243,16 +233,16 @@ class _Run:
     def _given(self, entry: Entry) -> Given:
         return Given(self.weights, self.shared, entry)
 
-    def _chunk(self, given: Given) -> Chunk:
+    def _chunk(self, given: Given) -> LayerRange:
         """Return a chunk; how many layers it has is known beforehand if all have as many."""
         length = self.layers.shape[2]
         counts = (self.layers >= 0).sum(-1).astype(np.int32)
         chunk = given.entry.chunk
         count = length if np.all(counts == length) else _row(counts, self.stage)[chunk]
-        return Chunk(chunk * length, count, _row(self.layers, self.stage)[chunk])
+        return LayerRange(chunk * length, count, _row(self.layers, self.stage)[chunk])
 
     def _slot(self, entry: Entry) -> Array:
-        """Return where `kept` and `outputs` of a chunk are: where recomputing, in the last."""
+        """Return where `residuals` and `outputs` of a chunk are: where recomputing, in the last."""
         if not self.recomputed.any():
             return entry.residual_slot
         again = _row(self.recomputed, self.stage)
@@ -266,16 +256,16 @@ class _Run:
         """
         slot, chunk = self._slot(given.entry), self._chunk(given)
         row = slot * self.layers.shape[2]
-        y, kept = self.program.forward(
-            given.weights, chunk, x, given.entry.micro_batch, carry.kept, row
+        y, residuals = self.program.forward(
+            given.weights, chunk, x, given.entry.micro_batch, carry.residuals, row
         )
-        leaves, self.structure = jax.tree.flatten(kept)
-        return carry._replace(kept=leaves, outputs=write(carry.outputs, y, slot))
+        leaves, self.structure = jax.tree.flatten(residuals)
+        return carry._replace(residuals=leaves, outputs=write(carry.outputs, y, slot))
 
-    def _kept(self, carry: Carry, given: Given) -> tuple[PyTree, Array, PyTree]:
-        """Return what was noted of a chunk, and the weights."""
+    def _residuals(self, carry: Carry, given: Given) -> tuple[PyTree, Array, PyTree]:
+        """Return the residuals of a chunk, their row, and the weights."""
         row = self._slot(given.entry) * self.layers.shape[2]
-        return jax.tree.unflatten(self.structure, carry.kept), row, given.weights
+        return jax.tree.unflatten(self.structure, carry.residuals), row, given.weights
 
     def _input(self, buffer: Array, slot: Array, given: Given) -> Array:
         """Return a chunk's input: the embedded tokens, or what waits in a slot."""
@@ -290,5 +280,5 @@ class _Run:
         return (self.stage == stage) & (entry.chunk == chunk)
 
 
-def _row(table: np.ndarray, stage: Array) -> Array:
+def _row(table: Shaped[np.ndarray, "S ..."], stage: Int[Array, ""]) -> Shaped[Array, "..."]:
     return jnp.asarray(table)[stage]

@@ -47,7 +47,7 @@ def touched(edges: list[int], crossing: np.ndarray) -> np.ndarray:
 
     Args:
         edges: the edges that count.
-        crossing: which edge is in use in which tick, as `schedule.exchange` gives it.
+        crossing: which edge is in use in which tick, as `schedule.edges_in_use` gives it.
     """
     touched = np.zeros_like(crossing)
     for edge in edges:

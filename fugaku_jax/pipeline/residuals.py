@@ -8,7 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
+
+Pullback = PyTree[Shaped[Array, "..."]]
+"""As `jax.vjp` gives it: a function of `dy` whose leaves are the residuals."""
+Packed = PyTree[Shaped[Array, "..."]]
+"""A pullback whose leaves may lie in buffers."""
 
 
 @jax.tree_util.register_static
@@ -29,8 +34,13 @@ class _Bits:
     is_key: bool = field(metadata={"static": True})
 
 
-def pack(pullback: PyTree, weights: PyTree) -> PyTree:
-    """Turn what a layer's pullback holds into bits, and weights into their numbers."""
+def pack(pullback: Pullback, weights: PyTree[Float[Array, "..."]]) -> Packed:
+    """Turn what a layer's pullback holds into bits, and weights into their numbers.
+
+    Args:
+        pullback: of a layer, with `x` `[B, T, D]` and `weights` as its arguments.
+        weights: the arrays, not copies of them, that the pullback was made with.
+    """
     numbers = {id(weight): n for n, weight in enumerate(jax.tree.leaves(weights))}
 
     def reduce(residual: Array) -> Any:
@@ -41,8 +51,8 @@ def pack(pullback: PyTree, weights: PyTree) -> PyTree:
     return jax.tree.map(reduce, pullback)
 
 
-def unpack(packed: PyTree, weights: PyTree) -> Any:
-    """Undo `pack`: return the pullback, a function of `dy`."""
+def unpack(packed: Packed, weights: PyTree[Shaped[Array, "..."]]) -> Any:
+    """Undo `pack`: return the pullback, a function of `dy` `[B, T, D]`."""
     leaves = jax.tree.leaves(weights)
 
     def restore(residual: Any) -> Array:
@@ -57,8 +67,8 @@ def unpack(packed: PyTree, weights: PyTree) -> Any:
     return jax.tree.map(restore, packed, is_leaf=lambda r: isinstance(r, (_Weight, _Bits)))
 
 
-def to_bits(array: Array) -> Any:
-    """Turn bf16 or a key into bits; leave other arrays as they are."""
+def to_bits(array: Shaped[Array, "..."]) -> Any:
+    """Turn bf16 or a key into bits, of the same shape; leave other arrays as they are."""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         return _Bits(jax.random.key_data(array), is_key=True)
     if array.dtype == jnp.bfloat16:
@@ -66,7 +76,9 @@ def to_bits(array: Array) -> Any:
     return array
 
 
-def from_bits(bits: list[Array], types: list[jax.ShapeDtypeStruct]) -> list[Array]:
+def from_bits(
+    bits: list[Shaped[Array, "..."]], types: list[jax.ShapeDtypeStruct]
+) -> list[Shaped[Array, "..."]]:
     """Undo `to_bits` for arrays of known types."""
     structure = jax.tree.structure([jax.eval_shape(to_bits, t) for t in types])
     return unpack(jax.tree.unflatten(structure, bits), {})

@@ -131,7 +131,7 @@ def gradients_sent(schedule: Schedule) -> Bool[np.ndarray, "S T"]:
     return backward & (schedule.virtual_stage > 0)
 
 
-def exchange(schedule: Schedule) -> Bool[np.ndarray, "S T"]:
+def edges_in_use(schedule: Schedule) -> Bool[np.ndarray, "S T"]:
     """Whether anything passes an edge, in either direction, at the end of a tick.
 
     Edge e joins the stages e and (e + 1) % S. The last one is in use under several chunks only,

@@ -36,7 +36,7 @@ class Halves:
     """From values and `dy` to the first results and what the second half needs besides."""
     second: Callable[[Sequence[Array], Sequence[Array]], list[Array]]
     """From values and what the first half left to the other results."""
-    left: list[jax.ShapeDtypeStruct]
+    deferred: list[jax.ShapeDtypeStruct]
     """Types of what the first half leaves."""
 
 
@@ -64,7 +64,7 @@ def split(
     *known, incoming = jaxpr.invars
     known = [*known, *jaxpr.constvars]
     later, left = _put_off(jaxpr, first_results)
-    left_types = [
+    deferred = [
         jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, sharding=v.aval.sharding) for v in left
     ]
     now = _needed(jaxpr, [*jaxpr.outvars[:first_results], *left])
@@ -80,7 +80,7 @@ def split(
         _evaluate(jaxpr, [jaxpr.eqns[n] for n in sorted(later)], have)
         return [_value(v, have) for v in jaxpr.outvars[first_results:]]
 
-    return Halves(first, second, left_types)
+    return Halves(first, second, deferred)
 
 
 def _put_off(jaxpr: core.Jaxpr, first_results: int) -> tuple[set[int], list[Any]]:

@@ -1,53 +1,123 @@
-"""What a pipeline's stages compute, as the schedule's executor calls it."""
+"""What a pipeline's stages compute, as the schedule's executor calls it.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+All of it is of one micro-batch, given by its number `m`, and all shapes are local, as in `stack`: B
+rows and T positions of this device. `shared` are the weights outside of the layers, which the first
+and the last stage use; `weights` those of this stage's layers, stacked.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
 
 import jax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from fugaku_jax.pipeline.split_stack import backward_inputs, backward_weights, deferred_types
+from fugaku_jax.pipeline.stack import (
+    WHOLE,
+    Fsdp,
+    Layer,
+    LayerRange,
+    backward_layers,
+    forward_layers,
+    residual_types,
+)
+
+Index = Int[Array, ""] | int
+"""Number of a micro-batch, or of a row of a buffer."""
+Stream = Float[Array, "B T D"]
+Weights = PyTree[Float[Array, "L ..."]]
+Buffers = list[Shaped[Array, "R ..."]]
+"""What is noted for a later pass. A layer has a row, and a chunk's layers follow each other."""
 
 
-class Chunk(NamedTuple):
-    """A run of layers that a stage holds."""
+class StageProgram(ABC):
+    """The work that a schedule puts in order: layers, and what is before and behind them."""
 
-    first: Array | int
-    """Row of its first layer in the stacks of this stage's weights and gradients."""
-    count: Array | int
-    """How many layers it has."""
-    numbers: Int[Array, " N"]
-    """The numbers of its layers in the model, and what fills a shorter chunk up."""
+    def __init__(self, layer: Layer, fsdp: Fsdp = WHOLE) -> None:
+        """Take what all chunks consist of.
 
+        Args:
+            layer: a layer; its entry of `per_layer` is its number in the model.
+            fsdp: where its weights are.
+        """
+        self.layer, self.fsdp = layer, fsdp
 
-@dataclass(frozen=True)
-class StageProgram:
-    """What the stages compute, of one micro-batch given by its number.
+    @abstractmethod
+    def inputs(self, m: Index) -> Any:
+        """Return what every layer is given of a micro-batch."""
 
-    Notes for a later pass are written to buffers with a leading axis of rows: a layer has one, and
-    a chunk's layers follow each other from a given row on.
-    """
+    @abstractmethod
+    def embed(self, shared: PyTree, m: Index) -> Stream:
+        """Return what enters the first layer."""
 
-    embed: Callable[[PyTree, Array], Array]
-    """What enters the first layer, from the shared weights."""
-    kept_types: Callable[[PyTree, Chunk, Any, Array], PyTree[jax.ShapeDtypeStruct]]
-    """The types of what `forward` notes of a layer, from weights, a chunk, the type of its
-    input and a micro-batch."""
-    forward: Callable[[PyTree, Chunk, Array, Array, list[Array], Array], tuple[Array, PyTree]]
-    """A chunk: from the weights, its input, the micro-batch, the buffers and a row to its output
-    and the buffers, as leaves of a tree."""
-    backward: Callable[[PyTree, Array, PyTree, Chunk, Array, PyTree], tuple[Array, PyTree]]
-    """From the tree of buffers and the row, the weights, the chunk and the gradient of its output
-    to that of its input and the total of the weights' gradients, which is given last."""
-    left_types: Callable[[PyTree, PyTree, Any], list[jax.ShapeDtypeStruct]]
-    """The types of what `backward_input` notes of a layer, from those that `kept_types` returned,
-    the weights and an input's type."""
-    backward_input: Callable[
-        [PyTree, Array, PyTree, Chunk, Array, list[Array], Array], tuple[Array, list[Array]]
-    ]
-    """As `backward`, without the weights' gradients; their total gives way to buffers and a row."""
-    backward_weight: Callable[
-        [PyTree, Array, PyTree, Chunk, Any, list[Array], Array, PyTree], PyTree
-    ]
-    """The total of the weights' gradients, from those buffers; a gradient's type is enough."""
-    loss: Callable[[PyTree, Array, Array], Array]
-    """The summed loss, from the shared weights and the last layer's output."""
+    @abstractmethod
+    def loss(self, shared: PyTree, y: Stream, m: Index) -> tuple[Float[Array, ""], Any]:
+        """Return the summed loss of the last layer's output, and the losses `[B, T]` or None."""
+
+    def residual_types(
+        self, weights: Weights, chunk: LayerRange, x: Any, m: Index
+    ) -> PyTree[jax.ShapeDtypeStruct]:
+        """Return the types of a layer's residuals, `x` being the type of its input."""
+        return residual_types(self.layer, x, weights, chunk, self.inputs(m), self.fsdp)
+
+    def forward(
+        self,
+        weights: Weights,
+        chunk: LayerRange,
+        x: Stream,
+        m: Index,
+        buffers: Buffers,
+        row: Index,
+    ) -> tuple[Stream, PyTree]:
+        """Return a chunk's output, and the buffers with its residuals, as leaves of a tree."""
+        given = self.inputs(m)
+        return forward_layers(self.layer, x, weights, chunk, given, buffers, row, self.fsdp)
+
+    def backward(
+        self,
+        residuals: PyTree,
+        row: Index,
+        weights: Weights,
+        chunk: LayerRange,
+        dy: Stream,
+        total: Weights,
+    ) -> tuple[Stream, Weights]:
+        """Return the gradient of a chunk's input, and the total with those of its weights."""
+        return backward_layers(residuals, row, weights, chunk, dy, total, self.fsdp)
+
+    def deferred_types(
+        self, residuals: PyTree[jax.ShapeDtypeStruct], weights: Weights, dy: Any
+    ) -> list[jax.ShapeDtypeStruct]:
+        """Return the types of what `backward_input` notes of a layer."""
+        return deferred_types(residuals, weights, dy, self.fsdp)
+
+    def backward_input(
+        self,
+        residuals: PyTree,
+        row: Index,
+        weights: Weights,
+        chunk: LayerRange,
+        dy: Stream,
+        deferred: Buffers,
+        deferred_row: Index,
+    ) -> tuple[Stream, Buffers]:
+        """Return the gradient of a chunk's input, and buffers with what its weights' take."""
+        return backward_inputs(
+            residuals, row, weights, chunk, dy, deferred, deferred_row, self.fsdp
+        )
+
+    def backward_weight(
+        self,
+        residuals: PyTree,
+        row: Index,
+        weights: Weights,
+        chunk: LayerRange,
+        dy: Any,
+        deferred: Buffers,
+        deferred_row: Index,
+        total: Weights,
+    ) -> Weights:
+        """Return the total with the gradients put off, `dy` being a gradient's type."""
+        return backward_weights(
+            residuals, row, weights, chunk, dy, deferred, deferred_row, total, self.fsdp
+        )

@@ -67,11 +67,7 @@ def compile_step(config: Config, devices: int) -> CompiledStep:
 
     start = time.perf_counter()
     state = jax.tree.map(on_mesh, abstract_state(layout))
-    training = config.training
-    rows = training.batch_size // training.micro_batches
-    shape = (training.micro_batches, rows, config.model.sequence_length + 1)
-    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=layout.tokens)
-    compiled = make_train_step(layout, end_of_document=0).lower(state, tokens).compile()
+    compiled = make_train_step(layout).lower(state, layout.batch).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
     return CompiledStep(

@@ -14,8 +14,6 @@ import jax
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
-from fugaku_jax.data.order import SampleOrder
-from fugaku_jax.data.store import Store
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
@@ -97,8 +95,10 @@ def train(
             Stop(stack.enter_context(stop_signals())),
         ]
         last = min(steps, first + (config.training.stop_after or steps))
-        loader = stack.enter_context(_read_batches(layout, store, order, first, last))
-        take_step = _compile(layout, store, state, loader, say)
+        ahead = config.data.prefetch
+        loader = Loader(store, order, layout.batch, first, stop_step=last, prefetch=ahead)
+        stack.enter_context(loader)
+        take_step = _compile(layout, any(hook.needs_losses for hook in around), state, say)
         step = Trainer(take_step, state, around).run(loader, first, last)
         if loader.wait_seconds > 1:
             say(f"waited {loader.wait_seconds:.1f} s for data in all")
@@ -121,27 +121,12 @@ def _open_files(
     return progress.say, [Record(metrics), Show(progress)]
 
 
-def _read_batches(
-    layout: Layout, store: Store, order: SampleOrder, first: int, last: int
-) -> Loader:
-    config = layout.config
-    return Loader(
-        store,
-        order,
-        layout.tokens,
-        config.training.micro_batches,
-        first,
-        stop_step=last,
-        prefetch=config.data.prefetch,
-    )
-
-
 def _compile(
-    layout: Layout, store: Store, state: TrainState, loader: Loader, say: Callable[[str], None]
+    layout: Layout, keep_losses: bool, state: TrainState, say: Callable[[str], None]
 ) -> Step:
     start = time.perf_counter()
-    train_step = make_train_step(layout, store.end_of_document)
-    compiled = train_step.lower(state, loader.batch).compile()
+    train_step = make_train_step(layout, keep_losses)
+    compiled = train_step.lower(state, layout.batch).compile()
     # Collectives of gloo give up after 30 s if processes come to them unevenly.
     wait_for_all("compiled")
     say(f"compiled the step in {time.perf_counter() - start:.1f} s")

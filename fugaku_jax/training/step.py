@@ -1,4 +1,4 @@
-"""One optimizer step: a pure function from state and tokens to state and metrics."""
+"""One optimizer step: a pure function from state and batch to state and metrics."""
 
 import functools
 from collections.abc import Callable
@@ -9,75 +9,71 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
-from fugaku_jax.layout.placement import Exchanger, Placement, shard_of, squared_norm
-from fugaku_jax.pipeline.executor import pipelined_gradient
-from fugaku_jax.pipeline.stack import Exchange
-from fugaku_jax.training.gradient import Part, accumulated_gradient, stage_program
+from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
+from fugaku_jax.pipeline.stack import Fsdp
+from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
+from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import clip_factor, update
 from fugaku_jax.training.optimizer import make_schedule as make_learning_rate
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
 
-Metrics = dict[str, Float[Array, ""]]
-Step = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
+Metrics = dict[str, Float[Array, "..."]]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+_LocalStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics, Array | None]]
 
 
-def make_train_step(layout: Layout, end_of_document: int) -> OnLayout:
+def make_train_step(layout: Layout, keep_losses: bool = False) -> OnLayout:
     """Return the step of a run; its first call compiles it.
 
-    The tokens of a batch are `[M, B, T + 1]`: M micro-batches of B samples, whose gradients are
+    The arrays of a `Batch` are `[M, B, ...]`: M micro-batches of B rows, whose gradients are
     accumulated in fp32. A step whose gradient is not finite leaves weights and moments as they
     are; its `skipped` is 1.
 
     Args:
         layout: the run and where it lies.
-        end_of_document: the token at which attention starts anew, if the run wants that.
+        keep_losses: whether the loss of each position, before it is weighted, is among the
+            metrics: `losses`, `[M, B, T]`.
 
     Returns:
-        a jitted function of state and tokens that gives the next state and the step's metrics
-        (fp32 scalars); it consumes (donates) the state it is given.
+        a jitted function of state and batch that gives the next state and the step's metrics
+        (fp32 scalars but for `losses`); it consumes (donates) the state it is given.
     """
     config, rules, where = layout.config, layout.rules, layout.placements
     learning_rate = make_learning_rate(config)
     # Layers are scattered one by one on the way back, the other weights are not.
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
     inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
-    step_tokens = float(config.tokens_per_step)
-    exchanger = Exchanger(config.mesh.collective, rules.local_axis)
+    collectives = Collectives(config.mesh.collective, rules.local_axis)
+    find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
 
-    def gradient(state: TrainState, tokens: Array, weight: Array) -> tuple[Array, PyTree[Array]]:
-        """Return this device's summed loss, and the gradient where the optimizer's state is."""
+    def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
+        """Return this device's losses, and the gradient where the optimizer's state is."""
         # Made here: an array from outside would carry the type of another mesh.
         _, dropout_key = run_keys(config)
-        step_key = jax.random.fold_in(dropout_key, state.step)
-        part = Part(layout, end_of_document, step_key, tokens)
-        exchange = _layer_exchange(where["blocks"], rules.pipeline, exchanger)
-        others = {name: p for name, p in state.parameters.items() if name != "blocks"}
-        whole = {
-            name: jax.tree.map(lambda x, p: exchanger.gather(x, p.weight), tree, where[name])
-            for name, tree in others.items()
+        local = LocalBatch(layout, batch, jax.random.fold_in(dropout_key, state.step))
+        weights = {
+            name: jax.tree.map(lambda x, p: collectives.gather(x, p.weight), tree, where[name])
+            for name, tree in state.parameters.items()
+            if name != "blocks"
         }
-        weights = {"blocks": state.parameters["blocks"]} | whole
-        if rules.pipeline:
-            loss, d_blocks, d_whole = pipelined_gradient(
-                stage_program(part, weights, exchange),
-                *layout.pipeline,
-                weights["blocks"],
-                whole,
-                layout.stages.layers,
-                rules.pipeline,
-                weight,
-            )
-            total = {"blocks": d_blocks} | d_whole
-        else:
-            loss, total = accumulated_gradient(part, weights, exchange, weight)
-        reduced = functools.partial(_reduced, exchanger=exchanger)
-        return loss, jax.tree.map(reduced, total, where, inside)
+        weights["blocks"] = state.parameters["blocks"]
+        fsdp = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
+        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, keep_losses)
+        reduced = functools.partial(_reduced, collectives=collectives)
+        return loss, losses, jax.tree.map(reduced, total, where, inside)
 
-    def train_step(state: TrainState, tokens: Array) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, Array | None]:
         scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
-        loss, scaled = gradient(state, tokens, scale / step_tokens)
-        loss = exchanger.sum(loss, rules.manual) / step_tokens
+        total: Any = float(config.tokens_per_step)
+        if batch.weights is not None:
+            # Where nothing counts there is no loss, and no gradient.
+            total = collectives.sum(batch.weights.sum(), rules.data)
+            total = jnp.where(total == 0, 1, total)
+        loss, losses, scaled = gradient(state, batch, scale / total)
+        loss = collectives.sum(loss, rules.manual) / total
+        losses = None if losses is None else collectives.sum(losses, rules.pipeline)
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
         finite = jnp.isfinite(norm)
@@ -92,7 +88,7 @@ def make_train_step(layout: Layout, end_of_document: int) -> OnLayout:
             apply=finite,
             learning_rate=rate,
         )
-        parameters = jax.tree.map(lambda x, p: exchanger.gather(x, p.state), parameters, where)
+        parameters = jax.tree.map(lambda x, p: collectives.gather(x, p.state), parameters, where)
         metrics = {
             "loss": loss,
             "grad_norm": norm,
@@ -107,13 +103,19 @@ def make_train_step(layout: Layout, end_of_document: int) -> OnLayout:
             step=state.step + 1,
             loss_scale=state.loss_scale and state.loss_scale.adjust(finite),
         )
-        return new_state, metrics
+        return new_state, metrics, losses
 
-    return OnLayout(layout, _on_each_device(train_step, layout), donate_argnums=0)
+    on_devices = _on_each_device(train_step, layout)
+
+    def whole_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics, losses = on_devices(state, batch)
+        return state, metrics if losses is None else metrics | {"losses": losses}
+
+    return OnLayout(layout, whole_step, donate_argnums=0)
 
 
-def _on_each_device(step: Step, layout: Layout) -> Step:
-    """Let each device do a step with its own part of the state and of the tokens.
+def _on_each_device(step: _LocalStep, layout: Layout) -> _LocalStep:
+    """Let each device do a step with its own part of the state and of the batch.
 
     Tensor axes stay explicit inside, that is, in the arrays' types. At its edge, however,
     `shard_map` would gather over them, as its specs may not name them; over Auto axes it does not.
@@ -121,7 +123,7 @@ def _on_each_device(step: Step, layout: Layout) -> Step:
     rules = layout.rules
     if not rules.manual:
         return step
-    everywhere = PartitionSpec()
+    everywhere, by_position = PartitionSpec(), (rules.data or None, rules.context or None)
     manual = state_specs(layout, lambda p, state: p.spec(state=state, manual_only=True))
     tensor = tuple(axis for axis in layout.mesh.axis_names if axis not in rules.manual)
     inside: Any = jax.sharding.explicit_axes(
@@ -131,33 +133,35 @@ def _on_each_device(step: Step, layout: Layout) -> Step:
     )
     mapped = jax.shard_map(
         inside,
-        in_specs=(manual, PartitionSpec(None, rules.data or None)),
-        out_specs=(manual, everywhere),
+        in_specs=(manual, PartitionSpec(None, by_position[0])),
+        out_specs=(manual, everywhere, PartitionSpec(None, *by_position)),
         axis_names=set(rules.manual),
         check_vma=False,
     )
     whole = state_specs(layout, lambda p, state: p.spec(state=state))
-    specs: Any = (whole, everywhere)
+    specs: Any = (whole, everywhere, PartitionSpec(None, *by_position))
     outside: Any = jax.sharding.auto_axes(mapped, axes=tensor, out_sharding=specs)
-    return cast(Step, outside)
+    return cast(_LocalStep, outside)
 
 
-def _layer_exchange(
-    where: PyTree[Placement], pipeline: tuple[str, ...], exchanger: Exchanger
-) -> Exchange:
+def _layer_fsdp(
+    where: PyTree[Placement], pipeline: tuple[str, ...], collectives: Collectives
+) -> Fsdp:
     """Return how a single layer is gathered: its dimensions are one fewer than the stack's."""
     placed = jax.tree.map(
         lambda p: tuple((axis, on - 1) for axis, on in p.weight if axis not in pipeline), where
     )
     if not any(jax.tree.leaves(placed, is_leaf=lambda p: isinstance(p, tuple))):
-        return Exchange()
-    return Exchange(
-        gather=lambda weights: jax.tree.map(exchanger.gather, weights, placed),
-        scatter=lambda gradients: jax.tree.map(exchanger.scatter, gradients, placed),
+        return Fsdp()
+    return Fsdp(
+        gather=lambda weights: jax.tree.map(collectives.gather, weights, placed),
+        scatter=lambda gradients: jax.tree.map(collectives.scatter, gradients, placed),
     )
 
 
-def _reduced(gradient: Array, placement: Placement, scattered: bool, exchanger: Exchanger) -> Array:
+def _reduced(
+    gradient: Array, placement: Placement, scattered: bool, collectives: Collectives
+) -> Array:
     """Sum a gradient over devices and keep the part whose state is here.
 
     Args:
@@ -165,7 +169,7 @@ def _reduced(gradient: Array, placement: Placement, scattered: bool, exchanger: 
     """
     split = tuple((axis, on) for axis, on in placement.weight if axis in placement.summed)
     if not scattered:
-        gradient = exchanger.scatter(gradient, split)
-    gradient = exchanger.scatter(gradient, placement.state)
+        gradient = collectives.scatter(gradient, split)
+    gradient = collectives.scatter(gradient, placement.state)
     done = {axis for axis, _ in split + placement.state}
-    return exchanger.sum(gradient, tuple(a for a in placement.summed if a not in done))
+    return collectives.sum(gradient, tuple(a for a in placement.summed if a not in done))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array
 
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
 from fugaku_jax.training.state import TrainState
 from fugaku_jax.training.step import Step
@@ -33,7 +34,7 @@ class Trainer:
         self._last = 0
         self._completed = 0.0  # when the newest completed step was
 
-    def run(self, batches: Iterable[tuple[int, Array]], first: int, last: int) -> int:
+    def run(self, batches: Iterable[tuple[int, Batch]], first: int, last: int) -> int:
         """Take the steps of these batches, and return the last one taken.
 
         Args:
@@ -59,7 +60,7 @@ class Trainer:
                     break
         return step
 
-    def _begin(self, step: int, batch: Array, before: "_InFlight | None") -> "_InFlight":
+    def _begin(self, step: int, batch: Batch, before: "_InFlight | None") -> "_InFlight":
         # Noted here, as devices that compute while they are called would hide when it was.
         if before and before.is_completed():
             self._note(before)
@@ -99,7 +100,7 @@ class _InFlight:
     """A step that the devices have been told to take."""
 
     number: int
-    batch: Array
+    batch: Batch
     outputs: Mapping[str, Array]
     begun: float
     seconds: float = 0.0

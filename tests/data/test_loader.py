@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.errors import InputError
@@ -24,9 +25,15 @@ def order(store) -> SampleOrder:
 
 
 @pytest.fixture
-def sharding():
-    """Everything on the first device."""
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+def batch() -> Batch:
+    """What to give: all on the first device."""
+    return batch_of(M)
+
+
+def batch_of(micro_batches: int, **segments) -> Batch:
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shape = (micro_batches, B // M, T + 1)
+    return Batch(jax.ShapeDtypeStruct(shape, np.int32, sharding=where), **segments)
 
 
 def loader_threads() -> int:
@@ -34,11 +41,13 @@ def loader_threads() -> int:
     return sum(thread.name == "loader" for thread in threading.enumerate())
 
 
-def test_batches_are_the_rows_of_the_order(store, order, sharding):
-    with Loader(store, order, sharding, M, start_step=5, stop_step=9) as loader:
+def test_batches_are_the_rows_of_the_order(store, order, batch):
+    with Loader(store, order, batch, start_step=5, stop_step=9) as loader:
         batches = dict(loader)
     assert list(batches) == [5, 6, 7, 8]
-    for step, tokens in batches.items():
+    for step, given in batches.items():
+        tokens = given.tokens
+        assert (given.weights, given.segments) == (None, None)
         assert tokens.shape == (M, B // M, T + 1)
         assert tokens.dtype == np.int32
         rows = np.asarray(tokens).reshape(B, T + 1)
@@ -47,29 +56,29 @@ def test_batches_are_the_rows_of_the_order(store, order, sharding):
             np.testing.assert_array_equal(rows[row], expected)
 
 
-def test_starting_later_gives_the_same_batches(store, order, sharding):
-    with Loader(store, order, sharding, M, stop_step=6) as loader:
+def test_starting_later_gives_the_same_batches(store, order, batch):
+    with Loader(store, order, batch, stop_step=6) as loader:
         whole = dict(loader)
-    with Loader(store, order, sharding, M, start_step=4, stop_step=6) as loader:
-        for step, tokens in loader:
-            np.testing.assert_array_equal(tokens, whole[step])
+    with Loader(store, order, batch, start_step=4, stop_step=6) as loader:
+        for step, given in loader:
+            np.testing.assert_array_equal(given.tokens, whole[step].tokens)
 
 
-def test_an_error_while_reading_reaches_the_consumer(store, order, sharding, monkeypatch):
+def test_an_error_while_reading_reaches_the_consumer(store, order, batch, monkeypatch):
     def fail(*_):
         raise InputError("store x: cannot be read: gone.")
 
     monkeypatch.setattr(store, "read", fail)
     with (
-        Loader(store, order, sharding, M, stop_step=6) as loader,
+        Loader(store, order, batch, stop_step=6) as loader,
         pytest.raises(InputError, match="gone"),
     ):
         next(iter(loader))
     assert loader_threads() == 0
 
 
-def test_leaving_early_leaves_no_thread(store, order, sharding):
-    loader = Loader(store, order, sharding, M, stop_step=10**6)
+def test_leaving_early_leaves_no_thread(store, order, batch):
+    loader = Loader(store, order, batch, stop_step=10**6)
     for step, _ in loader:
         if step == 3:
             break
@@ -80,16 +89,33 @@ def test_leaving_early_leaves_no_thread(store, order, sharding):
     assert list(loader) == []
 
 
-def test_a_finished_loader_gives_nothing_more(store, order, sharding):
-    with Loader(store, order, sharding, M, stop_step=2) as loader:
+def test_a_finished_loader_gives_nothing_more(store, order, batch):
+    with Loader(store, order, batch, stop_step=2) as loader:
         assert len(list(loader)) == 2
         assert list(loader) == []
         assert loader.wait_seconds > 0
 
 
-def test_micro_batches_that_do_not_divide_the_batch_are_refused(store, order, sharding):
-    with pytest.raises(InputError, match="micro-batches: 3 do not divide the batch of 8"):
-        Loader(store, order, sharding, 3, stop_step=1)
+def test_a_batch_that_is_not_of_the_orders_size_is_refused(store, order):
+    with pytest.raises(ValueError, match="No batch of"):
+        Loader(store, order, batch_of(3), stop_step=1)
+
+
+def test_segments_are_the_documents_of_each_row_if_they_are_asked_for(store, order, batch):
+    like = jax.ShapeDtypeStruct((M, B // M, T), np.int32, sharding=batch.tokens.sharding)
+    with Loader(store, order, batch_of(M, segments=like), stop_step=4) as loader:
+        batches = [given for _, given in loader]
+    ends = 0
+    for given in batches:
+        for row, segments in zip(
+            np.asarray(given.tokens).reshape(B, T + 1),
+            np.asarray(given.segments).reshape(B, T),
+            strict=True,
+        ):
+            documents = [int((row[:t] == store.end_of_document).sum()) for t in range(T)]
+            np.testing.assert_array_equal(segments, documents)
+            ends += documents[-1]
+    assert ends, "no document ends in any row: nothing was tried"
 
 
 ON_FOUR_DEVICES = """
@@ -97,6 +123,7 @@ ON_FOUR_DEVICES = """
     import jax, numpy as np
     from jax.sharding import NamedSharding, PartitionSpec as P
     from fugaku_jax.data import loader as loading
+    from fugaku_jax.data.batch import Batch
     from fugaku_jax.data.loader import Loader
     from fugaku_jax.data.order import SampleOrder
     from fugaku_jax.data.store import Store
@@ -115,9 +142,10 @@ ON_FOUR_DEVICES = """
 
     def load(sharding):
         read.clear()
-        with Loader(store, order, sharding, 2, stop_step=1, prefetch=1) as loader:
-            ((_, tokens),) = loader
-        return tokens, len(read)
+        batch = Batch(jax.ShapeDtypeStruct((2, 4, 17), np.int32, sharding=sharding))
+        with Loader(store, order, batch, stop_step=1, prefetch=1) as loader:
+            ((_, given),) = loader
+        return given.tokens, len(read)
 
     whole, rows_read = load(sharding)
     single, _ = load(jax.sharding.SingleDeviceSharding(jax.devices()[0]))

@@ -102,10 +102,10 @@ def test_every_held_out_token_is_predicted_once_after_the_one_before_it(store, r
     for selection in select_documents(store, None):
         stream = stream_of(store, selection.set_index)
         batches = list(windows(store, selection, rows, length))
-        assert {x.shape for batch in batches for x in batch} == {(rows, length)}
-        inputs, targets, weights = (
-            np.concatenate([x.ravel() for x in part]) for part in zip(*batches, strict=True)
-        )
+        assert {batch.tokens.shape for batch in batches} == {(rows, length + 1)}
+        inputs = np.concatenate([batch.tokens[:, :-1].ravel() for batch in batches])
+        targets = np.concatenate([batch.tokens[:, 1:].ravel() for batch in batches])
+        weights = np.concatenate([batch.weights.ravel() for batch in batches])
         assert set(np.unique(weights)) <= {0.0, 1.0}
         np.testing.assert_array_equal(targets[weights == 1], stream)
         before = np.concatenate([[store.end_of_document], stream[:-1]])
@@ -179,7 +179,7 @@ def test_a_second_call_compiles_nothing(store, model, monkeypatch):
     traces = []
     call = GPT.__call__
     monkeypatch.setattr(GPT, "__call__", lambda *a, **k: traces.append(1) or call(*a, **k))
-    perplexity = Perplexity(store, CONFIG)
+    perplexity = Perplexity(store, CONFIG, batch_size=5)  # as no other test has it
     first = perplexity(model)
     structure, weights = nnx.split(model)
     moved = nnx.merge(structure, jax.tree.map(lambda x: x + 0.1, weights))

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from fugaku_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.data.store import Store
 from fugaku_jax.interop.continual import start_from_hf
 from fugaku_jax.interop.hf import export_run
@@ -55,8 +56,8 @@ def main() -> None:
         loaded = [load_for_inference(each, jnp.float32)[1] for each in (folder / "hf", run)]
         one, other = (jax.tree.leaves(nnx.state(model)) for model in loaded)
         same = all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
-        step = make_train_step(layout, end_of_document=0)
-        state, metrics = step(state, jax.device_put(tokens, layout.tokens))
+        step = make_train_step(layout)
+        state, metrics = step(state, jax.device_put(Batch(tokens), layout.rows))
         figures = {"loss": float(metrics["loss"]), "norm": float(metrics["grad_norm"])}
         results[name] = figures | {"same": same}
     (folder / "results.json").write_text(json.dumps(results))

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from small_runs import GPT2, LLAMA, logits, make_run, same_bits
 
+from fugaku_jax.data.batch import document_segments
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.load import load_for_inference
-from fugaku_jax.models.segments import document_segments
 from fugaku_jax.training.checkpoint import RunCheckpoints
 
 GIGABYTE = 10**9
@@ -43,8 +43,10 @@ def test_a_text_is_read_as_training_read_its_documents(store, tmp_path):
     generator = Generator(model, tokenizer, first_token, jnp.float32)
     prompt = generator.begin("the rain", Options()).prompt
     assert generator.begin("", Options()).prompt == [store.end_of_document]
-    packed = jnp.array([[*tokenizer.encode("むか"), store.end_of_document, *prompt]], jnp.int32)
-    positions, segments = document_segments(packed, store.end_of_document)
-    trained = np.asarray(model.logits(model(packed, positions, segments)))[0, -len(prompt) :]
+    row = [*tokenizer.encode("むか"), store.end_of_document, *prompt, store.end_of_document]
+    tokens = np.array([row], np.int32)
+    segments = jnp.array(document_segments(tokens, store.end_of_document))
+    hidden = model(jnp.array(tokens[:, :-1]), segment_ids=segments)
+    trained = np.asarray(model.logits(hidden))[0, -len(prompt) :]
     alone = logits(model, np.array([prompt], np.int32))[0]
     np.testing.assert_allclose(alone, trained[:, : alone.shape[-1]], atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ from fugaku_jax.kernels.loss import _chunk_loss, cross_entropy, reference_chunk_
 
 
 def in_float64(hidden, embedding, targets, weights, vocab_size, z_loss):
-    """Return the loss, and the gradients of the states and of the embedding."""
+    """Return the loss, that of each position, and the gradients of states and embedding."""
     hidden, embedding, weights = (np.asarray(x, np.float64) for x in (hidden, embedding, weights))
     used = embedding[:vocab_size]
     logits = hidden @ used.T
@@ -23,7 +23,7 @@ def in_float64(hidden, embedding, targets, weights, vocab_size, z_loss):
     d_logits *= weights[..., None]
     d_embedding = np.zeros_like(embedding)
     d_embedding[:vocab_size] = np.einsum("btv,btd->vd", d_logits, hidden)
-    return (weights * of_rows).sum(), d_logits @ used, d_embedding
+    return (weights * of_rows).sum(), of_rows, d_logits @ used, d_embedding
 
 
 @pytest.mark.slow
@@ -51,11 +51,13 @@ def test_loss_and_gradients_equal_the_formula_for_any_shape(implementation, dtyp
         def loss(hidden, embedding):
             return cross_entropy(hidden, embedding, targets, weights, vocab_size, z_loss)
 
-        value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, embedding)
-        exact, *slopes = in_float64(hidden, embedding, targets, weights, vocab_size, z_loss)
+        differentiated = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+        (value, losses), gradients = differentiated(hidden, embedding)
+        exact, each, *slopes = in_float64(hidden, embedding, targets, weights, vocab_size, z_loss)
         # Logits that are added in fp16 are off by some units of its last place.
         narrow = 8 * float(jnp.finfo(dtype).eps) if in_fp16(dtype) else 0
         np.testing.assert_allclose(value, exact, rtol=1e-5 + narrow, atol=1e-5 + narrow)
+        np.testing.assert_allclose(losses, each, rtol=1e-5 + narrow, atol=1e-5 + narrow)
         assert [each.dtype for each in gradients] == [dtype, jnp.float32]
         # The gradient of a logit is rounded to the type of the states, and so is that of a state.
         slack = 1e-5 + 4 * float(jnp.finfo(dtype).eps) + narrow

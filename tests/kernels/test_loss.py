@@ -38,7 +38,8 @@ def in_float64(hidden, embedding, targets, weights, z_loss):
     logits = hidden @ embedding[:VOCAB].T
     log_z = np.log(np.exp(logits).sum(-1))
     target = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
-    return np.sum(np.asarray(weights) * (log_z - target + z_loss * log_z**2))
+    losses = log_z - target + z_loss * log_z**2
+    return np.sum(np.asarray(weights) * losses), losses
 
 
 def plain(hidden, embedding, targets, weights, z_loss):
@@ -54,15 +55,16 @@ def plain(hidden, embedding, targets, weights, z_loss):
 def test_the_loss_equals_numpy_in_float64(z_loss, differentiated):
     hidden, embedding, targets, weights = operands()
 
-    def summed(hidden):
+    def function(hidden):
         return cross_entropy(hidden, embedding, targets, weights, VOCAB, z_loss)
 
-    function = jax.value_and_grad(summed) if differentiated else summed
-    value = jax.tree.leaves(jax.jit(function)(hidden))[0]
+    if differentiated:
+        function = jax.value_and_grad(function, has_aux=True)
+    value, losses = jax.tree.leaves(jax.jit(function)(hidden))[:2]
+    expected, each = in_float64(hidden, embedding, targets, weights, z_loss)
     # A sum of 24 terms of order 1 in fp32.
-    np.testing.assert_allclose(
-        value, in_float64(hidden, embedding, targets, weights, z_loss), rtol=1e-5
-    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(losses, each, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -72,7 +74,7 @@ def test_gradients_equal_those_of_the_plain_formula(z_loss):
 
     # Scaled as fp16 training scales its loss, so that the backward pass sees a cotangent.
     def fused(h, e):
-        return 1024 * cross_entropy(h, e, targets, weights, VOCAB, z_loss)
+        return 1024 * cross_entropy(h, e, targets, weights, VOCAB, z_loss)[0]
 
     def unfused(h, e):
         return 1024 * plain(h, e, targets, weights, z_loss)
@@ -87,32 +89,34 @@ def test_gradients_equal_those_of_the_plain_formula(z_loss):
 def test_a_position_of_weight_0_has_no_loss_and_no_gradient():
     hidden, embedding, targets, weights = operands()
     weights = weights.at[:, 5].set(0).at[1].set(0)
-    function = jax.jit(jax.value_and_grad(cross_entropy), static_argnums=4)
-    value, gradient = function(hidden, embedding, targets, weights, VOCAB)
+    function = jax.value_and_grad(cross_entropy, has_aux=True)
+    function = jax.jit(function, static_argnums=4)
+    (value, _), gradient = function(hidden, embedding, targets, weights, VOCAB)
     gradient = np.asarray(gradient)
     assert np.all(gradient[:, 5] == 0)
     assert np.all(gradient[1] == 0)
     assert np.any(gradient[0, np.asarray(weights[0] > 0)] != 0)
     other = targets.at[:, 5].set(0).at[1].set(1)
-    assert function(hidden, embedding, other, weights, VOCAB)[0] == value
+    assert function(hidden, embedding, other, weights, VOCAB)[0][0] == value
 
 
 def test_padding_rows_get_no_gradient():
     hidden, embedding, targets, weights = operands()
-    gradient = jax.grad(cross_entropy, 1)(hidden, embedding, targets, weights, VOCAB, 0.1)
+    given = hidden, embedding, targets, weights, VOCAB, 0.1
+    gradient, _ = jax.grad(cross_entropy, 1, has_aux=True)(*given)
     assert np.all(np.asarray(gradient[VOCAB:]) == 0)
     assert np.all(np.any(np.asarray(gradient[:VOCAB]) != 0, axis=1))
 
 
 def test_narrow_states_give_a_loss_close_to_float64_and_gradients_of_their_own_type():
     hidden, embedding, targets, weights = operands(dtype=jnp.bfloat16)
-    function = jax.value_and_grad(lambda *x: cross_entropy(*x, VOCAB), (0, 1))
+    function = jax.value_and_grad(lambda *x: cross_entropy(*x, VOCAB)[0], (0, 1))
     value, (d_hidden, d_embedding) = jax.jit(function)(hidden, embedding, targets, weights)
     assert (value.dtype, d_hidden.dtype) == (jnp.float32, jnp.bfloat16)
     assert d_embedding.dtype == jnp.float32
     # The embedding is rounded to 8 bits, 0.4 % of a logit of order 2, at random.
     np.testing.assert_allclose(
-        value, in_float64(hidden, embedding, targets, weights, 0.0), rtol=5e-3
+        value, in_float64(hidden, embedding, targets, weights, 0.0)[0], rtol=5e-3
     )
     wide = jax.grad(plain)(hidden.astype(jnp.float32), embedding, targets, weights, 0.0)
     np.testing.assert_allclose(d_hidden.astype(jnp.float32), wide, atol=0.03)
@@ -120,7 +124,7 @@ def test_narrow_states_give_a_loss_close_to_float64_and_gradients_of_their_own_t
 
 def test_extreme_logits_stay_finite():
     hidden, embedding, targets, weights = operands()
-    value, gradient = jax.value_and_grad(cross_entropy)(
+    (value, _), gradient = jax.value_and_grad(cross_entropy, has_aux=True)(
         1000 * hidden, embedding, targets, jnp.ones_like(weights), VOCAB
     )
     assert np.isfinite(value)
@@ -159,7 +163,7 @@ def compiled_gradient(function):
 
 def test_the_compiled_gradient_never_holds_the_logits_of_the_batch(monkeypatch):
     monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * ROWS * CHUNK)
-    ours = compiled_gradient(lambda *x: cross_entropy(*x, ROWS))
+    ours = compiled_gradient(lambda *x: cross_entropy(*x, ROWS)[0])
     assert largest_logits(ours) <= CHUNK * ROWS
     # The chunk's logits and what comes of them, an eighth of the whole each.
     assert ours.memory_analysis().temp_size_in_bytes < 4 * POSITIONS * ROWS / 2
@@ -182,7 +186,7 @@ def test_the_compiled_training_step_never_holds_the_logits_of_the_batch(monkeypa
         optimizer=OptimizerConfig(learning_rate=1e-3),
         training=TrainingConfig(steps=1, batch_size=2, precision="bf16"),
     )
-    layout, tokens = make_layout(config), jax.ShapeDtypeStruct((1, 2, 65), jnp.int32)
-    step = make_train_step(layout, end_of_document=0)
-    program = step.lower(abstract_state(layout), tokens).compile(AS_IN_A_RUN)
+    layout = make_layout(config)
+    step = make_train_step(layout)
+    program = step.lower(abstract_state(layout), layout.batch).compile(AS_IN_A_RUN)
     assert largest_logits(program) <= CHUNK * ROWS

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.kernels import native
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.state import init_state
@@ -50,10 +51,10 @@ def curve(precision, seed):
         training=TrainingConfig(steps=STEPS, batch_size=BATCH, precision=precision, seed=seed),
     )
     layout = make_layout(config)
-    state, step = init_state(layout), make_train_step(layout, end_of_document=0)
+    state, step = init_state(layout), make_train_step(layout)
     losses = []
     for tokens in batches():
-        state, metrics = step(state, tokens)
+        state, metrics = step(state, Batch(tokens))
         losses.append(metrics["loss"])
     return np.asarray(losses, np.float64).reshape(-1, WINDOW).mean(1)
 

@@ -17,7 +17,6 @@ from transformers_oracle import flat, in_torch, randomised, torch_gradients
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.size import flops_per_token, parameter_count
 
@@ -64,9 +63,7 @@ def random_tokens(config: ModelConfig, batch: int, seed: int = 7):
 def loss_and_logits(params, graphdef, tokens, targets, **call):
     model = nnx.merge(graphdef, params)
     hidden = model(jnp.asarray(tokens), **call)
-    weights, table = jnp.ones(targets.shape), model.output_table
-    loss = cross_entropy(hidden, table, jnp.asarray(targets), weights, model.config.vocab_size)
-    return loss, model.logits(hidden)
+    return model.loss(hidden, jnp.asarray(targets))[0], model.logits(hidden)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))

@@ -6,14 +6,12 @@ Run by `test_devices.py`, since the number of emulated devices is fixed when JAX
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from fugaku_jax.config import MeshConfig, ModelConfig
 from fugaku_jax.kernels import attention
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.layout.mesh import active, make_mesh
 from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.gpt import GPT
@@ -50,9 +48,7 @@ def results(rules: Rules) -> dict[str, np.ndarray]:
     def loss(parameters):
         model = nnx.merge(structure, parameters)
         hidden = model(tokens, dropout=Dropout(jax.random.key(7), 12), remat="products")
-        weights = jnp.ones(targets.shape, out_sharding=jax.typeof(targets).sharding)
-        table = model.tokens.table[...]
-        return cross_entropy(hidden, table, targets, weights, CONFIG.vocab_size)
+        return model.loss(hidden, targets)[0]
 
     value, gradients = loss(parameters)
     found = {"loss": value, "rows": [s.data.shape[0] for s in tokens.addressable_shards]}

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from fugaku_jax.pipeline.schedule import Op, Schedule, edge_colours, exchange, make_schedule
+from fugaku_jax.pipeline.schedule import Op, Schedule, edge_colours, edges_in_use, make_schedule
 
 BACKWARDS = (Op.BACKWARD, Op.BACKWARD_INPUT)
 
@@ -118,7 +118,7 @@ def makespan_of_programs(schedule: Schedule, costs) -> float | None:
 
     Ticks only make the programs: while they run, a stage waits for nothing but its partners.
     """
-    stages, exchanged = schedule.stages, exchange(schedule)
+    stages, exchanged = schedule.stages, edges_in_use(schedule)
     programs = [[] for _ in range(stages)]
     for tick in range(schedule.op.shape[1]):
         for stage in range(stages):

@@ -16,12 +16,10 @@ from jax.sharding import AxisType, PartitionSpec
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.layout.stages import make_stages
-from fugaku_jax.pipeline.executor import pipelined_gradient
+from fugaku_jax.pipeline.executor import Executor
 from fugaku_jax.pipeline.neighbours import swap_messages
 from fugaku_jax.pipeline.schedule import make_schedule
 from fugaku_jax.pipeline.slots import plan_slots
-from fugaku_jax.pipeline.split_stack import backward_inputs, backward_weights, left_types
-from fugaku_jax.pipeline.stack import Run, backward_layers, forward_layers, kept_types
 from fugaku_jax.pipeline.stage_program import StageProgram
 
 WIDTH, VOCABULARY, SCALE = 6, 11, 0.5
@@ -120,26 +118,21 @@ def by_autodiff(stages, micro_batches, layers, dtype):
     return value, jax.tree.map(lambda g: SCALE * g, gradients)
 
 
-def program(all_tokens, dtype):
-    tokens = jnp.asarray(all_tokens)
-    return StageProgram(
-        embed=lambda shared, m: embed(shared, tokens[m], dtype),
-        kept_types=lambda weights, chunk, x, m: kept_types(layer, x, weights, Run(*chunk), mask(m)),
-        forward=lambda weights, chunk, x, m, *to: forward_layers(
-            layer, x, weights, Run(*chunk), mask(m), *to
-        ),
-        backward=lambda kept, row, weights, chunk, dy, total: backward_layers(
-            kept, row, weights, Run(*chunk), dy, total
-        ),
-        left_types=left_types,
-        backward_input=lambda kept, row, weights, chunk, *rest: backward_inputs(
-            kept, row, weights, Run(*chunk), *rest
-        ),
-        backward_weight=lambda kept, row, weights, chunk, *rest: backward_weights(
-            kept, row, weights, Run(*chunk), *rest
-        ),
-        loss=lambda shared, y, m: loss(shared, y, tokens[m]),
-    )
+class Program(StageProgram):
+    """The model above, cut up."""
+
+    def __init__(self, tokens, dtype):
+        super().__init__(layer)
+        self.tokens, self.dtype = jnp.asarray(tokens), dtype
+
+    def inputs(self, m):
+        return mask(m)
+
+    def embed(self, shared, m):
+        return embed(shared, self.tokens[m], self.dtype)
+
+    def loss(self, shared, y, m):
+        return loss(shared, y, self.tokens[m]), None
 
 
 def by_schedule(kind, stages, micro_batches, chunks, layers, recomputing, dtype):
@@ -152,10 +145,9 @@ def by_schedule(kind, stages, micro_batches, chunks, layers, recomputing, dtype)
 
     def per_stage(weights, shared):
         scale = jnp.float32(SCALE)
-        found = pipelined_gradient(
-            program(tokens, dtype), schedule, plan, weights, shared, held.layers, ("a",), scale
-        )
-        return found[0][None], found[1], jax.tree.map(lambda g: g[None], found[2])
+        stages = Program(tokens, dtype)
+        done = Executor(stages, schedule, plan, weights, shared, held.layers, ("a",), scale).run()
+        return done.loss[None], done.d_weights, jax.tree.map(lambda g: g[None], done.d_shared)
 
     spec = PartitionSpec("a")
     run = jax.jit(

@@ -19,7 +19,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.pipeline.schedule import (
     Op,
     edge_colours,
-    exchange,
+    edges_in_use,
     make_schedule,
 )
 from fugaku_jax.pipeline.slots import plan_slots
@@ -171,7 +171,7 @@ def test_an_edge_is_in_use_when_a_message_passes_it(schedule):
         edge = s if op == Op.FORWARD else (s - 1) % schedule.stages
         if (op == Op.FORWARD and k < last) or (op in BACKWARDS and k > 0):
             want[0 if schedule.stages == 2 else edge, tick] = True
-    np.testing.assert_array_equal(exchange(schedule), want)
+    np.testing.assert_array_equal(edges_in_use(schedule), want)
 
 
 @pytest.mark.parametrize("wrap", [False, True])

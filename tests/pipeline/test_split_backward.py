@@ -11,7 +11,7 @@ from flax import nnx
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.dropout import Dropout
-from fugaku_jax.models.gpt import GPT, block_layer
+from fugaku_jax.models.gpt import GPT, Inputs, block_layer
 from fugaku_jax.pipeline.split_backward import split
 
 B, T, D = 2, 24, 32
@@ -33,7 +33,8 @@ def pullback_of_a_block(remat, dtype):
 
     @jax.jit
     def differentiated(x, weights):
-        given = (jnp.int32(0), (None, None, Dropout(jax.random.key(2), T)))
+        inputs = Inputs(None, dropout=Dropout(jax.random.key(2), T))
+        given = (jnp.int32(0), inputs)
         return jax.vjp(lambda x, weights: layer(x, weights, given), x, weights)
 
     y, pullback = differentiated(x, weights)
@@ -70,7 +71,7 @@ def test_products_that_only_weights_need_are_in_the_second_half_and_none_is_in_b
 
 def test_gradients_of_the_products_results_are_left_and_not_much_more():
     function, values, y = pullback_of_a_block("none", jnp.float32)
-    left = split(function, values, y).left
+    left = split(function, values, y).deferred
     sizes = sorted(leaf.size // (B * T) for leaf in left if leaf.size >= B * T * D)
     assert sizes == [D, D, 3 * D, 4 * D]
     # Gradients of the two normalisations' biases and scales are ready.

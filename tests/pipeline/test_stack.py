@@ -22,7 +22,7 @@ def arguments(dtype):
         "kernel": jax.random.normal(keys[0], (LAYERS, WIDTH, WIDTH)),
         "bias": jax.random.normal(keys[1], (LAYERS, WIDTH)),
     }
-    return jax.random.normal(keys[2], (3, WIDTH)).astype(dtype), weights
+    return jax.random.normal(keys[2], (1, 3, WIDTH)).astype(dtype), weights
 
 
 def ours(x, weights):

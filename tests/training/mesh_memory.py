@@ -8,7 +8,6 @@ import math
 import sys
 
 import jax
-import numpy as np
 from meshes import make_config
 
 from fugaku_jax.models.layout import make_layout
@@ -54,9 +53,7 @@ def measure(mesh: dict, micro_batches: int) -> dict[str, int]:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     state = jax.tree.map(on_mesh, abstract_state(layout))
-    shape = (micro_batches, rows, config.model.sequence_length + 1)
-    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=layout.tokens)
-    step = make_train_step(layout, 0).lower(state, tokens)
+    step = make_train_step(layout).lower(state, layout.batch)
     memory = step.compile({"xla_cpu_use_fusion_emitters": True}).memory_analysis()  # as in a run
     per_device = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape)) * 4  # noqa: E731
     return {
@@ -64,7 +61,7 @@ def measure(mesh: dict, micro_batches: int) -> dict[str, int]:
         "temporaries": memory.temp_size_in_bytes,
         "moments": sum(map(per_device, jax.tree.leaves(state.moments))),
         "weights": sum(map(per_device, jax.tree.leaves(state.parameters))),
-        "tokens": math.prod(tokens.sharding.shard_shape(shape)) * 4,
+        "tokens": per_device(layout.batch.tokens),
     }
 
 

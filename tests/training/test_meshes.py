@@ -75,7 +75,7 @@ CASES = {
         "model": LLAMA,
         "data": {"reset_at_document": True},
     },
-    "llama: context, FSDP, tensor, zero bubble": {
+    "llama: context, FSDP, tensor, zero bubble, documents": {
         "mesh": {
             "data": 2,
             "context": 2,
@@ -86,6 +86,7 @@ CASES = {
         },
         "training": THREE,
         "model": LLAMA | {"tied": True},
+        "data": {"reset_at_document": True},
     },
 }
 

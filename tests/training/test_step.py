@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from fugaku_jax.data.batch import Batch, document_segments
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training import precision
 from fugaku_jax.training.optimizer import decays, init_moments, make_schedule, update
@@ -28,7 +29,8 @@ def batch(config, seed=0, change=None):
     tokens = np.random.default_rng(seed).integers(0, config.model.vocab_size, shape, np.int32)
     if change:
         change(tokens)
-    return jax.device_put(tokens, make_layout(config).tokens)
+    segments = document_segments(tokens, END) if config.data.reset_at_document else None
+    return jax.device_put(Batch(tokens, segments=segments), make_layout(config).rows)
 
 
 def without_dropout(change, **training):
@@ -37,7 +39,7 @@ def without_dropout(change, **training):
 
 def run(config, tokens, steps=1):
     layout = make_layout(config)
-    state, step = init_state(layout), make_train_step(layout, END)
+    state, step = init_state(layout), make_train_step(layout)
     for _ in range(steps):
         state, metrics = step(state, tokens)
     return state, metrics
@@ -146,7 +148,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale(change):
     scale = precision.LossScale(jnp.float32(2.0**120), jnp.int32(0))
     state = dataclasses.replace(init_state(layout), loss_scale=scale)
     before = jax.device_get(state.parameters)
-    state, metrics = make_train_step(layout, END)(state, batch(layout.config))
+    state, metrics = make_train_step(layout)(state, batch(layout.config))
     assert float(metrics["skipped"]) == 1
     assert float(state.loss_scale.scale) == 2.0**119
     assert int(state.moments.count) == 0
@@ -184,11 +186,44 @@ def test_resetting_changes_the_loss_exactly_when_a_document_ends(change, ends, s
     assert (losses[0] == losses[1]) == same
 
 
+def test_the_loss_is_the_weighted_mean_of_those_of_the_positions_where_0_teaches_nothing(change):
+    config = without_dropout(change)
+    layout, tokens = make_layout(config), np.array(batch(config).tokens)
+    random = np.random.default_rng(1)
+    weights = random.choice(np.float32([0, 0.5, 1]), (*tokens.shape[:2], tokens.shape[2] - 1))
+    other = np.array(tokens)
+    # Only the last token of a row is read by nobody.
+    weights[..., -1] = 0
+    other[..., -1] = (other[..., -1] + 1) % config.model.vocab_size
+    step = make_train_step(layout, keep_losses=True)
+    one, metrics = step(init_state(layout), Batch(tokens, weights))
+    losses = np.asarray(metrics["losses"], np.float64)
+    expected = (weights * losses).sum() / weights.sum()
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-6)
+    two, metrics = step(init_state(layout), Batch(other, weights))
+    assert (np.asarray(metrics["losses"])[..., -1] != losses[..., -1]).all()
+    for x, y in zip(jax.tree.leaves(one.parameters), jax.tree.leaves(two.parameters), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_equal_weights_are_as_good_as_none_and_none_above_0_leave_no_gradient(change):
+    config = without_dropout(change)
+    layout, plain = make_layout(config), batch(config)
+    step = make_train_step(layout)
+    _, expected = step(init_state(layout), plain)
+    halves = jnp.full_like(plain.tokens[..., 1:], 0.5, jnp.float32)
+    _, found = step(init_state(layout), Batch(plain.tokens, halves))
+    for name in ("loss", "grad_norm"):
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-5)
+    _, found = step(init_state(layout), Batch(plain.tokens, 0 * halves))
+    assert [float(found[name]) for name in ("loss", "grad_norm", "skipped")] == [0, 0, 0]
+
+
 def test_the_state_is_updated_in_place(change):
     config = without_dropout(change, micro_batches=1)
     layout, tokens = make_layout(config), batch(config)
     state = init_state(layout)
-    compiled = make_train_step(layout, END).lower(state, tokens).compile(AS_IN_A_RUN)
+    compiled = make_train_step(layout).lower(state, tokens).compile(AS_IN_A_RUN)
     memory = compiled.memory_analysis()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert memory.alias_size_in_bytes >= 0.99 * size
@@ -203,7 +238,7 @@ def test_recomputation_saves_memory_and_does_not_change_the_result(change):
         config = change(model=model, training={"remat": remat, "micro_batches": 1})
         layout, tokens = make_layout(config), batch(config)
         state = init_state(layout)
-        step = make_train_step(layout, END).lower(state, tokens).compile(AS_IN_A_RUN)
+        step = make_train_step(layout).lower(state, tokens).compile(AS_IN_A_RUN)
         needed[remat] = step.memory_analysis().temp_size_in_bytes
         results[remat], _ = step(state, tokens)
     for remat in ("products", "block"):

@@ -14,6 +14,7 @@ import numpy as np
 from first_steps import END_OF_DOCUMENT, lay_out
 
 from fugaku_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.data.batch import Batch, document_segments
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
@@ -42,11 +43,14 @@ def layout_of(name: str) -> Layout:
 def figures(name: str) -> Iterator[tuple[float, float]]:
     """Yield the loss and the gradient's norm of one step after the other."""
     layout = layout_of(name)
-    state, step = init_state(layout), make_train_step(layout, END_OF_DOCUMENT)
+    state, step = init_state(layout), make_train_step(layout)
     random = np.random.default_rng(0)
     for _ in range(STEPS):
         tokens = random.integers(0, 64, (2, 2, 17), np.int32)
-        state, metrics = step(state, jax.device_put(tokens, layout.tokens))
+        batch = Batch(tokens)
+        if layout.batch.segments is not None:
+            batch = Batch(tokens, segments=document_segments(tokens, END_OF_DOCUMENT))
+        state, metrics = step(state, jax.device_put(batch, layout.rows))
         yield float(metrics["loss"]), float(metrics["grad_norm"])
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from jaxtyping import Array
 
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.training.state import TrainState
 
 
@@ -17,8 +18,8 @@ class CompletedStep:
 
     number: int
     """The step, counted from 1."""
-    batch: Array
-    """What the step read, `[M, B, T + 1]`; on the devices."""
+    batch: Batch
+    """What the step read; on the devices."""
     outputs: Mapping[str, Array]
     """What the step gave beside the state; on the devices, and never given away (donated)."""
     figures: dict[str, float]
@@ -55,6 +56,9 @@ class Hook:
     traceback. Nothing is saved then, and the step in flight, which the next session repeats, leaves
     no figures.
     """
+
+    needs_losses = False
+    """Whether `outputs` is to hold `losses`, `[M, B, T]`: that of each position of the batch."""
 
     def start(self, step: int, state: TrainState) -> None:
         """Called once, before the first step, when everything is compiled.
