@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 
 Algorithm = Literal["flat", "bucket", "turned"]
 Axis = tuple[str, int]
@@ -62,10 +63,10 @@ class Plan:
         """Devices in a group of each phase."""
         return tuple(phase.size for phase in self.phases)
 
-    def orders(self) -> np.ndarray:
+    def orders(self) -> Int[np.ndarray, "devices blocks"]:
         """Return, by local device, which block the phases count as the first, second, and so on.
 
-        Blocks are numbered by the digits, the first the most significant. [local devices, blocks]
+        Blocks are numbered by the digits, the first the most significant.
         """
         blocks = np.arange(np.prod(self.sizes, dtype=int))
         blocks = blocks.reshape([digit.size for digit in self.digits])

@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from fugaku_jax.collectives.phases import Algorithm, Plan, make_plan
 
@@ -46,11 +46,11 @@ Placed: TypeAlias = tuple[tuple[str, int], ...]
 
 
 def all_reduce(
-    x: Array,
+    x: Shaped[Array, "*x"],
     axes: tuple[str, ...],
     algorithm: Algorithm = "flat",
     local_axis: str | None = None,
-) -> Array:
+) -> Shaped[Array, "*x"]:
     """Sum over all of the axes; every device along them receives the whole sum.
 
     Args:
@@ -80,8 +80,11 @@ def all_reduce(
 
 
 def reduce_scatter(
-    x: Array, placed: Placed, algorithm: Algorithm = "flat", local_axis: str | None = None
-) -> Array:
+    x: Shaped[Array, "..."],
+    placed: Placed,
+    algorithm: Algorithm = "flat",
+    local_axis: str | None = None,
+) -> Shaped[Array, "..."]:
     """Sum over all of the axes; each device receives its shard of the sum.
 
     Args:
@@ -118,8 +121,11 @@ def reduce_scatter(
 
 
 def all_gather(
-    x: Array, placed: Placed, algorithm: Algorithm = "flat", local_axis: str | None = None
-) -> Array:
+    x: Shaped[Array, "..."],
+    placed: Placed,
+    algorithm: Algorithm = "flat",
+    local_axis: str | None = None,
+) -> Shaped[Array, "..."]:
     """Join the shards of all devices: the layout of `reduce_scatter` undone.
 
     Args:

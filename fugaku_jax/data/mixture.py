@@ -73,8 +73,10 @@ class Mixture:
         self._places = [np.empty(0, np.int64) for _ in self.parts]  # by set: its places
         self._scheduler = _tijdeman(self.parts.tolist())
 
-    def locate(self, places: Int64[np.ndarray, "N"]) -> tuple[np.ndarray, np.ndarray]:
-        """The set of each place, and how many earlier places that set had (two int64 [N])."""
+    def locate(
+        self, places: Int64[np.ndarray, "N"]
+    ) -> tuple[Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
+        """The set of each place, and how many earlier places that set had."""
         cycle, place = np.divmod(places, self.period)
         self._extend(int(place.max(initial=-1)) + 1)
         sets = self._sets[place]

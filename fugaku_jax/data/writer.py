@@ -100,7 +100,9 @@ class StoreWriter:
         with storage_errors(self.url, "written"):
             self._root.write(key, value).result()
 
-    def write(self, array: ts.TensorStore, tokens: np.ndarray, start: int, key: _Side) -> None:
+    def write(
+        self, array: ts.TensorStore, tokens: Integer[np.ndarray, " N"], start: int, key: _Side
+    ) -> None:
         """Starts to write tokens from `start` on, when the write before to this array is done."""
         self.wait(key)
         self._writes[key] = array[start : start + len(tokens)].write(tokens)

@@ -195,8 +195,12 @@ def _chunk_loss(
 
 
 def reference_chunk_loss(
-    logits: Float[Array, "B C V"], targets: Array, weights: Array, vocab_size: int, z_loss: float
-) -> tuple[Array, Array, Array]:
+    logits: Float[Array, "B C V"],
+    targets: Int[Array, "B C"],
+    weights: Float[Array, "B C"],
+    vocab_size: int,
+    z_loss: float,
+) -> tuple[Float[Array, ""], Float[Array, "B C"], Float[Array, "B C V"]]:
     """Return a chunk's loss, its losses and the gradient of its logits in fp32; the native twin."""
     sharding = jax.typeof(logits).sharding.spec
     token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2, out_sharding=sharding)

@@ -85,7 +85,9 @@ def einsum(
     return native.on_each_device(local, result, x, y, into, bias, gelu_slope)
 
 
-def reference_einsum(equation: str, x: Array, y: Array) -> Array:
+def reference_einsum(
+    equation: str, x: Float[Array, "..."], y: Float[Array, "..."]
+) -> Float[Array, "..."]:
     """Contract two arrays in the type of `x`, adding in fp32; the twin of the native product."""
     return jnp.einsum(equation, x, y.astype(x.dtype), preferred_element_type=jnp.float32)
 

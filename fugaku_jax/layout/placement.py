@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import jax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from fugaku_jax.collectives.phases import Algorithm
 from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_scatter
@@ -61,15 +61,15 @@ class Collectives:
     algorithm: Algorithm
     local_axis: str | None = None
 
-    def gather(self, x: Array, placed: Placed) -> Array:
+    def gather(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Join the parts of all devices."""
         return all_gather(x, placed, self.algorithm, self.local_axis) if placed else x
 
-    def scatter(self, x: Array, placed: Placed) -> Array:
+    def scatter(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Sum over the devices; each keeps its part."""
         return reduce_scatter(x, placed, self.algorithm, self.local_axis) if placed else x
 
-    def sum(self, x: Array, axes: tuple[str, ...]) -> Array:
+    def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
         return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
 
@@ -113,7 +113,7 @@ def place(
     return Placement(explicit, weight, state, summed)
 
 
-def shard_of(x: Array, placed: Placed) -> Array:
+def shard_of(x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
     """Cut this device's part out of an array that it has whole."""
     for dimension in sorted({on for _, on in placed}):
         axes = tuple(axis for axis, on in placed if on == dimension)
@@ -123,7 +123,9 @@ def shard_of(x: Array, placed: Placed) -> Array:
     return x
 
 
-def squared_norm(arrays: PyTree[Array], placements: PyTree[Placement]) -> Array:
+def squared_norm(
+    arrays: PyTree[Float[Array, "..."]], placements: PyTree[Placement]
+) -> Float[Array, ""]:
     """Sum the squares of all elements of arrays that lie as the optimizer's state does."""
     by_axes: dict[tuple[str, ...], list[Array]] = {}
     pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(placements), strict=True)

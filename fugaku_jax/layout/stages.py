@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Shaped
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
@@ -28,7 +28,7 @@ class Stages:
         flat = self.layers.ravel()
         return np.array_equal(flat, np.arange(len(flat)))
 
-    def store(self, stacked: Array) -> Array:
+    def store(self, stacked: Shaped[Array, "L ..."]) -> Shaped[Array, "slots ..."]:
         """Bring `[layer, ...]` into storage order; empty slots get zeros."""
         if self.is_plain:
             return stacked
@@ -37,7 +37,7 @@ class Stages:
         empty = (slots < 0).reshape(-1, *[1] * (stacked.ndim - 1))
         return jnp.where(empty, jnp.zeros((), stacked.dtype), taken)
 
-    def restore(self, stored: Array) -> Array:
+    def restore(self, stored: Shaped[Array, "slots ..."]) -> Shaped[Array, "L ..."]:
         """Undo `store`; the storage axis must not be split."""
         if self.is_plain:
             return stored

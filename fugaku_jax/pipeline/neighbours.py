@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Shaped
 
 
 def swap_messages(
-    message: Array, edges: list[int], stages: int, axes: tuple[str, ...]
-) -> tuple[Array, Bool[Array, ""]]:
+    message: Shaped[Array, "*x"], edges: list[int], stages: int, axes: tuple[str, ...]
+) -> tuple[Shaped[Array, "*x"], Bool[Array, ""]]:
     """Send a message over an edge and return the one that comes from its other end.
 
     All stages run the same program, but only those at the ends of an edge in use may call this;
@@ -42,7 +42,7 @@ def swap_messages(
     return jax.lax.dynamic_index_in_dim(both, 1 - side, keepdims=False), side == 1
 
 
-def touched(edges: list[int], crossing: np.ndarray) -> np.ndarray:
+def touched(edges: list[int], crossing: Bool[np.ndarray, "S T"]) -> Bool[np.ndarray, "S T"]:
     """Return for each stage and tick whether it is at either end of an edge in use.
 
     Args:

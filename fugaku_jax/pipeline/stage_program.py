@@ -26,6 +26,9 @@ Index = Int[Array, ""] | int
 """Number of a micro-batch, or of a row of a buffer."""
 Stream = Float[Array, "B T D"]
 Weights = PyTree[Float[Array, "L ..."]]
+Shared = PyTree[Float[Array, "..."]]
+Residuals = PyTree[Shaped[Array, "R ..."]]
+"""Of a chunk: buffers as leaves of a tree, whose structure holds traced code."""
 Buffers = list[Shaped[Array, "R ..."]]
 """What is noted for a later pass. A layer has a row, and a chunk's layers follow each other."""
 
@@ -47,11 +50,11 @@ class StageProgram(ABC):
         """Return what every layer is given of a micro-batch."""
 
     @abstractmethod
-    def embed(self, shared: PyTree, m: Index) -> Stream:
+    def embed(self, shared: Shared, m: Index) -> Stream:
         """Return what enters the first layer."""
 
     @abstractmethod
-    def loss(self, shared: PyTree, y: Stream, m: Index) -> tuple[Float[Array, ""], Any]:
+    def loss(self, shared: Shared, y: Stream, m: Index) -> tuple[Float[Array, ""], Any]:
         """Return the summed loss of the last layer's output, and the losses `[B, T]` or None."""
 
     def residual_types(
@@ -68,14 +71,14 @@ class StageProgram(ABC):
         m: Index,
         buffers: Buffers,
         row: Index,
-    ) -> tuple[Stream, PyTree]:
+    ) -> tuple[Stream, Residuals]:
         """Return a chunk's output, and the buffers with its residuals, as leaves of a tree."""
         given = self.inputs(m)
         return forward_layers(self.layer, x, weights, chunk, given, buffers, row, self.fsdp)
 
     def backward(
         self,
-        residuals: PyTree,
+        residuals: Residuals,
         row: Index,
         weights: Weights,
         chunk: LayerRange,
@@ -93,7 +96,7 @@ class StageProgram(ABC):
 
     def backward_input(
         self,
-        residuals: PyTree,
+        residuals: Residuals,
         row: Index,
         weights: Weights,
         chunk: LayerRange,
@@ -108,7 +111,7 @@ class StageProgram(ABC):
 
     def backward_weight(
         self,
-        residuals: PyTree,
+        residuals: Residuals,
         row: Index,
         weights: Weights,
         chunk: LayerRange,

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PyTree, Shaped
 
 from fugaku_jax import processor
 from fugaku_jax.errors import InputError
@@ -82,10 +82,10 @@ def loaded() -> str | None:
 def call(
     function: str,
     results: Sequence[jax.ShapeDtypeStruct],
-    *operands: Array,
+    *operands: Shaped[Array, "..."],
     aliases: dict[int, int] | None = None,
     **attributes: Any,
-) -> list[Array]:
+) -> list[Shaped[Array, "..."]]:
     """Call a kernel with this device's operands; inside `on_each_device`, if there are several.
 
     Args:
@@ -103,8 +103,10 @@ def call(
 
 
 def on_each_device(
-    function: Callable[..., PyTree[Array]], results: PyTree[PartitionSpec], *operands: Array | None
-) -> PyTree[Array]:
+    function: Callable[..., PyTree[Shaped[Array, "..."]]],
+    results: PyTree[PartitionSpec],
+    *operands: Shaped[Array, "..."] | None,
+) -> PyTree[Shaped[Array, "..."]]:
     """Run a function on each device's part of the operands, cut as their types say.
 
     A custom call is opaque to XLA, which would otherwise gather its operands.
