@@ -5,15 +5,14 @@ python launch/bench.py scaling --rounds 2 --json
 """
 
 import functools
-import json as json_format
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from command import parse, run_program
-from rich.console import Console
-from rich.table import Column, Table
+
+from fugaku_jax.benchmarks.tables import show
 
 Json = Annotated[bool, tyro.conf.arg(help="Print one JSON object as the last line.")]
 Inputs = tyro.conf.Positional[tuple[Path, ...]]
@@ -29,7 +28,7 @@ def step(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
     """
     from fugaku_jax.benchmarks.step import run
 
-    _show_all(run(rounds, steps, say=say), json)
+    show(run(rounds, steps, say=say), json)
 
 
 def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
@@ -41,7 +40,7 @@ def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
     """
     from fugaku_jax.benchmarks.generation import run
 
-    _show_all(run(rounds, calls, say=say), json)
+    show(run(rounds, calls, say=say), json)
 
 
 def kernels(
@@ -57,7 +56,7 @@ def kernels(
     """
     from fugaku_jax.benchmarks.kernels import compare
 
-    _show_all(compare(rounds, group, say), json)
+    show(compare(rounds, group, say), json)
 
 
 def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
@@ -69,8 +68,7 @@ def tokenize(inputs: Inputs, tokenizer: Path, json: Json = False) -> None:
     """
     from fugaku_jax.benchmarks import data
 
-    figures = data.tokenize(inputs, tokenizer)
-    _show([{"contender": tokenizer.name, **figures}], figures, json)
+    show(data.tokenize(inputs, tokenizer), json, contender=tokenizer.name)
 
 
 def load(
@@ -90,67 +88,29 @@ def load(
     """
     from fugaku_jax.benchmarks import data
 
-    figures = data.load(store, sequence_length, batch_size, steps)
-    _show([{"contender": store, **figures}], figures, json)
+    show(data.load(store, sequence_length, batch_size, steps), json, contender=store)
 
 
 def pipeline(json: Json = False) -> None:
     """Measure how long stages idle in 2 and 4 processes, beside the table of their schedule."""
     from fugaku_jax.benchmarks.pipeline import run
 
-    rows = run(say=say)
     shown = ("idle_measured", "idle_modelled", "idle_formula", "ratio", "load")
-    _show(rows, {"pipelines": rows}, json, *shown)
+    show({"pipelines": run(say=say)}, json, pipelines=shown)
 
 
 def scaling(rounds: int = 3, json: Json = False) -> None:
     """Compare a step in 1 and 2 processes of a core each, and time collectives."""
     from fugaku_jax.benchmarks.scaling import run, run_collectives
 
-    steps, collectives = run(rounds, say=say), run_collectives(say=say)
-    _show(steps, {"steps": steps, "collectives": collectives}, json)
-    json or _show(collectives, {}, json, "seconds", "load")
-
-
-def _show_all(figures: dict[str, Any], json: bool) -> None:
-    """Show each list of rows as a table, and what else there is below them."""
-    if json:
-        return print(json_format.dumps(figures))
-    for rows in filter(lambda value: isinstance(value, list), figures.values()):
-        _show(rows, {}, json)
-    others = {name: value for name, value in figures.items() if not isinstance(value, list)}
-    return Console().print(others)
-
-
-def _show(rows: list[dict[str, Any]], figures: dict[str, Any], json: bool, *names: str) -> None:
-    if json:
-        return print(json_format.dumps(figures))
-    shown = [n for n in names or rows[0] if n != "contender" and not n.endswith(("_min", "_max"))]
-    lines = [["contender", *shown]]
-    lines += [[row["contender"], *(_cell(row, name) for name in shown)] for row in rows]
-    # Names of figures are long, so a few contenders stand side by side.
-    first, *others = lines if len(rows) > 8 else zip(*lines, strict=True)
-    table = Table(*(Column(name, justify="right") for name in first))
-    for line in others:
-        table.add_row(*line)
-    return Console().print(table)
-
-
-def _cell(row: dict[str, Any], name: str) -> str:
-    """Write a figure, with the least and the greatest of its measurements if they are known."""
-    ends = (row[end] for end in (f"{name}_min", f"{name}_max") if end in row)
-    value, *spread = (
-        f"{x:,.3g}" if isinstance(x, float) else str(x) for x in (row.get(name, ""), *ends)
-    )
-    return f"{value} ({'–'.join(spread)})" if spread else value
-
-
-PROGRAMS = (step, generate, kernels, tokenize, load, pipeline, scaling)
+    figures = {"steps": run(rounds, say=say), "collectives": run_collectives(say=say)}
+    show(figures, json, collectives=("seconds", "load"))
 
 
 def main() -> None:
     """Read the arguments and measure."""
-    parse({each.__name__: each for each in PROGRAMS}, description=__doc__)
+    programs = (step, generate, kernels, tokenize, load, pipeline, scaling)
+    parse({each.__name__: each for each in programs}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.mo
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from command import parse, run_program
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.doubts import doubts_of_export, doubts_of_import
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
@@ -26,9 +28,6 @@ from fugaku_jax.run.identity import is_untrained, open_run_store
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Directory = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]
 Out = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
-
-UNEVEN_HEADS = 32
-"""What the width of a head is a multiple of in all of vLLM's backends."""
 
 
 def to_hf(
@@ -52,15 +51,9 @@ def to_hf(
     if not shard_gb > 0:
         raise InputError(f"--shard-gb is {shard_gb}, but it must be greater than 0.")
     config = read_config(run)
-    untrained = is_untrained(run) and not store
-    tokens = None if untrained else open_run_store(run, config, store)
+    tokens = None if is_untrained(run) and not store else open_run_store(run, config, store)
     files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9), license)
-    if config.model.head_dim % UNEVEN_HEADS:
-        print(
-            f"warning: heads of width {config.model.head_dim} are not known to all of vLLM's "
-            "attention backends.",
-            file=sys.stderr,
-        )
+    warn(doubts_of_export(config.model))
     print(f"{out}: {', '.join(files)}")
 
 
@@ -98,14 +91,13 @@ def write(source: Imported, run: Path) -> None:
     """Write a run and say what it is."""
     import_run(source, run)
     print(f"{run}: {source.model.family}, {parameter_count(source.model):,} parameters")
-    if source.tokenizer is None:
-        print(
-            f"warning: {run} has no tokenizer, so it can neither speak nor leave; give one by "
-            "--tokenizer.",
-            file=sys.stderr,
-        )
-    elif source.tokenizer.only_here:
-        print(f"warning: its tokenizer {source.tokenizer.only_here}.", file=sys.stderr)
+    warn(doubts_of_import(source, run))
+
+
+def warn(doubts: Iterable[str]) -> None:
+    """Say what may turn out wrong."""
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
 
 
 def main() -> None:

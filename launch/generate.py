@@ -5,7 +5,6 @@ python launch/generate.py models/tiny "one" "two" --temperature 0 --max-tokens 6
 python launch/generate.py runs/tiny --jsonl prompts.jsonl --out texts.jsonl
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,10 +19,10 @@ from command import parse, run_program
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Continuation, Options
+from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.files import continue_file
 from fugaku_jax.inference.generate import Generator
-from fugaku_jax.inference.stream import Detokenizer
+from fugaku_jax.inference.terminal import print_stream, print_texts, print_tokens
 from fugaku_jax.interop.load import load_for_inference
 
 Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
@@ -69,8 +68,7 @@ def generate(
         emulate_devices: Let this process have so many devices, by emulation on its CPU.
         mesh: How many devices share the work, and how.
     """
-    values = max_tokens, temperature, top_k, top_p, repetition_penalty, stop, seed
-    options = Options(*values)
+    options = Options(max_tokens, temperature, top_k, top_p, repetition_penalty, stop, seed)
     if (jsonl is None) != (out is None) or (jsonl is None) != bool(prompts):
         raise InputError("Give prompts, or --jsonl IN with --out OUT.")
     emulate(emulate_devices)
@@ -82,37 +80,12 @@ def generate(
     if jsonl is not None and out is not None:
         count = continue_file(generator, jsonl, out, options)
         print(f"{out}: {count} continuations")
-        return
-    rows = [generator.begin(prompt, options) for prompt in prompts]
-    if log_probs or len(rows) > 1:
-        for _ in generator.run(rows):
-            pass
-        for prompt, row in zip(prompts, rows, strict=True):
-            show(prompt, row, generator, log_probs)
+    elif log_probs:
+        print_tokens(generator, prompts, options)
+    elif len(prompts) > 1:
+        print_texts(generator, prompts, options)
     else:
-        stream(prompts[0], rows[0], generator)
-
-
-def stream(prompt: str, row: Continuation, generator: Generator) -> None:
-    """Print a prompt and its continuation, as it comes."""
-    sys.stdout.write(prompt)
-    shown = 0
-    for _ in generator.run([row], steps=1):
-        sys.stdout.write(row.text[shown:])
-        sys.stdout.flush()
-        shown = len(row.text)
-    print()
-
-
-def show(prompt: str, row: Continuation, generator: Generator, log_probs: bool) -> None:
-    """Print a prompt with its continuation, or with the tokens of that."""
-    if not log_probs:
-        print(prompt + row.text)
-        return
-    print(prompt)
-    text = Detokenizer(generator.tokenizer, before=row.prompt)
-    for token, value in zip(row.tokens, row.log_probs, strict=True):
-        print(f"{value:9.4f} {token:7d} {text.add([token])!r}")
+        print_stream(generator, prompts[0], options)
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 import tyro
 from command import parse, run_program
 
-from fugaku_jax.report.report import read_runs, write_picture, write_report
+from fugaku_jax.report.report import write_picture, write_report
+from fugaku_jax.report.runs import read_runs
 
 Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN …]")]]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]

@@ -42,6 +42,9 @@ WRONG = [
     ("mesh.local", 2),
     ("mesh.recompute_stages", -1),
     ("mesh.layers", (2, 0)),
+    ("mesh.weights", "sharded"),  # what `fsdp` was called
+    ("mesh.schedule", "dualpipe"),
+    ("mesh.collective", "ring"),
     ("model.dropout", 1.0),
     ("model.dropout", -0.1),
     ("model.attention_dropout", 1.5),
@@ -70,6 +73,8 @@ WRONG = [
     ("training.sample_every", -1),
     ("training.sample_tokens", -1),
     ("training.stop_after", 0),
+    ("training.precision", "fp8"),
+    ("training.remat", "all"),
     ("data.store", ""),
     ("data.seed", -1),
     ("data.prefetch", 0),
@@ -131,6 +136,12 @@ def test_a_configuration_survives_json():
     rebuilt = config_from_dict(json.loads(json.dumps(config.to_dict())))
     assert rebuilt == config
     assert hash(rebuilt) == hash(config)
+
+
+def test_a_file_that_calls_fsdp_sharded_weights_is_read():
+    nested = CONFIG.to_dict() | {"mesh": {"data": 4, "weights": "sharded"}}
+    assert config_from_dict(nested).mesh == MeshConfig(data=4, weights="fsdp")
+    assert nested["mesh"]["weights"] == "sharded"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def main() -> None:
     import jax
     from jax.sharding import AxisType
 
-    from fugaku_jax.layout.mesh import AXES
+    from fugaku_jax.tofu.topology import AXES
 
     arguments = json.loads(sys.argv[1])
     names = AXES[: len(arguments["shape"])]

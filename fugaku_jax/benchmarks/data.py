@@ -13,7 +13,7 @@ import sentencepiece
 
 from fugaku_jax.data.build import build_store
 from fugaku_jax.data.builtin import open_store
-from fugaku_jax.data.corpus import Block, Document, parse_block, read_blocks
+from fugaku_jax.data.corpus import Document, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
@@ -45,7 +45,7 @@ def tokenize(
         document.text
         for path in inputs
         for block in read_blocks(path)
-        if isinstance(block, Block)
+        if isinstance(block, LineBlock)
         for document in parse_block(block)
         if isinstance(document, Document)
     ]

@@ -25,7 +25,7 @@ CONTENDERS = ("fugaku_jax", "transformers")
 
 
 @dataclass(frozen=True)
-class Shape:
+class GenerationShape:
     """The model, GPT-2, and what it generates."""
 
     n_layers: int = 12
@@ -45,7 +45,7 @@ def run(
     rounds: int = 3,
     calls: int = 3,
     batches: Sequence[int] = (1, 16),
-    shape: Shape | None = None,
+    shape: GenerationShape | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure both contenders.
@@ -54,7 +54,7 @@ def run(
         rounds: processes that each contender gets for each batch.
         calls: timed calls of each process.
         batches: prompts of a call.
-        shape: the model and the lengths; those of `Shape()` if not given.
+        shape: the model and the lengths; those of `GenerationShape()` if not given.
         say: is told what was measured as it goes.
 
     Returns:
@@ -67,7 +67,7 @@ def run(
         RunError: a contender's process failed.
     """
     require("torch", "transformers")
-    shape = shape or Shape()
+    shape = shape or GenerationShape()
     seconds: dict[tuple[str, int], list[float]] = {}
     for batch in batches:
         for number in range(rounds):
@@ -84,7 +84,7 @@ def run(
     return figures | {"contenders": [_row(*key, shape, seconds[key]) for key in seconds]}
 
 
-def _run_process(name: str, batch: int, calls: int, shape: Shape) -> list[float]:
+def _run_process(name: str, batch: int, calls: int, shape: GenerationShape) -> list[float]:
     arguments = {"batch": batch, "calls": calls, "shape": dataclasses.asdict(shape)}
     # As `launch/generate.py` starts itself.
     variables = huge_page_variables() if name == "fugaku_jax" else {}
@@ -93,12 +93,12 @@ def _run_process(name: str, batch: int, calls: int, shape: Shape) -> list[float]
     return result["seconds"]
 
 
-def _row(name: str, batch: int, shape: Shape, seconds: list[float]) -> dict[str, Any]:
+def _row(name: str, batch: int, shape: GenerationShape, seconds: list[float]) -> dict[str, Any]:
     speeds = token_speeds(batch * shape.new_tokens, seconds)
     return {"contender": name, "batch": batch, **speeds, "timed_calls": len(seconds)}
 
 
-def _prompts(batch: int, shape: Shape) -> Any:
+def _prompts(batch: int, shape: GenerationShape) -> Any:
     import numpy as np
 
     return np.random.default_rng(0).integers(0, shape.vocab_size, (batch, shape.prompt_tokens))
@@ -119,7 +119,7 @@ class _NoText:
         return ""
 
 
-def _ours(batch: int, shape: Shape) -> Callable[[], int]:
+def _ours(batch: int, shape: GenerationShape) -> Callable[[], int]:
     """Return a function that generates and returns how many tokens a row got."""
     import jax
 
@@ -153,7 +153,7 @@ def _ours(batch: int, shape: Shape) -> Callable[[], int]:
     return generate
 
 
-def _theirs(batch: int, shape: Shape) -> Callable[[], int]:
+def _theirs(batch: int, shape: GenerationShape) -> Callable[[], int]:
     """Return a function that generates and returns how many tokens a row got."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -187,7 +187,7 @@ def _theirs(batch: int, shape: Shape) -> Callable[[], int]:
 def main() -> None:
     """Run as one contender: print the seconds of its calls as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    shape = Shape(**arguments["shape"])
+    shape = GenerationShape(**arguments["shape"])
     generate = {"fugaku_jax": _ours, "transformers": _theirs}[name](arguments["batch"], shape)
     seconds = []
     for _ in range(1 + arguments["calls"]):

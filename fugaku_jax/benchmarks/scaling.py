@@ -28,7 +28,7 @@ CONTENDERS = "1 process", "2 processes, joined", "2 processes, apart"
 
 
 @dataclass(frozen=True)
-class Shape:
+class ScalingShape:
     """The step of a process: AdamW, gradients clipped to a global norm of 1, no dropout."""
 
     n_layers: int = 4
@@ -48,7 +48,7 @@ class Shape:
 def run(
     rounds: int = 3,
     steps: int = 8,
-    shape: Shape | None = None,
+    shape: ScalingShape | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Measure the step on one process, on two that share a batch, and on two that share nothing.
@@ -58,7 +58,7 @@ def run(
     Args:
         rounds: how often each contender runs.
         steps: timed steps of each run.
-        shape: the model and the rows of a process; those of `Shape()` if not given.
+        shape: the model and the rows of a process; those of `ScalingShape()` if not given.
         say: is told what was measured.
 
     Returns:
@@ -72,7 +72,7 @@ def run(
     Raises:
         RunError: a process failed.
     """
-    shape = shape or Shape()
+    shape = shape or ScalingShape()
     cores = available_cores()
     cores = [cores[0], cores[-1]]  # the same twice where there is only one
     measured: dict[str, list[dict[str, list[float]]]] = {name: [] for name in CONTENDERS}
@@ -156,7 +156,7 @@ def _count(processes: int) -> str:
 
 
 def _row(
-    shape: Shape, measured: dict[str, list[dict[str, list[float]]]], contender: str
+    shape: ScalingShape, measured: dict[str, list[dict[str, list[float]]]], contender: str
 ) -> dict[str, Any]:
     own = measured[contender]
     seconds = [s for run in own for s in run["seconds"]]

@@ -46,7 +46,7 @@ RATIOS = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class StepShape:
     """The step: AdamW, gradients clipped to a global norm of 1, no dropout."""
 
     n_layers: int = 6
@@ -66,7 +66,7 @@ def run(
     rounds: int = 3,
     steps: int = 3,
     contenders: Sequence[str] = CONTENDERS,
-    shape: Shape | None = None,
+    shape: StepShape | None = None,
     warmup: int = 2,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def run(
         rounds: processes that each contender gets.
         steps: timed steps of each process.
         contenders: some of `CONTENDERS`.
-        shape: the model and batch; the one of `Shape()` if not given.
+        shape: the model and batch; the one of `StepShape()` if not given.
         warmup: steps of each process before the timed ones, the first of which compiles.
         say: is told what was measured as it goes.
 
@@ -94,7 +94,7 @@ def run(
     """
     if any(name.startswith("torch") for name in contenders):
         require("torch", "transformers")
-    shape = shape or Shape()
+    shape = shape or StepShape()
     order = [(name, allocator) for allocator in ALLOCATORS for name in contenders]
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in order}
     with tempfile.TemporaryDirectory() as cache:
@@ -112,7 +112,7 @@ def run(
 
 
 def _run_process(
-    name: str, allocator: str, shape: Shape, steps: int, warmup: int, cache: str
+    name: str, allocator: str, shape: StepShape, steps: int, warmup: int, cache: str
 ) -> dict[str, Any]:
     arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "warmup": warmup}
     # The caches spare later rounds the compilation, which is not timed.
@@ -130,7 +130,7 @@ def _run_process(
 
 
 def _row(
-    name: str, allocator: str, shape: Shape, processes: list[dict[str, Any]]
+    name: str, allocator: str, shape: StepShape, processes: list[dict[str, Any]]
 ) -> dict[str, Any]:
     seconds = [s for process in processes for s in process["seconds"]]
     return {
@@ -153,14 +153,14 @@ def _ratios(rows: list[dict[str, Any]], allocator: str) -> dict[str, float]:
     return ratios
 
 
-def _random_tokens(shape: Shape) -> Any:
+def _random_tokens(shape: StepShape) -> Any:
     import numpy as np
 
     size = (shape.batch_size, shape.sequence_length + 1)
     return np.random.default_rng(0).integers(0, shape.vocab_size, size, np.int32)
 
 
-def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
+def _jax_step(shape: StepShape, precision: Any) -> Callable[[], float]:
     """Return a function that takes a step and returns its loss."""
     import jax
 
@@ -195,7 +195,7 @@ def _jax_step(shape: Shape, precision: Any) -> Callable[[], float]:
     return step
 
 
-def _torch_step(shape: Shape, precision: str, compiled: bool) -> Callable[[], float]:
+def _torch_step(shape: StepShape, precision: str, compiled: bool) -> Callable[[], float]:
     """Return a function that takes a step and returns its loss."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -241,7 +241,7 @@ def _torch_step(shape: Shape, precision: str, compiled: bool) -> Callable[[], fl
 def main() -> None:
     """Run as one contender: print the seconds of its steps and its peak memory as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    shape = Shape(**arguments["shape"])
+    shape = StepShape(**arguments["shape"])
     framework, *_, precision = name.split("_")
     if framework == "jax":
         step = _jax_step(shape, precision)

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from fugaku_jax.data import tokenizer as tokenizers
-from fugaku_jax.data.corpus import BadLine, Block, parse_block, read_blocks
+from fugaku_jax.data.corpus import BadLine, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store_format import SplitName, token_dtype
 from fugaku_jax.data.tokenizer import Tokenizer
@@ -110,10 +110,10 @@ def build_store(
     return report
 
 
-def _blocks(each: InputSet, progress: Progress | None) -> Iterator[Block | BadLine]:
+def _blocks(each: InputSet, progress: Progress | None) -> Iterator[LineBlock | BadLine]:
     for path in each.paths:
         for block in read_blocks(path):
-            if progress is not None and isinstance(block, Block):
+            if progress is not None and isinstance(block, LineBlock):
                 progress(path, block.position)
             yield block
 
@@ -135,7 +135,7 @@ def _map_in_order(
 
 
 def _encode(
-    block: Block | BadLine, each: InputSet, tokenizer: Tokenizer
+    block: LineBlock | BadLine, each: InputSet, tokenizer: Tokenizer
 ) -> list[EncodedDocument | BadLine]:
     if isinstance(block, BadLine):
         return [block]

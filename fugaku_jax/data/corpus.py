@@ -42,7 +42,7 @@ class BadLine:
 
 
 @dataclass(frozen=True)
-class Block:
+class LineBlock:
     """Lines of a file, not yet parsed. A plain-text file and a row of Parquet are one line."""
 
     path: Path
@@ -65,7 +65,7 @@ def check_input(path: Path) -> None:
         )
 
 
-def read_blocks(path: Path) -> Iterator[Block | BadLine]:
+def read_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
     """The blocks of a file in order; a BadLine ends it where the file itself is damaged.
 
     Raises:
@@ -80,7 +80,7 @@ def read_blocks(path: Path) -> Iterator[Block | BadLine]:
     return _json_blocks(path)
 
 
-def parse_block(block: Block) -> list[Document | BadLine]:
+def parse_block(block: LineBlock) -> list[Document | BadLine]:
     """The documents of a block in order, and a BadLine for each line that is none."""
     is_text = block.path.name.lower().endswith(".txt")
     parsed: list[Document | BadLine] = []
@@ -143,12 +143,12 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _text_block(path: Path) -> Iterator[Block]:
+def _text_block(path: Path) -> Iterator[LineBlock]:
     data = path.read_bytes()
-    yield Block(path, 1, [data.removeprefix(codecs.BOM_UTF8)], len(data))
+    yield LineBlock(path, 1, [data.removeprefix(codecs.BOM_UTF8)], len(data))
 
 
-def _json_blocks(path: Path) -> Iterator[Block | BadLine]:
+def _json_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
     with path.open("rb") as file:
         number, lines, held = 1, [], 0
         try:
@@ -156,14 +156,14 @@ def _json_blocks(path: Path) -> Iterator[Block | BadLine]:
                 lines.append(line)
                 held += len(line)
                 if held >= _BLOCK_BYTES:
-                    yield Block(path, number, lines, file.tell())
+                    yield LineBlock(path, number, lines, file.tell())
                     number, lines, held = number + len(lines), [], 0
         except OSError as error:
             if lines:
-                yield Block(path, number, lines, file.tell())
+                yield LineBlock(path, number, lines, file.tell())
             yield _damage(path, number + len(lines), error)
         else:
-            yield Block(path, number, lines, file.tell())
+            yield LineBlock(path, number, lines, file.tell())
 
 
 def _damage(path: Path, number: int, error: Exception) -> BadLine:
@@ -174,7 +174,7 @@ def _damage(path: Path, number: int, error: Exception) -> BadLine:
     return BadLine(f"{path}:{number}: cannot be read from here on: {reason}.", ends_file=True)
 
 
-def _parquet_blocks(path: Path) -> Iterator[Block | BadLine]:
+def _parquet_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
     number, size = 1, path.stat().st_size
     try:
         with pq.ParquetFile(path) as file:
@@ -184,7 +184,7 @@ def _parquet_blocks(path: Path) -> Iterator[Block | BadLine]:
                 raise InputError(f"input {path}: has no column `text`; its columns are {there}.")
             total = max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(batch_size=256, columns=names):
-                yield Block(path, number, _rows(batch), size * (number - 1) // total)
+                yield LineBlock(path, number, _rows(batch), size * (number - 1) // total)
                 number += batch.num_rows
     except (OSError, pa.ArrowException) as error:
         yield _damage(path, number, error)

@@ -5,63 +5,26 @@ prompt, options and seed alone. Several tokens are made in one program that runs
 ended; then the host looks at their text.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec, reshard
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.cache import Cache, decode, empty_cache, prefill
 from fugaku_jax.inference.continuation import Continuation, Options
-from fugaku_jax.inference.sampler import Choice, sample
+from fugaku_jax.inference.decoding import Pieces, Request, advance, start
+from fugaku_jax.inference.sampler import Choice
 from fugaku_jax.inference.weights import laid_out
-from fugaku_jax.kernels import native
 from fugaku_jax.layout.mesh import active, mesh_of
-from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.gpt import GPT
 
 AT_ONCE = 32
 """Tokens that are made before the host looks at them, where nobody reads along."""
-
-
-class Progress(NamedTuple):
-    """The rows so far."""
-
-    tokens: Int[Array, "B S"]
-    """Each row's prompt and what was generated."""
-    log_probs: Float[Array, "B S"]
-    """Of the generated tokens, where these are."""
-    lengths: Int[Array, " B"]
-    """Tokens of each row."""
-    done: Bool[Array, " B"]
-    """Whether it has ended."""
-
-
-class Request(NamedTuple):
-    """What is asked for, row by row."""
-
-    prompts: Int[Array, " B"]
-    """Tokens of the prompts."""
-    limits: Int[Array, " B"]
-    """Tokens that a row may have, prompt included."""
-    choice: Choice
-
-
-class Pieces(NamedTuple):
-    """What the tokenizer says of tokens."""
-
-    ends: Int[Array, " E"]
-    """Which of them end a text."""
-    count: Int[Array, ""]
-    """How many it knows."""
 
 
 class Generator:
@@ -136,9 +99,9 @@ class Generator:
         pieces = Pieces(ends, count)
         static = self._structure, self.dtype, positions
         with active(self._mesh):
-            cache, progress = _start(*static, self._weights, tokens, request, pieces)
+            cache, state = start(*static, self._weights, tokens, request, pieces)
         while True:
-            seen = jax.tree.map(np.asarray, progress)
+            seen = jax.tree.map(np.asarray, state)
             for row, each in enumerate(rows):
                 place = slice(len(each.prompt) + len(each.tokens), seen.lengths[row])
                 each.add(seen.tokens[row, place].tolist(), seen.log_probs[row, place].tolist())
@@ -147,10 +110,10 @@ class Generator:
                 return
             done = np.array(seen.done)
             done[: len(rows)] |= [bool(each.finish) for each in rows]
-            progress = progress._replace(done=done)
+            state = state._replace(done=done)
             with active(self._mesh):
-                cache, progress = _advance(
-                    self._structure, self._weights, cache, progress, request, pieces, steps
+                cache, state = advance(
+                    self._structure, self._weights, cache, state, request, pieces, steps
                 )
 
     def _request(self, rows: Sequence[Continuation]) -> tuple[np.ndarray, Request]:
@@ -200,109 +163,3 @@ def continue_prompts(
     for _ in generator.run(rows):
         pass
     return [row.text for row in rows]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _start(
-    structure: nnx.GraphDef[GPT],
-    dtype: jnp.dtype,
-    positions: int,
-    weights: PyTree[Array],
-    prompts: Int[Array, "B T"],
-    request: Request,
-    pieces: Pieces,
-) -> tuple[Cache, Progress]:
-    """Run the prompts and choose each row's first token."""
-    model = nnx.merge(structure, weights)
-    request = _by_row(request, model.rules)
-    prompts = reshard(prompts, model.rules.spec("batch", None))
-    rows, width = prompts.shape
-    cache = empty_cache(model, rows, max(positions, width), dtype)
-    logits, cache = prefill(model, prompts, request.prompts, cache)
-    tokens = jnp.pad(prompts, ((0, 0), (0, max(positions - width, 0))))
-    nothing = jnp.zeros_like(tokens, jnp.float32)
-    progress = Progress(tokens, nothing, request.prompts, jnp.zeros_like(request.prompts, bool))
-    return cache, _everywhere(_choose(progress, logits, request, pieces, model.rules))
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _advance(
-    structure: nnx.GraphDef[GPT],
-    weights: PyTree[Array],
-    cache: Cache,
-    progress: Progress,
-    request: Request,
-    pieces: Pieces,
-    steps: Int[Array, ""] | int,
-) -> tuple[Cache, Progress]:
-    """Choose so many tokens more, or as many as there are until all rows have ended."""
-    model = nnx.merge(structure, weights)
-    request, progress = (_by_row(each, model.rules) for each in (request, progress))
-
-    def going_on(carry: tuple[Array, Cache, Progress]) -> Array:
-        return (carry[0] < steps) & ~jnp.all(carry[2].done)
-
-    def one(carry: tuple[Array, Cache, Progress]) -> tuple[Array, Cache, Progress]:
-        step, cache, progress = carry
-        positions = progress.lengths - 1
-        newest = _at(progress.tokens, positions)
-        tokens = jnp.where(newest, progress.tokens, 0).sum(1)
-        logits, cache = decode(model, tokens, positions, cache)
-        return step + 1, cache, _choose(progress, logits, request, pieces, model.rules)
-
-    _, cache, progress = jax.lax.while_loop(going_on, one, (jnp.int32(0), cache, progress))
-    return cache, _everywhere(progress)
-
-
-def _choose(
-    progress: Progress,
-    logits: Float[Array, "B V"],
-    request: Request,
-    pieces: Pieces,
-    rules: Rules,
-) -> Progress:
-    """Add a token to every row that has not ended."""
-    choice, structure = jax.tree.flatten(request.choice)
-
-    def local(
-        logits: Array, tokens: Array, lengths: Array, number: Array, count: Array, *choice: Array
-    ) -> tuple[Array, Array]:
-        how = jax.tree.unflatten(structure, choice)
-        return sample(logits, tokens, lengths, number, count, how)
-
-    logits = reshard(logits, rules.spec("batch", None))
-    tokens, lengths = progress.tokens, progress.lengths
-    rows = rules.spec("batch")
-    chosen, log_probs = native.on_each_device(
-        local,
-        (rows, rows),
-        logits,
-        tokens,
-        lengths,
-        lengths - request.prompts,
-        pieces.count,
-        *choice,
-    )
-    here = _at(tokens, lengths) & ~progress.done[:, None]
-    lengths = lengths + ~progress.done
-    is_end = jnp.any(chosen[:, None] == pieces.ends, axis=1)
-    return Progress(
-        tokens=jnp.where(here, chosen[:, None], tokens),
-        log_probs=jnp.where(here, log_probs[:, None], progress.log_probs),
-        lengths=lengths,
-        done=progress.done | is_end | (lengths >= request.limits),
-    )
-
-
-def _at(tokens: Int[Array, "B S"], positions: Int[Array, " B"]) -> Bool[Array, "B S"]:
-    return jnp.arange(tokens.shape[1]) == positions[:, None]
-
-
-def _by_row(tree: Any, rules: Rules) -> Any:
-    """Share rows among the devices as the model does."""
-    return jax.tree.map(lambda x: reshard(x, rules.spec("batch", *[None] * (x.ndim - 1))), tree)
-
-
-def _everywhere(progress: Progress) -> Progress:
-    """Let every process read all of it."""
-    return jax.tree.map(lambda x: reshard(x, PartitionSpec()), progress)

@@ -13,7 +13,7 @@ from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.load import run_first_token, run_tokenizer
 from fugaku_jax.interop.model_card import model_card
-from fugaku_jax.interop.safetensors_shards import DTYPES, Entry, write_shards
+from fugaku_jax.interop.safetensors_shards import DTYPES, LazyTensor, write_shards
 from fugaku_jax.interop.saved_weights import SavedWeights
 from fugaku_jax.interop.tokenizer_json import puts_space_before, to_tokenizer_json
 from fugaku_jax.interop.whole_directory import whole_directory
@@ -69,8 +69,8 @@ def export_run(
             f"{run_dir} knows {config.model.vocab_size}; give the run's own store by --store."
         )
 
-    def entry(tensor: Tensor) -> Entry:
-        return Entry(tensor.name, tensor.shape, lambda: weights.read(tensor))
+    def lazy(tensor: Tensor) -> LazyTensor:
+        return LazyTensor(tensor.name, tensor.shape, lambda: weights.read(tensor))
 
     with whole_directory(out) as unfinished:
         first_token = run_first_token(run_dir, config, tokenizer)
@@ -82,8 +82,8 @@ def export_run(
             text = content if isinstance(content, str) else _json(content)
             (unfinished / name).write_text(text, encoding="utf-8")
         (unfinished / "tokenizer.model").write_bytes(tokenizer.model_bytes)
-        entries = [entry(each) for each in tensors(config.model)]
-        write_shards(unfinished, entries, dtype, shard_bytes)
+        written = [lazy(each) for each in tensors(config.model)]
+        write_shards(unfinished, written, dtype, shard_bytes)
     return sorted(path.name for path in out.iterdir())
 
 

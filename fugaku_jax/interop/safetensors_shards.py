@@ -27,7 +27,7 @@ _ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class LazyTensor:
     """A tensor that is to be written."""
 
     name: str
@@ -41,12 +41,14 @@ class Entry:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
-def write_shards(folder: Path, entries: Sequence[Entry], dtype: str, shard_bytes: int) -> list[str]:
+def write_shards(
+    folder: Path, tensors: Sequence[LazyTensor], dtype: str, shard_bytes: int
+) -> list[str]:
     """Write all tensors, and an index if one file does not hold them.
 
     Args:
         folder: where the files go.
-        entries: the tensors, in the order in which they are read and lie.
+        tensors: all of them, in the order in which they are read and lie.
         dtype: the type that all of them are written in, one of `DTYPES`.
         shard_bytes: most bytes of tensors in a file, unless a single one is larger.
 
@@ -54,39 +56,39 @@ def write_shards(folder: Path, entries: Sequence[Entry], dtype: str, shard_bytes
         the names of the files.
     """
     width = DTYPES[dtype][1].itemsize
-    shards: list[list[Entry]] = [[]]
+    shards: list[list[LazyTensor]] = [[]]
     filled = 0
-    for entry in entries:
-        if shards[-1] and filled + entry.size * width > shard_bytes:
+    for tensor in tensors:
+        if shards[-1] and filled + tensor.size * width > shard_bytes:
             shards.append([])
             filled = 0
-        shards[-1].append(entry)
-        filled += entry.size * width
+        shards[-1].append(tensor)
+        filled += tensor.size * width
     count = len(shards)
     names = [f"model-{n + 1:05}-of-{count:05}.safetensors" for n in range(count)]
     names = names if count > 1 else ["model.safetensors"]
     for name, shard in zip(names, shards, strict=True):
         _write(folder / name, shard, dtype)
     if count > 1:
-        files = {entry.name: n for n, shard in zip(names, shards, strict=True) for entry in shard}
-        total = sum(entry.size for entry in entries) * width
+        files = {tensor.name: n for n, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = sum(tensor.size for tensor in tensors) * width
         index = {"metadata": {"total_size": total}, "weight_map": files}
         (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
     return names
 
 
-def _write(path: Path, entries: Sequence[Entry], dtype: str) -> None:
+def _write(path: Path, tensors: Sequence[LazyTensor], dtype: str) -> None:
     name, numpy_dtype = DTYPES[dtype]
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
     end = 0
-    for entry in entries:
-        start, end = end, end + entry.size * numpy_dtype.itemsize
-        header[entry.name] = {"dtype": name, "shape": entry.shape, "data_offsets": [start, end]}
+    for tensor in tensors:
+        start, end = end, end + tensor.size * numpy_dtype.itemsize
+        header[tensor.name] = {"dtype": name, "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for entry in entries:
-            tensor = np.ascontiguousarray(entry.read(), numpy_dtype)
-            assert tensor.shape == entry.shape, entry.name
-            file.write(tensor.view(np.uint8).data if tensor.size else b"")
+        for tensor in tensors:
+            values = np.ascontiguousarray(tensor.read(), numpy_dtype)
+            assert values.shape == tensor.shape, tensor.name
+            file.write(values.view(np.uint8).data if values.size else b"")

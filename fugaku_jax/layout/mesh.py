@@ -13,10 +13,10 @@ from jaxtyping import Array, PyTree
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import Assignment, Part, assign, degrees, logical_shape
+from fugaku_jax.layout.assignment import Assignment, Part, degrees, without_torus
 from fugaku_jax.layout.rules import LOCAL_AXIS, Rules
-from fugaku_jax.tofu.allocation import fold, parse_shape, read_vcoordfile
-from fugaku_jax.tofu.topology import AXES
+from fugaku_jax.layout.search import assign
+from fugaku_jax.layout.torus import torus_order, torus_shape
 
 RANK_MAP = "FUGAKU_JAX_RANK_MAP"
 
@@ -35,13 +35,16 @@ def assign_axes(config: MeshConfig, devices: int) -> Assignment:
             f"mesh.local is {local}, but it must divide mesh.tensor, which is {degree['tensor']}."
         )
     nodes, between = devices // local, degree | {"tensor": degree["tensor"] // local}
-    shape = torus_shape(config.shape) if config.shape else logical_shape(nodes, between)
-    if math.prod(shape) != nodes:
-        raise InputError(
-            f"mesh.shape is {config.shape}, which has {math.prod(shape)} nodes, but there are "
-            f"{nodes}, with {local} of the {devices} devices each; give the shape of these."
-        )
-    assignment = assign(shape, between)
+    if config.shape:
+        shape = torus_shape(config.shape)
+        if math.prod(shape) != nodes:
+            raise InputError(
+                f"mesh.shape is {config.shape}, which has {math.prod(shape)} nodes, but there are "
+                f"{nodes}, with {local} of the {devices} devices each; give the shape of these."
+            )
+        assignment = assign(shape, between)
+    else:
+        assignment = without_torus(between)
     inside = (Part(LOCAL_AXIS, local, "tensor"),) if local > 1 else ()
     return Assignment(assignment.parts + inside)
 
@@ -93,27 +96,6 @@ def active(mesh: Mesh | AbstractMesh) -> Iterator[None]:
                 yield
 
 
-def torus_order(processes: Sequence[int], config: MeshConfig, rank_map: Path) -> list[int]:
-    """Order devices by the Tofu coordinates of their processes.
-
-    Args:
-        processes: that of each device.
-        config: of the mesh.
-        rank_map: a vcoordfile, whose line r has the logical coordinate of process r.
-
-    Returns:
-        the numbers of the devices, in row-major order of the torus.
-
-    Raises:
-        InputError: `mesh.shape` is not a job's, or the file does not fit it.
-    """
-    job = parse_shape(config.shape)
-    per_node = max((max(processes) + 1) // job.nodes, 1)
-    placement = read_vcoordfile(rank_map, job, per_node)
-    node = fold(job).numbers(placement.torus_coordinates())
-    return sorted(range(len(processes)), key=lambda d: (node[processes[d]], processes[d], d))
-
-
 def describe_mesh(mesh: Mesh | AbstractMesh, rules: Rules) -> str:
     """Return a mesh and what its axes carry, as `x=4 data, b=3 tensor`."""
     kinds = ("pipeline", "data", "context", "tensor")
@@ -136,15 +118,3 @@ def rules_of(assignment: Assignment, sequence_parallel: bool) -> Rules:
 def mesh_of(arrays: PyTree[Array]) -> Mesh:
     """Return the mesh that arrays lie on."""
     return jax.tree.leaves(arrays)[0].sharding.mesh
-
-
-def torus_shape(text: str) -> tuple[int, ...]:
-    """Read `mesh.shape`: six sizes, or a job's one to three, which are folded.
-
-    Raises:
-        InputError: it is neither, or it does not fold.
-    """
-    sizes = text.split("x")
-    if len(sizes) == len(AXES) and all(size.isdigit() and int(size) for size in sizes):
-        return tuple(map(int, sizes))
-    return fold(parse_shape(text)).shape

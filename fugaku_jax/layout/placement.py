@@ -1,12 +1,12 @@
 """Where each weight, its gradient and its optimizer state lie among the manual axes of the mesh.
 
 Tensor parallelism is in the arrays' types and JAX takes care of it. What the step does by its own
-collectives is written down here, weight by weight: which axes split the weight itself (stages,
-and replicas if weights are sharded), which ones split the state besides (ZeRO-1), and over which
-ones a gradient is only summed.
+collectives is written down here, weight by weight: which axes split the weight itself (stages, and
+replicas under FSDP), which ones split the state besides (ZeRO-1), and over which ones a gradient is
+only summed.
 
 Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter
-Models", 2020.
+Models", 2020, whose third stage is also known as FSDP (Zhao et al., "PyTorch FSDP", 2023).
 """
 
 import math
@@ -104,7 +104,7 @@ def place(
     else:
         summed = rules.pipeline + summed
     state: Placed = ()
-    if config.weights == "sharded":
+    if config.weights == "fsdp":
         # A layer is gathered when it is its turn, so its own dimensions are split.
         within = [0, *free[1:]] if stacked else free
         weight += _divide(within, summed, sizes)

@@ -81,7 +81,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"] | None,
-        attention: "Attention[Kept]",
+        attention: Attention[Kept],
         dropout: Dropout | None = None,
     ) -> tuple[Float[Array, "B T D"], Kept]:
         """Return the stream after this block, and what attention keeps.

@@ -34,7 +34,8 @@ def make_layout(config: Config, devices: Sequence[Device] | int | None = None) -
     mesh, rules = make_mesh(config.mesh, devices)
     _check_positions_and_rows(config, rules)
     layout = _layout(config, mesh, rules)
-    _ = layout.pipeline  # refuses what does not fit
+    if rules.pipeline:
+        _ = layout.pipeline  # refuses what does not fit
     return layout
 
 

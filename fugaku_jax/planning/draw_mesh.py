@@ -13,7 +13,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fugaku_jax.layout.assignment import KINDS, Assignment
+from fugaku_jax.layout.assignment import Assignment
+from fugaku_jax.layout.factors import KINDS
 from fugaku_jax.planning.unfold import Page, unfold
 from fugaku_jax.report import svg
 from fugaku_jax.tofu.topology import AXES

@@ -10,18 +10,16 @@ from jaxtyping import Int, PyTree
 
 from fugaku_jax.config import Config, MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import KINDS, Assignment
-from fugaku_jax.layout.mesh import (
-    assign_axes,
-    describe_mesh,
-    torus_shape,
-)
+from fugaku_jax.layout.assignment import Assignment
+from fugaku_jax.layout.factors import KINDS
+from fugaku_jax.layout.mesh import assign_axes, describe_mesh
 from fugaku_jax.layout.rules import LOCAL_AXIS
+from fugaku_jax.layout.torus import torus_shape
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.pipeline.duration import bubble, formula_bubble
 from fugaku_jax.pipeline.schedule import Schedule
-from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
+from fugaku_jax.tofu.allocation import RankMap, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 from fugaku_jax.training.state import abstract_state
 
@@ -135,9 +133,9 @@ def write_rank_map(config: Config, path: Path, job: str = "") -> Path:
         )
     # Splitting axes moves no device, so the mesh counts its nodes as the torus does.
     nodes = np.repeat(np.arange(torus.nodes), mesh.local)
-    placement = Placement.from_torus(asked, torus.coordinates(nodes), mesh.local)
+    rank_map = RankMap.from_torus(asked, torus.coordinates(nodes), mesh.local)
     try:
-        write_vcoordfile(placement, path)
+        write_vcoordfile(rank_map, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path

@@ -7,70 +7,26 @@ while a run goes on, and the same files give the same page.
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from jaxtyping import Float
 from markupsafe import Markup
 
 from fugaku_jax.config import config_from_dict
 from fugaku_jax.errors import InputError
-from fugaku_jax.json_file import read_json
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.report import curves
-from fugaku_jax.report.curves import Series
-from fugaku_jax.run.configuration import CONFIG_FILE
-from fugaku_jax.run.metrics import (
-    METRICS_FILE,
-    read_metrics,
-    read_samples,
-    replace_file,
-)
+from fugaku_jax.report.charts import charts, loss
+from fugaku_jax.report.runs import Run, read_runs
+from fugaku_jax.run.metrics import replace_file
 from fugaku_jax.spelling import amount, duration, printable
 
 _LAST_STEPS = 20  # whose mean is called the final training loss
 _SAMPLES = 8  # of one prompt that are shown: the first, the last, and some between
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run directory says, read into memory."""
-
-    name: str
-    """Shortest end of the directory's path that tells it from the others of a page."""
-    config: dict[str, Any]
-    """`config.json`, nested."""
-    metrics: list[dict[str, float | int]]
-    """One dict a step."""
-    samples: list[dict[str, Any]]
-    """`{step, prompt, text}` each."""
-
-    def column(self, name: str) -> Float[np.ndarray, " N"]:
-        """One figure of every step, NaN where it has none."""
-        return np.array([line.get(name, np.nan) for line in self.metrics], dtype=float)
-
-
-def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
-    """Read run directories.
-
-    Raises:
-        InputError: none is given, one is given twice, one is no run directory, or a run has not
-            finished a step yet.
-    """
-    if not run_dirs:
-        raise InputError("No run is given; give at least one run directory.")
-    paths = [path.resolve() for path in run_dirs]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise InputError(f"{path} is given twice; give each run once.")
-    return [
-        _read_run(given, name) for given, name in zip(run_dirs, _short_names(paths), strict=True)
-    ]
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -108,7 +64,7 @@ def write_picture(runs: Sequence[Path], out: Path) -> Path:
     if out.suffix not in (".svg", ".png"):
         raise InputError(f"{out} is no name of a picture; let it end in .svg or .png.")
     drawn = curves.draw(
-        _loss(read, "step"),
+        loss(read, "step"),
         "step",
         "loss, nats/token",
         size=(8.0, 3.6),
@@ -118,28 +74,6 @@ def write_picture(runs: Sequence[Path], out: Path) -> Path:
     )
     _write(out, drawn if out.suffix == ".png" else curves.standalone(drawn))
     return out
-
-
-def _read_run(path: Path, name: str) -> Run:
-    config_file = path / CONFIG_FILE
-    if not config_file.is_file():
-        raise InputError(
-            f"{path} is no run directory, for it has no {CONFIG_FILE}; give the directory that "
-            f"launch/train.py made."
-        )
-    config = read_json(config_file)
-    metrics = read_metrics(path) if (path / METRICS_FILE).exists() else []
-    if not metrics:
-        raise InputError(f"{path} has no step in {METRICS_FILE} yet; wait for its first step.")
-    return Run(name, config, metrics, read_samples(path))
-
-
-def _short_names(paths: Sequence[Path]) -> list[str]:
-    parts, names = 1, [path.name for path in paths]
-    while len(set(names)) < len(names):
-        parts += 1
-        names = ["/".join(path.parts[-parts:]) for path in paths]
-    return names
 
 
 def _write(out: Path, data: bytes) -> None:
@@ -171,7 +105,7 @@ def _page(runs: list[Run]) -> dict[str, Any]:
         "domains": _table([_domains(run) for run in runs]),
         "charts": [
             {"title": title, "svg": Markup(curves.inline(svg, title))}
-            for title, svg in _charts(runs)
+            for title, svg in charts(runs)
         ],
         "samples": [_samples_by_prompt(run) for run in runs],
         "fields": fields,
@@ -200,17 +134,17 @@ def _summary(run: Run) -> dict[str, str]:
         rows["Parameters"] = f"{parameter_count(config_from_dict(run.config).model):,}"
     rows["Steps"] = f"{done:,} of {planned:,}" if unfinished else f"{done:,}"
     rows["Tokens"] = _last(run, "tokens", amount)
-    loss = _known(run, "loss")[-_LAST_STEPS:]
-    rows[f"Training loss, last {len(loss)} steps"] = f"{loss.mean():.4f}" if len(loss) else ""
+    newest = run.known("loss")[-_LAST_STEPS:]
+    rows[f"Training loss, last {len(newest)} steps"] = f"{newest.mean():.4f}" if len(newest) else ""
     rows["Validation loss, nats/token"] = _last(run, "validation_loss", "{:.4f}".format)
     rows["Validation bits/byte"] = _last(run, "validation_bits_per_byte", "{:.4f}".format)
-    speed, used = _known(run, "tokens_per_second"), _known(run, "mfu")
+    speed, used = run.known("tokens_per_second"), run.known("mfu")
     rows["Tokens/s, median"] = f"{np.median(speed):,.0f}" if len(speed) else ""
     rows["Model FLOPs used, median"] = f"{np.median(used):.1%}" if len(used) else ""
-    seconds, memory = _known(run, "step_seconds"), _known(run, "memory_bytes")
+    seconds, memory = run.known("step_seconds"), run.known("memory_bytes")
     rows["Time in steps"] = duration(seconds.sum()) if len(seconds) else ""
     rows["Peak memory"] = f"{memory.max() / 2**30:.2f} GiB" if len(memory) else ""
-    skipped = _known(run, "skipped").sum()
+    skipped = run.known("skipped").sum()
     rows["Steps skipped"] = f"{skipped:,.0f}" if skipped else ""
     return {name: value for name, value in rows.items() if value}
 
@@ -228,60 +162,9 @@ def _domains(run: Run) -> dict[str, str]:
     }
 
 
-def _known(run: Run, name: str) -> Float[np.ndarray, " n"]:
-    values = run.column(name)
-    return values[np.isfinite(values)]
-
-
-def _last(run: Run, name: str, spell) -> str:
-    values = _known(run, name)
+def _last(run: Run, name: str, spell: Callable[[float], str]) -> str:
+    values = run.known(name)
     return spell(values[-1]) if len(values) else ""
-
-
-def _charts(runs: list[Run]) -> Iterable[tuple[str, bytes]]:
-    yield "Loss by step", curves.draw(_loss(runs, "step"), "step", "nats/token")
-    if any(len(_known(run, "tokens")) for run in runs):
-        yield "Loss by tokens", curves.draw(_loss(runs, "tokens"), "tokens", "nats/token")
-    if bits := _validation(runs, "validation_bits_per_byte", "step"):
-        yield "Validation bits/byte", curves.draw(bits, "step", "bits/byte")
-    others: tuple[tuple[str, str, str, curves.Scale], ...] = (
-        ("Throughput", "tokens_per_second", "tokens/s", "from zero"),
-        ("Learning rate", "learning_rate", "learning rate", "from zero"),
-        ("Gradient norm", "grad_norm", "global norm", "log"),
-        ("Loss scale", "loss_scale", "loss scale", "log2"),
-    )
-    for title, name, unit, scale in others:
-        lines = _lines(runs, name, smooth=name in ("tokens_per_second", "grad_norm"))
-        if lines:
-            yield title, curves.draw(lines, "step", unit, scale=scale)
-
-
-def _loss(runs: list[Run], by: str) -> list[Series]:
-    return _lines(runs, "loss", by, smooth=True) + _validation(runs, "validation_loss", by)
-
-
-def _lines(runs: list[Run], name: str, by: str = "step", *, smooth: bool = False) -> list[Series]:
-    """A line a run; a smoothed one of a run that is alone has its every step behind it."""
-    series = []
-    for index, run in enumerate(runs):
-        x, y = run.column(by), run.column(name)
-        if not np.isfinite(y).any():
-            continue
-        if smooth and len(runs) == 1:
-            series.append(Series(x, y, index, "faint"))
-        label = run.name if len(runs) > 1 else "training"
-        series.append(Series(x, curves.smoothed(y) if smooth else y, index, "line", label))
-    return series
-
-
-def _validation(runs: list[Run], name: str, by: str) -> list[Series]:
-    """Points, which have a colour of their own in one run's page and the run's among several."""
-    columns = [(run.column(by), run.column(name)) for run in runs]
-    return [
-        Series(x, y, 1, "points", "validation") if len(runs) == 1 else Series(x, y, index, "points")
-        for index, (x, y) in enumerate(columns)
-        if np.isfinite(y).any()
-    ]
 
 
 def _samples_by_prompt(run: Run) -> list[tuple[str, list[dict[str, Any]], int]]:

@@ -186,7 +186,7 @@ def _snake(outer: int, inner: int) -> Int64[np.ndarray, "N 2"]:
 
 
 @dataclass(frozen=True)
-class Placement:
+class RankMap:
     """Where each rank of a job sits: Fujitsu MPI's rank map.
 
     Raises:
@@ -208,7 +208,7 @@ class Placement:
             pass
         if len(self.coordinates) < self.ranks:
             raise InputError(
-                f"placement of {len(self.coordinates)} ranks: job {self.job} needs {self.ranks}, "
+                f"rank map of {len(self.coordinates)} ranks: job {self.job} needs {self.ranks}, "
                 f"where ranks per node is {self.ranks_per_node}."
             )
 
@@ -220,8 +220,8 @@ class Placement:
     @classmethod
     def from_torus(
         cls, job: JobShape, coordinates: Int[np.ndarray, "R 6"], ranks_per_node: int = 1
-    ) -> "Placement":
-        """The placement that puts rank r at the r-th of these Tofu coordinates of `fold(job)`."""
+    ) -> "RankMap":
+        """The rank map that puts rank r at the r-th of these Tofu coordinates of `fold(job)`."""
         logical = unfold_coordinates(job, coordinates).tolist()
         return cls(job, tuple(map(tuple, logical)), ranks_per_node)
 
@@ -230,13 +230,13 @@ class Placement:
         return fold_coordinates(self.job, np.array(self.coordinates))
 
 
-def write_vcoordfile(placement: Placement, path: Path) -> None:
+def write_vcoordfile(rank_map: RankMap, path: Path) -> None:
     """Write a rank map for `mpirun --vcoordfile`: a line `(x,y,z)` a rank, in their order."""
-    lines = ("(" + ",".join(map(str, place)) + ")\n" for place in placement.coordinates)
+    lines = ("(" + ",".join(map(str, place)) + ")\n" for place in rank_map.coordinates)
     path.write_text("".join(lines), encoding="ascii")
 
 
-def read_vcoordfile(path: Path, job: JobShape, ranks_per_node: int = 1) -> Placement:
+def read_vcoordfile(path: Path, job: JobShape, ranks_per_node: int = 1) -> RankMap:
     """Read a rank map back.
 
     Raises:
@@ -258,7 +258,7 @@ def read_vcoordfile(path: Path, job: JobShape, ranks_per_node: int = 1) -> Place
             f"{path}: has {len(coordinates)} lines, but job {job} needs "
             f"{job.nodes * ranks_per_node}, one a rank, where ranks per node is {ranks_per_node}."
         )
-    return Placement(job, coordinates, ranks_per_node)
+    return RankMap(job, coordinates, ranks_per_node)
 
 
 def _parse_coordinate(line: str, where: str) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ def check_chunks() -> None:
     Raises:
         RunError: this version of Orbax lists an array's codecs in another way.
     """
-    build: Any = getattr(tensorstore_utils, "_build_zarr3_metadata", None)
+    build = getattr(tensorstore_utils, "_build_zarr3_metadata", None)
     if hasattr(build, "__wrapped__"):
         return
     built = _with_checksums(build)
@@ -66,7 +66,7 @@ def has_checksums(folder: Path) -> bool:
     return all("crc32c" in set(_names(each["codecs"])) for each in metadata)
 
 
-def _with_checksums(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def _with_checksums(build: Any) -> Callable[..., dict[str, Any]]:
     def built(*args: Any, **kwargs: Any) -> dict[str, Any]:
         metadata = build(*args, **kwargs)
         (shard,) = metadata["codecs"]

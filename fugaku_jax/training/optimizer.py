@@ -4,6 +4,8 @@ Either has what optax calls a gradient transformation, `init(params)` and
 `update(gradients, state, params)`, where `update` is also told the learning rate of the step.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,12 +21,13 @@ from fugaku_jax.training.optax_kinds import make_kind
 Optimizer = AdamW | LayerByLayer
 
 
-def make_optimizer(layout: Layout, built: optax.GradientTransformation | None = None) -> Optimizer:
+def make_optimizer(layout: Layout, built: Any = None) -> Optimizer:
     """Return the optimizer of a run.
 
     Args:
         layout: the run on its mesh.
-        built: the transformation that its recipe builds, if `optimizer.kind` is `recipe`.
+        built: the `optax.GradientTransformation` that its recipe builds, if `optimizer.kind` is
+            `recipe`.
 
     Raises:
         InputError: the kind is `recipe` and there is none, or none that can be saved; or it is

@@ -87,37 +87,13 @@ def make_train_step(
         losses = None if losses is None else collectives.sum(losses, rules.pipeline)
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
-        metrics: Metrics = {
-            "loss": loss,
-            "grad_norm": norm,
-            "learning_rate": learning_rate(state.step),
-            "skipped": 1.0 - jnp.isfinite(norm).astype(jnp.float32),
-        }
-        if state.loss_scale is not None:
-            metrics["loss_scale"] = state.loss_scale.scale
+        metrics = _metrics(state, loss, norm, learning_rate(state.step))
         return scaled, (clip_factor(norm, config.optimizer.clip) * unscale, metrics), losses
-
-    def updated(
-        state: TrainState,
-        own: PyTree[Array],
-        scaled: PyTree[Array],
-        factor: Array,
-        metrics: Metrics,
-    ) -> TrainState:
-        """Apply the gradient; `own` are the parameters as the optimizer takes them."""
-        apply, rate = metrics["skipped"] == 0, metrics["learning_rate"]
-        parameters, moments = optimizer.apply(own, state.moments, scaled, factor, apply, rate)
-        return TrainState(
-            parameters=parameters,
-            moments=moments,
-            step=state.step + 1,
-            loss_scale=state.loss_scale and state.loss_scale.adjust(apply),
-        )
 
     def on_each_device(state: TrainState, batch: Batch) -> tuple[Any, Metrics, Array | None]:
         scaled, (factor, metrics), losses = reduced(state, batch)
         own = jax.tree.map(lambda x, p: shard_of(x, p.state), state.parameters, where)
-        new = updated(state, own, scaled, factor, metrics)
+        new = _updated(optimizer, state, own, scaled, factor, metrics)
         parameters = jax.tree.map(
             lambda x, p: collectives.gather(x, p.state), new.parameters, where
         )
@@ -126,7 +102,8 @@ def make_train_step(
     def on_the_mesh(state: TrainState, batch: Batch) -> tuple[Any, Metrics, Array | None]:
         gradients = _on_each_device(reduced, layout, None)
         scaled, (factor, metrics), losses = gradients(replace(state, moments=None), batch)
-        return updated(state, state.parameters, scaled, factor, metrics), metrics, losses
+        new = _updated(optimizer, state, state.parameters, scaled, factor, metrics)
+        return new, metrics, losses
 
     step: _Part = on_the_mesh
     if isinstance(optimizer, AdamW):
@@ -137,6 +114,37 @@ def make_train_step(
         return state, metrics if losses is None else metrics | {"losses": losses}
 
     return OnLayout(layout, whole_step, donate_argnums=0)
+
+
+def _metrics(state: TrainState, loss: Array, norm: Array, rate: Array) -> Metrics:
+    metrics = {
+        "loss": loss,
+        "grad_norm": norm,
+        "learning_rate": rate,
+        "skipped": 1.0 - jnp.isfinite(norm).astype(jnp.float32),
+    }
+    if state.loss_scale is not None:
+        metrics["loss_scale"] = state.loss_scale.scale
+    return metrics
+
+
+def _updated(
+    optimizer: Optimizer,
+    state: TrainState,
+    own: PyTree[Array],
+    gradients: PyTree[Array],
+    factor: Array,
+    metrics: Metrics,
+) -> TrainState:
+    """Apply gradients to a state, whose parameters are given as the optimizer takes them."""
+    apply, rate = metrics["skipped"] == 0, metrics["learning_rate"]
+    parameters, moments = optimizer.apply(own, state.moments, gradients, factor, apply, rate)
+    return TrainState(
+        parameters=parameters,
+        moments=moments,
+        step=state.step + 1,
+        loss_scale=state.loss_scale and state.loss_scale.adjust(apply),
+    )
 
 
 def _on_each_device(function: _Part, layout: Layout, moments: PyTree[Placement]) -> _Part:

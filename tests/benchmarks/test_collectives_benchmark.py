@@ -4,6 +4,8 @@ import pytest
 
 from fugaku_jax.benchmarks.collectives import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_each_axis_is_measured_alone_and_all_with_every_algorithm():
     told: list[str] = []

@@ -2,11 +2,13 @@
 
 import pytest
 
-from fugaku_jax.benchmarks.generation import CONTENDERS, Shape, run
+from fugaku_jax.benchmarks.generation import CONTENDERS, GenerationShape, run
 
 pytestmark = pytest.mark.slow
 
-TOY = Shape(n_layers=1, d_model=32, n_heads=2, vocab_size=256, prompt_tokens=8, new_tokens=4)
+TOY = GenerationShape(
+    n_layers=1, d_model=32, n_heads=2, vocab_size=256, prompt_tokens=8, new_tokens=4
+)
 
 
 def test_ours_and_transformers_generate_as_many_tokens():
@@ -30,4 +32,9 @@ def test_ours_and_transformers_generate_as_many_tokens():
 
 def test_a_contender_that_fails_is_named_with_its_error():
     with pytest.raises(RuntimeError, match="The contender fugaku_jax failed"):
-        run(rounds=1, calls=1, batches=(1,), shape=Shape(n_layers=1, d_model=32, n_heads=5))
+        run(
+            rounds=1,
+            calls=1,
+            batches=(1,),
+            shape=GenerationShape(n_layers=1, d_model=32, n_heads=5),
+        )

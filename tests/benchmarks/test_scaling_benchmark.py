@@ -4,11 +4,17 @@ import dataclasses
 
 import pytest
 
-from fugaku_jax.benchmarks.scaling import CONTENDERS, Shape, _row, _run_processes, run_collectives
+from fugaku_jax.benchmarks.scaling import (
+    CONTENDERS,
+    ScalingShape,
+    _row,
+    _run_processes,
+    run_collectives,
+)
 
 pytestmark = pytest.mark.slow
 
-TOY = Shape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, rows=2, vocab_size=256)
+TOY = ScalingShape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, rows=2, vocab_size=256)
 
 
 def test_two_processes_take_the_step_together():

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from fugaku_jax.benchmarks.step import ALLOCATORS, Shape, _ratios, run
+from fugaku_jax.benchmarks.step import ALLOCATORS, StepShape, _ratios, run
 
 pytestmark = pytest.mark.slow
 
-TOY = Shape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, batch_size=2, vocab_size=256)
+TOY = StepShape(n_layers=1, d_model=32, n_heads=2, sequence_length=16, batch_size=2, vocab_size=256)
 
 
 def test_ours_and_pytorch_take_the_same_step_from_scratch():

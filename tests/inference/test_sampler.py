@@ -98,6 +98,7 @@ def test_the_repetition_penalty_is_that_of_transformers(penalty):
         np.testing.assert_allclose(got[row], want[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_tokens_come_as_often_as_their_probability_says():
     count, k, p, temperature = 3_000, 8, 0.95, 1.7
     logits = np.tile(logits_of(1), (count, 1))

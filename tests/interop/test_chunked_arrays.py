@@ -60,6 +60,7 @@ def whole(shape):
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
+@pytest.mark.slow
 def test_orbax_alone_reads_it_whole_and_split_and_sees_a_flipped_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(saved_weights, "CHUNK_BYTES", 8000)
     largest = []

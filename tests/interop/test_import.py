@@ -115,6 +115,7 @@ def test_what_transformers_saved_is_read_with_any_prefix_and_narrow(tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_know_an_imported_run(store, exported, tmp_path):
     run = tmp_path / "run"
     import_run(open_hf(exported / "llama"), run)

@@ -91,6 +91,7 @@ def test_bf16_operands_give_bf16_close_to_float64():
     np.testing.assert_allclose(np.float32(ours), in_float64(q, k, v), atol=0.03)
 
 
+@pytest.mark.slow
 def test_dropout_keeps_the_mean_and_follows_its_key():
     q, k, v = operands(2, 8, 2, 4)
     drop = jax.jit(
@@ -115,6 +116,7 @@ def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
     np.testing.assert_allclose(whole, in_float64(q, k, v, np.asarray(segments)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_do_not_depend_on_the_size_of_the_blocks(monkeypatch):
     q, k, v = operands(1, 130, 2, 8)
     masks = Dropout(jax.random.key(3), sequence_length=130)

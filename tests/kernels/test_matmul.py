@@ -260,6 +260,7 @@ for equation in ("mk,nk->mn", "km,kn->mn"):
 """
 
 
+@pytest.mark.slow
 def test_a_result_does_not_depend_on_the_number_of_threads():
     cores = sorted(os.sched_getaffinity(0))
     assert len(cores) > 1, "this test needs two cores"

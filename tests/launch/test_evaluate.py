@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -92,14 +91,13 @@ def test_a_limit_below_1_is_wrong_input(evaluate, run_dir):
         evaluate(run_dir, "--max-tokens", 0)
 
 
-def test_a_directory_that_is_no_run_gets_one_sentence_and_exit_code_2():
-    done = subprocess.run(
-        [sys.executable, ROOT / "launch" / "evaluate.py", "perplexity", "nowhere"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: nowhere is no run")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_a_directory_that_is_no_run_gets_one_sentence_and_exit_code_2(evaluate, capsys):
+    from command import run_program
+
+    with pytest.raises(SystemExit) as stop:
+        run_program(lambda: evaluate("nowhere"))
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: nowhere is no run")
+    assert err.count("\n") == 1
+    assert out == ""

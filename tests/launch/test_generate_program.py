@@ -211,6 +211,7 @@ def test_what_the_documentation_says_works_when_typed(generate, monkeypatch):
     assert said[-1]["max_tokens"] == 256
 
 
+@pytest.mark.slow
 def test_heads_that_cannot_be_shared_are_wrong_input_and_exit_code_2(run_dir):
     command = [sys.executable, ROOT / "launch" / "generate.py", run_dir, "a"]
     done = subprocess.run(

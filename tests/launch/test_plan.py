@@ -75,7 +75,7 @@ def test_bytes_of_the_original_are_those_of_megatrons_shards(plan):
     assert f"{expected:,} bytes of parameters, {2 * expected:,} bytes of optimizer state" in said
 
 
-@pytest.mark.parametrize(("weights", "parts"), [("zero1", (1, 4)), ("sharded", (4, 4))])
+@pytest.mark.parametrize(("weights", "parts"), [("zero1", (1, 4)), ("fsdp", (4, 4))])
 def test_replicas_divide_what_mesh_weights_says(plan, weights, parts):
     def sizes(*mesh: str) -> np.ndarray:
         said = plan("tiny", *SMALL, "--devices", 4, *mesh)

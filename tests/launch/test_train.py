@@ -84,6 +84,7 @@ def test_fugaku_llm_13b_is_the_original_run(monkeypatch, capsys):
     assert described["steps"] == 96_881
 
 
+@pytest.mark.slow
 def test_describing_allocates_and_writes_nothing(tmp_path):
     peak = "import resource; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     command = f"""

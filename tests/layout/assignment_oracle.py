@@ -3,7 +3,8 @@
 import itertools
 import math
 
-from fugaku_jax.layout.assignment import KINDS, Part
+from fugaku_jax.layout.assignment import Part
+from fugaku_jax.layout.factors import KINDS
 
 
 def divisors(number):

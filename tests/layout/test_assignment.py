@@ -1,4 +1,4 @@
-"""The assignment of mesh axes is the best there is by the costs that its module names."""
+"""The assignment of mesh axes is the best there is by the costs that `search` names."""
 
 import itertools
 import math
@@ -17,14 +17,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import (
-    KINDS,
-    Assignment,
-    Part,
-    assign,
-    degrees,
-    logical_shape,
-)
+from fugaku_jax.layout.assignment import Assignment, Part, degrees, without_torus
+from fugaku_jax.layout.factors import KINDS
+from fugaku_jax.layout.search import assign
 
 FUGAKU = (24, 2, 24, 2, 3, 2)
 UNITS = [(1, 1, 1), (2, 1, 1), (1, 3, 1), (2, 3, 1), (2, 1, 2), (2, 3, 2)]
@@ -229,8 +224,6 @@ def test_a_mesh_of_another_size_is_refused_with_its_shape():
         assign((2, 0, 1, 1, 1, 1), {})
     with pytest.raises(InputError, match=r"mesh.tensor is -2, but"):
         assign((2, 2, 1, 1, 1, 1), {"tensor": -2, "data": -2})
-    with pytest.raises(InputError, match=r"is 2, but it must be 3, the number of devices"):
-        logical_shape(3, {"tensor": 2})
 
 
 @pytest.mark.parametrize(
@@ -246,20 +239,16 @@ def test_a_mesh_of_another_size_is_refused_with_its_shape():
     ],
 )
 def test_a_machine_without_a_torus_gets_an_axis_for_each_kind(wanted, shape):
-    assert logical_shape(math.prod(wanted.values()), wanted) == shape
+    assert without_torus(dict.fromkeys(KINDS, 1) | wanted).shape == shape
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.fixed_dictionaries({kind: st.integers(1, 10) for kind in KINDS}))
-def test_a_logical_shape_needs_no_split_and_gives_the_axes_it_was_made_for(wanted):
-    devices = math.prod(wanted.values())
-    shape = logical_shape(devices, wanted)
-    assert math.prod(shape) == devices
-    found = assign(shape, wanted)
+def test_without_a_torus_no_axis_is_split_and_a_torus_of_that_shape_would_be_used_alike(wanted):
+    found = without_torus(wanted)
     assert found.names == tuple("xyzabc")
-    carried = [
-        (part.kind, part.size) for part in found.parts if part.size > 1 and part.kind != "tensor"
-    ]
+    assert found == assign(found.shape, wanted)
+    carried = [(p.kind, p.size) for p in found.parts if p.size > 1 and p.kind != "tensor"]
     outermost_first = ("pipeline", "data", "context")
     assert carried == [(kind, wanted[kind]) for kind in outermost_first if wanted[kind] > 1]
     assert set(found.axes("tensor")) <= set("abc")

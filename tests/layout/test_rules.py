@@ -10,16 +10,10 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.mesh import (
-    active,
-    assign_axes,
-    make_mesh,
-    rules_of,
-    torus_order,
-    torus_shape,
-)
+from fugaku_jax.layout.mesh import active, assign_axes, make_mesh, rules_of
 from fugaku_jax.layout.rules import Rules
-from fugaku_jax.tofu.allocation import Placement, fold, parse_shape, write_vcoordfile
+from fugaku_jax.layout.torus import torus_order, torus_shape
+from fugaku_jax.tofu.allocation import RankMap, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
 SIZES = {"x": 2, "y": 5, "z": 7, "a": 4, "b": 3, "c": 2}
@@ -103,8 +97,8 @@ def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
     job = parse_shape("4x6x2:torus")
     torus = fold(job).coordinates(np.arange(48))
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(48), 2))
-    placement = Placement.from_torus(job, torus[order], ranks_per_node=2)
-    write_vcoordfile(placement, tmp_path / "map")
+    rank_map = RankMap.from_torus(job, torus[order], ranks_per_node=2)
+    write_vcoordfile(rank_map, tmp_path / "map")
     config = MeshConfig(shape="4x6x2:torus")
     found = torus_order(range(96), config, tmp_path / "map")
     np.testing.assert_array_equal(order[found], np.repeat(np.arange(48), 2))

@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     root = args.root.resolve()
     found = of_the_source(root)
-    found["files of a step"] = {name: _files(root, mesh) for name, mesh in STEPS.items()}
+    found["files of a step"] = {name: files_of_a_step(root, mesh) for name, mesh in STEPS.items()}
     print(json.dumps(found, indent=2) if args.json else "\n".join(_lines(found)))
 
 
@@ -69,8 +69,13 @@ def of_the_source(root: Path) -> dict[str, Any]:
     }
 
 
-def _files(root: Path, arguments: tuple[str, ...]) -> dict[str, int]:
-    """Trace a step in a process of its own, and return the files it takes, with their lines."""
+def files_of_a_step(root: Path, arguments: tuple[str, ...] = ()) -> dict[str, int]:
+    """Trace a step in a process of its own, and return the files it takes, with their lines.
+
+    Args:
+        root: of a checkout.
+        arguments: what `launch/train.py` is given besides; a step on one device without them.
+    """
     with tempfile.TemporaryDirectory(prefix="measures-") as folder:
         out = Path(folder, "files.json")
         program = Path(__file__).with_name("step_trace.py")
@@ -94,6 +99,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines = []
     for name, files in found["files of a step"].items():
         lines.append(f"one step, {name}: {len(files)} files, {sum(files.values()):,} lines")
+        lines += [f"  {count:4} {file}" for file, count in files.items()]
     for kind, names in found["public names without shapes"].items():
         lines.append(f"public names whose shapes are open ({kind}): {len(names)}")
     lines += [f"annotations {kind}: {count}" for kind, count in found["annotations"].items()]

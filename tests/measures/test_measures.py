@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import hidden_inputs
+import measures
 import public_names
 import pytest
 import source_code
@@ -13,7 +14,8 @@ ROOMS = (
     *("fugaku_jax", "benchmarks", "planning", "interop", "training", "report", "run"),
     *("evaluation", "inference", "models", "parallel", "layout", "pipeline", "collectives"),
     *("cluster", "data", "ledger", "kernels", "tofu"),
-    *("config", "json_file", "json_types", "spelling", "huge_pages", "processor", "errors"),
+    *("config", "sections", "json_file", "json_types", "spelling", "huge_pages", "processor"),
+    *("errors",),
 )
 # These start programs; what they read of the environment decides no result.
 STARTING = {"benchmarks", "cluster", "huge_pages", "processor"}
@@ -24,8 +26,14 @@ ENVIRONMENT = [
     "fugaku_jax.kernels.native.<module>",
     "fugaku_jax.layout.mesh.make_mesh",
 ]
-# Names that classes still share; those of benchmarks, each a program of its own, aside.
-SHARED_NAMES = {"Block", "Entry", "Placement", "Progress"}
+# What only tests use: a step traced without compiling it; what a model of the torus's links needs.
+UNUSED = [
+    "fugaku_jax.layout.layout.OnLayout.trace",
+    *("fugaku_jax.tofu.topology.Torus.links", "fugaku_jax.tofu.topology.Torus.distance"),
+]
+# What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
+MOST_FILES, MOST_LINES = 30, 3_750
+LONGEST_FUNCTION, LONGEST_FILE = 90, 360
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +67,29 @@ def test_what_decides_a_result_is_an_argument_but_for_what_is_written_here(packa
     assert hidden_inputs.environment_reads(computing) == ENVIRONMENT
 
 
-def test_a_class_name_is_used_once_but_for_those_written_here(package):
-    house = [module for module in package if module.room != "benchmarks"]
-    assert set(source_code.repeated_classes(house)) <= SHARED_NAMES
+def test_a_class_name_is_used_once(package):
+    assert source_code.repeated_classes(package) == {}
+
+
+def test_nothing_public_is_used_by_nobody_but_what_is_written_here(package):
+    programs = source_code.read_modules(ROOT, "launch", "configs")
+    assert public_names.unused(ROOT, package, programs) == UNUSED
+
+
+def test_no_function_and_no_file_is_longer_than_the_longest_was(package):
+    assert source_code.longest_function(package) < (LONGEST_FUNCTION + 1, "")
+    assert source_code.longest_file(package) < (LONGEST_FILE + 1, "")
+
+
+@pytest.mark.slow
+def test_a_step_on_one_device_is_read_without_schedules_and_without_a_torus():
+    files = measures.files_of_a_step(ROOT)
+    assert "fugaku_jax/training/step.py" in files
+    for each in ("pipeline/schedule", "pipeline/slots", "pipeline/check", "layout/search"):
+        assert f"fugaku_jax/{each}.py" not in files
+    assert not any(name.startswith("fugaku_jax/tofu") for name in files)
+    assert len(files) <= MOST_FILES
+    assert sum(files.values()) <= MOST_LINES
 
 
 @pytest.mark.parametrize("room", ["report", "ledger", "tofu"])

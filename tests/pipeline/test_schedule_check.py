@@ -65,6 +65,7 @@ def test_a_table_with_one_entry_altered_is_refused(schedule, data):
     assert refused(other)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(schedules(max_stages=4, max_micro_batches=5), st.booleans(), st.data())
 def test_a_plan_with_one_slot_altered_is_refused(schedule, recompute, data):

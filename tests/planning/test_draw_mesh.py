@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import assign, degrees
+from fugaku_jax.layout.assignment import degrees
+from fugaku_jax.layout.search import assign
 from fugaku_jax.planning.draw_mesh import draw_mesh
 from fugaku_jax.planning.unfold import DOTS_PER_INCH, unfold
 

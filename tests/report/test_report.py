@@ -14,7 +14,8 @@ import pytest
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.report.curves import LIGHT_AND_DARK, Series, dark_style, draw, inline, smoothed
-from fugaku_jax.report.report import read_runs, write_picture, write_report
+from fugaku_jax.report.report import write_picture, write_report
+from fugaku_jax.report.runs import read_runs
 from fugaku_jax.run.metrics import MetricsWriter
 
 ROOT = Path(__file__).parents[2]

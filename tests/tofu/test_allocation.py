@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fugaku_jax.errors import InputError
 from fugaku_jax.tofu.allocation import (
     JobShape,
-    Placement,
+    RankMap,
     fold,
     fold_coordinates,
     parse_shape,
@@ -161,26 +161,26 @@ def test_coordinates_outside_of_the_job_are_named():
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(1, 4), st.integers(0, 99))
-def test_a_placement_survives_its_file_and_its_torus_coordinates(tmp_path, shape, per_node, seed):
+def test_a_rank_map_survives_its_file_and_its_torus_coordinates(tmp_path, shape, per_node, seed):
     job = JobShape(tuple(shape), torus=seed % 2 == 0)
     order = np.repeat(all_coordinates(job.shape), per_node, axis=0)
     ranks = np.random.default_rng(seed).permutation(order).tolist()
-    placement = Placement(job, tuple(map(tuple, ranks)), per_node)
+    rank_map = RankMap(job, tuple(map(tuple, ranks)), per_node)
     path = tmp_path / "map"
-    write_vcoordfile(placement, path)
-    assert read_vcoordfile(path, job, per_node) == placement
-    places = placement.torus_coordinates()
-    assert Placement.from_torus(job, places, per_node) == placement
+    write_vcoordfile(rank_map, path)
+    assert read_vcoordfile(path, job, per_node) == rank_map
+    places = rank_map.torus_coordinates()
+    assert RankMap.from_torus(job, places, per_node) == rank_map
 
 
 def test_the_original_job_in_mesh_order_has_the_lines_that_mpirun_reads(tmp_path):
     torus = fold(_ORIGINAL)
     places = torus.coordinates(np.arange(torus.nodes))
-    placement = Placement.from_torus(_ORIGINAL, places)
+    rank_map = RankMap.from_torus(_ORIGINAL, places)
     path = tmp_path / "map"
-    write_vcoordfile(placement, path)
+    write_vcoordfile(rank_map, path)
     lines = path.read_text().splitlines()
-    assert len(lines) == placement.ranks == 13_824
+    assert len(lines) == rank_map.ranks == 13_824
     # c changes fastest, then b, then a.
     assert lines[:6] == ["(0,0,0)", "(0,0,47)", "(0,5,0)", "(0,5,47)", "(0,4,0)", "(0,4,47)"]
     assert lines[6] == "(47,0,0)"
@@ -192,7 +192,7 @@ def test_four_ranks_of_a_node_write_its_coordinate_four_times(tmp_path):
     job = JobShape((2, 3, 2), torus=True)
     places = np.repeat(fold(job).coordinates(np.arange(12)), 4, axis=0)
     path = tmp_path / "map"
-    write_vcoordfile(Placement.from_torus(job, places, ranks_per_node=4), path)
+    write_vcoordfile(RankMap.from_torus(job, places, ranks_per_node=4), path)
     lines = path.read_text().splitlines()
     assert lines == [f"({x},{y},{z})" for x, y, z in all_coordinates((2, 3, 2)) for _ in range(4)]
 
@@ -235,11 +235,11 @@ def test_a_rank_map_that_is_no_text_or_no_file_is_refused(tmp_path):
         read_vcoordfile(tmp_path / "none", JobShape((1,), torus=False))
 
 
-def test_a_placement_must_fill_its_job():
+def test_a_rank_map_must_fill_its_job():
     job = JobShape((2, 1), torus=False)
-    with pytest.raises(InputError, match="placement of 1 ranks: job 2x1:mesh needs 2"):
-        Placement(job, ((0, 0),))
+    with pytest.raises(InputError, match="rank map of 1 ranks: job 2x1:mesh needs 2"):
+        RankMap(job, ((0, 0),))
     with pytest.raises(InputError, match=r"rank 1: the node at \(0, 0\) is full already"):
-        Placement(job, ((0, 0), (0, 0)))
+        RankMap(job, ((0, 0), (0, 0)))
     with pytest.raises(InputError, match="ranks per node is 0"):
-        Placement(job, (), ranks_per_node=0)
+        RankMap(job, (), ranks_per_node=0)

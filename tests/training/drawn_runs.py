@@ -105,7 +105,7 @@ def _draw_degrees(random: Random) -> Fields:
 def _draw_mesh(random: Random, degrees: Fields) -> Fields:
     tensor, stages = degrees["mesh.tensor"], degrees["mesh.pipeline"]
     fields: Fields = {
-        "mesh.weights": random.choice(("replicated", "zero1", "sharded")),
+        "mesh.weights": random.choice(("replicated", "zero1", "fsdp")),
         "mesh.collective": random.choice(("flat", "bucket", "turned")),
         "mesh.schedule": random.choice(("gpipe", "1f1b", "interleaved", "zero_bubble")),
         "mesh.sequence_parallel": random.random() < 0.4,

@@ -137,7 +137,7 @@ def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
     [
         (1, 1, {}),
         (1, 3, {"mesh.tensor": 3}),
-        (1, 24, {"mesh.tensor": 3, "mesh.pipeline": 2, "mesh.weights": "sharded"}),
+        (1, 24, {"mesh.tensor": 3, "mesh.pipeline": 2, "mesh.weights": "fsdp"}),
         (2, 1, {"mesh.weights": "zero1"}),
     ],
 )

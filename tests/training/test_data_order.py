@@ -35,6 +35,7 @@ def find(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_every_token_that_a_run_reads_is_found_in_the_step_of_its_metrics(
     find, change, tmp_path, monkeypatch
 ):

@@ -3,12 +3,15 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from fugaku_jax.run.metrics import read_metrics
 from fugaku_jax.training import loop
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "hooks.md"
 
 
+@pytest.mark.slow
 def test_the_hooks_of_the_documentation_add_their_figures_to_the_steps_that_they_name(
     change, tmp_path
 ):

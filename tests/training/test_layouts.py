@@ -47,6 +47,14 @@ def test_equal_runs_on_equal_meshes_have_one_layout_and_that_of_use_is_another(c
     assert whole(layout).rules.parts("stage") == 1
 
 
+def test_only_stages_get_a_schedule_and_it_is_checked_when_they_are_laid_out(change):
+    training = {"micro_batches": 4}
+    assert "pipeline" not in vars(make_layout(change(training=training), 1))
+    staged = make_layout(change(training=training, mesh={"pipeline": 2}), 2)
+    schedule, _ = vars(staged)["pipeline"]
+    assert (schedule.stages, schedule.micro_batches) == (2, 4)
+
+
 def test_a_layout_is_frozen(config):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_layout(config).rules = None

@@ -22,7 +22,7 @@ CASES = {
         "training": THREE,
     },
     "zero1": {"mesh": {"data": 6, "weights": "zero1", "collective": "bucket"}},
-    "sharded weights": {"mesh": {"data": 4, "weights": "sharded"}},
+    "FSDP": {"mesh": {"data": 4, "weights": "fsdp"}},
     "tensor by 3, a vocabulary of 250": {"mesh": {"data": 1, "tensor": 3}},
     "sequence parallel, two positions more": {
         "mesh": {"data": 1, "tensor": 6, "sequence_parallel": True}
@@ -52,8 +52,8 @@ CASES = {
         "mesh": {"data": 2, "tensor": 2, "pipeline": 4, "sequence_parallel": True},
         "training": THREE,
     },
-    "sharded weights, tensor, pipeline": {
-        "mesh": {"data": 4, "tensor": 3, "pipeline": 2, "weights": "sharded"},
+    "FSDP, tensor, pipeline": {
+        "mesh": {"data": 4, "tensor": 3, "pipeline": 2, "weights": "fsdp"},
         "training": THREE,
     },
     "all six axes, four positions more on a device": {
@@ -77,13 +77,13 @@ CASES = {
         "model": LLAMA,
         "data": {"reset_at_document": True},
     },
-    "llama: context, sharded weights, tensor, zero bubble, documents": {
+    "llama: context, FSDP, tensor, zero bubble, documents": {
         "mesh": {
             "data": 2,
             "context": 2,
             "tensor": 3,
             "pipeline": 2,
-            "weights": "sharded",
+            "weights": "fsdp",
             "schedule": "zero_bubble",
         },
         "training": THREE,
@@ -95,8 +95,8 @@ CASES = {
         "model": PLAIN,
         "optimizer": {"kind": "lion"},
     },
-    "lion, sharded weights": {
-        "mesh": {"data": 4, "tensor": 3, "weights": "sharded"},
+    "lion, fsdp": {
+        "mesh": {"data": 4, "tensor": 3, "weights": "fsdp"},
         "model": PLAIN,
         "optimizer": {"kind": "lion"},
     },
@@ -105,11 +105,11 @@ CASES = {
         "model": PLAIN,
         "optimizer": {"kind": "muon"},
     },
-    "muon, sharded weights, interleaved": {
+    "muon, fsdp, interleaved": {
         "mesh": {
             "data": 2,
             "pipeline": 2,
-            "weights": "sharded",
+            "weights": "fsdp",
             "schedule": "interleaved",
             "chunks": 2,
         },

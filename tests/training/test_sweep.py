@@ -61,6 +61,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_process_or_hangs_costs_no_other(tmp_path):
     program = tmp_path / "answers.py"
     program.write_text(ANSWERS)

@@ -16,7 +16,7 @@ MULTIPLIES_NARROW = {("avx512_bf16", "bf16"), ("a64fx", "fp16")}
 @pytest.fixture(autouse=True)
 def a_second_a_call(monkeypatch):
     """Let everything that is timed take one second."""
-    monkeypatch.setattr(throughput.time, "perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(throughput.time, "perf_counter", itertools.count(0.0).__next__)
 
 
 def found(*processes: tuple[float, int, list[int]]) -> np.ndarray:
@@ -61,4 +61,4 @@ def test_the_peak_of_emulated_devices_is_that_of_their_cores(monkeypatch):
 
 def test_without_native_kernels_the_peak_is_xlas_product_and_says_so(monkeypatch):
     monkeypatch.setattr(native, "loaded", lambda: None)
-    assert throughput.measure_peak("bf16") == throughput.Peak(2 * 128**3, "bf16 products of XLA")
+    assert throughput.measure_peak("bf16") == throughput.Peak(2.0 * 128**3, "bf16 products of XLA")

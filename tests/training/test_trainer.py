@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fugaku_jax.data.batch import Batch
 from fugaku_jax.run.metrics import MetricsWriter, read_metrics
 from fugaku_jax.training import trainer
 from fugaku_jax.training.adamw import Moments
@@ -24,14 +25,14 @@ def state_after(steps: int) -> TrainState:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def count(state, batch):
-    """A step whose loss is the sum of its batch."""
+    """A step whose loss is the sum of its tokens."""
     after = TrainState({"w": state.parameters["w"] + 1}, state.moments, state.step + 1, None)
-    return after, {"loss": jnp.sum(batch) * 1.0, "rows": batch + 1}
+    return after, {"loss": jnp.sum(batch.tokens) * 1.0, "rows": batch.tokens + 1}
 
 
 def batches(first: int, last: int):
-    """The batch of step n holds the number n."""
-    return ((index, jnp.full(2, index + 1)) for index in range(first, last))
+    """The tokens of step n are the number n."""
+    return ((index, Batch(jnp.full(2, index + 1))) for index in range(first, last))
 
 
 class Witness(Hook):
@@ -60,7 +61,7 @@ def test_hooks_are_called_in_their_order_behind_the_next_step_or_with_the_state_
     events = []
 
     def take(state, batch):
-        events.append(("take", int(batch[0])))
+        events.append(("take", int(batch.tokens[0])))
         return count(state, batch)
 
     hooks = [Witness("a", events, needs=(5,)), Witness("b", events)]
@@ -89,7 +90,7 @@ def test_a_hook_gets_the_batch_and_the_outputs_of_its_step_and_sees_what_those_b
 
     class See(Hook):
         def after_step(self, done):
-            np.testing.assert_array_equal(done.batch, [done.number] * 2)
+            np.testing.assert_array_equal(done.batch.tokens, [done.number] * 2)
             np.testing.assert_array_equal(done.outputs["rows"], [done.number + 1] * 2)
             assert done.why_unsound == "It is a test"
             seen.append((done.figures, done.samples))
@@ -151,13 +152,16 @@ class Clock:
         return self.now
 
 
-class Later:
+class Later(jax.Array):
     """A figure that a device has computed once a clock shows a time, and a host can wait for."""
 
-    ndim = 0
+    ndim, dtype = 0, np.dtype(np.float64)
 
     def __init__(self, clock, time):
         self.clock, self.time = clock, time
+
+    def copy_to_host_async(self):
+        """Nothing has to be moved."""
 
     def is_ready(self):
         return self.clock.now >= self.time

@@ -1,0 +1,24 @@
+"""Which tokens a run reads, as a recipe gives it."""
+
+from dataclasses import dataclass
+
+from fugaku_jax.sections.checks import require, require_positive
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the tokens come from."""
+
+    store: str = "builtin"
+    """Path or TensorStore URL of a token store, or `builtin` for the generated corpus."""
+    seed: int = 1234
+    """Seed of the order of samples."""
+    reset_at_document: bool = False
+    """Whether attention and positions start anew after an end-of-document token."""
+    prefetch: int = 2
+    """Batches read ahead of the step."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.store), "data.store", self.store, "a path, a URL or `builtin`")
+        require_positive(self, "data", "prefetch")
+        require(self.seed >= 0, "data.seed", self.seed, "at least 0")

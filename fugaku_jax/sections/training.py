@@ -1,0 +1,58 @@
+"""The loop of a run, as a recipe gives it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fugaku_jax.sections.checks import require, require_listed, require_positive
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop: how much, how precisely, and what is shown on the way."""
+
+    steps: int
+    """Optimizer steps of the run."""
+    batch_size: int
+    """Samples a step (B), over all micro-batches and devices."""
+    micro_batches: int = 1
+    """Parts a batch is split into, whose gradients are accumulated; must divide `batch_size`."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; master weights are fp32 always. fp16 scales
+    the loss dynamically."""
+    remat: Literal["none", "products", "block"] = "none"
+    """What a block recomputes in the backward pass rather than keeps: nothing but attention's
+    weights and elementwise functions; all but its products with weights; or all."""
+    z_loss: float = 0.0
+    """Weight of the squared log-partition added to the loss; 0 for none."""
+    seed: int = 1234
+    """Seed of initial weights and dropout."""
+    validate_every: int = 100
+    """Steps between validations; 0 for none but the last."""
+    validation_tokens: int = 65_536
+    """Most held-out tokens of a domain that a validation reads."""
+    sample_every: int = 0
+    """Steps between samples of generated text; 0 for none but the last."""
+    sample_tokens: int = 64
+    """Tokens a sample has; 0 for no samples at all."""
+    prompts: tuple[str, ...] = ("むかしむかし、", "In the beginning")
+    """Prompts of the samples."""
+    stop_after: int | None = None
+    """Stop after this many steps of this session, saved, with exit code 75, as a time limit
+    would."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "training", "steps", "batch_size", "micro_batches")
+        require_listed(self, "training", "precision", "remat")
+        require(self.steps < 2**31, "training.steps", self.steps, "less than 2^31")
+        for name in ("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"):
+            value = getattr(self, name)
+            require(value >= 0, f"training.{name}", value, "at least 0")
+        require_positive(self, "training", "validation_tokens")
+        stop = self.stop_after
+        require(stop is None or stop > 0, "training.stop_after", stop, "greater than 0")
+        require(
+            self.batch_size % self.micro_batches == 0,
+            "training.micro_batches",
+            self.micro_batches,
+            f"a divisor of training.batch_size, {self.batch_size}",
+        )
