@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec, reshard
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from fugaku_jax.inference.cache import Cache, decode, empty_cache, prefill
 from fugaku_jax.inference.sampler import Choice, sample
@@ -53,7 +53,7 @@ def start(
     structure: nnx.GraphDef[GPT],
     dtype: jnp.dtype,
     positions: int,
-    weights: PyTree[Array],
+    weights: PyTree[Shaped[Array, "..."]],
     prompts: Int[Array, "B T"],
     request: Request,
     pieces: Pieces,
@@ -74,7 +74,7 @@ def start(
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def advance(
     structure: nnx.GraphDef[GPT],
-    weights: PyTree[Array],
+    weights: PyTree[Shaped[Array, "..."]],
     cache: Cache,
     state: DecodeState,
     request: Request,

@@ -76,7 +76,9 @@ class Imported:
         return part
 
 
-def place_parameters(source: Imported, layout: Layout, dtype: DTypeLike) -> PyTree[Array]:
+def place_parameters(
+    source: Imported, layout: Layout, dtype: DTypeLike
+) -> PyTree[Shaped[Array, "..."]]:
     """Return the weights where a run has them, in the order in which it stores them.
 
     Every process reads what its own devices need.

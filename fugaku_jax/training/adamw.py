@@ -18,9 +18,9 @@ from fugaku_jax.layout.placement import Placement
 class Moments:
     """What AdamW remembers."""
 
-    mean: PyTree[Array]
+    mean: PyTree[Float[Array, "..."]]
     """Running mean of the gradient, shaped as the parameters."""
-    square: PyTree[Array]
+    square: PyTree[Float[Array, "..."]]
     """Running mean of the squared gradient."""
     count: Int[Array, ""]
     """Updates applied."""
@@ -32,7 +32,7 @@ class AdamW:
 
     config: OptimizerConfig
 
-    def init(self, params: PyTree[Array]) -> Moments:
+    def init(self, params: PyTree[Float[Array, "..."]]) -> Moments:
         """Return the moments before the first update: fp32 zeros, shaped as the parameters."""
         mean, square = (
             jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params) for _ in range(2)
@@ -41,12 +41,12 @@ class AdamW:
 
     def update(
         self,
-        updates: PyTree[Array],
+        updates: PyTree[Float[Array, "..."]],
         state: Moments,
-        params: PyTree[Array],
+        params: PyTree[Float[Array, "..."]],
         *,
         learning_rate: Float[Array, ""],
-    ) -> tuple[PyTree[Array], Moments]:
+    ) -> tuple[PyTree[Float[Array, "..."]], Moments]:
         """Turn gradients into what is added to the parameters, as optax does."""
         always = jnp.float32(1), jnp.asarray(True)
         new, moments = self.apply(params, state, updates, *always, learning_rate)
@@ -54,13 +54,13 @@ class AdamW:
 
     def apply(
         self,
-        parameters: PyTree[Array],
+        parameters: PyTree[Float[Array, "..."]],
         moments: Moments,
-        gradients: PyTree[Array],
+        gradients: PyTree[Float[Array, "..."]],
         factor: Float[Array, ""],
         apply: Bool[Array, ""],
         learning_rate: Float[Array, ""],
-    ) -> tuple[PyTree[Array], Moments]:
+    ) -> tuple[PyTree[Float[Array, "..."]], Moments]:
         """Update all parameters where they lie, in one pass over memory.
 
         Args:

@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PyTree, Shaped
 
 from fugaku_jax.cluster.processes import wait_for_all
 from fugaku_jax.collectives.votes import anywhere
@@ -193,7 +193,9 @@ class RunCheckpoints:
             )
         return None
 
-    def restore_parameters(self, layout: Layout, dtype: DTypeLike = jnp.float32) -> PyTree[Array]:
+    def restore_parameters(
+        self, layout: Layout, dtype: DTypeLike = jnp.float32
+    ) -> PyTree[Shaped[Array, "..."]]:
         """Load the parameters of the newest checkpoint and nothing else of it.
 
         Args:
@@ -234,7 +236,7 @@ class RunCheckpoints:
 
     def _restore_parameters(
         self, step: int, layout: Layout, dtype: DTypeLike = jnp.float32
-    ) -> PyTree[Array]:
+    ) -> PyTree[Shaped[Array, "..."]]:
         saved = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
             _on_mesh(layout, saved_parameter_types(layout)),
@@ -294,7 +296,7 @@ def load_model(
         return config, whole_model(layout, parameters)
 
 
-def _is_finite(state: PyTree[Array]) -> bool:
+def _is_finite(state: PyTree[Shaped[Array, "..."]]) -> bool:
     """Tell, in all processes alike, whether no number of a state is infinite or NaN."""
     # NumPy needs no program compiled; a NaN is both the least and the greatest of its array.
     mine = (

@@ -37,19 +37,19 @@ class LayerByLayer:
     transformation: optax.GradientTransformation
     """What is done to each layer, and to the rest."""
 
-    def init(self, params: PyTree[Array]) -> Memory:
+    def init(self, params: PyTree[Float[Array, "..."]]) -> Memory:
         """Return what it remembers before the first update."""
         init = self.transformation.init
         return {"blocks": jax.vmap(init)(params["blocks"]), "rest": init(self._rest(params))}
 
     def update(
         self,
-        updates: PyTree[Array],
+        updates: PyTree[Float[Array, "..."]],
         state: Memory,
-        params: PyTree[Array],
+        params: PyTree[Float[Array, "..."]],
         *,
         learning_rate: Float[Array, ""],
-    ) -> tuple[PyTree[Array], Memory]:
+    ) -> tuple[PyTree[Float[Array, "..."]], Memory]:
         """Turn gradients into what is added to the parameters, as optax does."""
         transform = optax.with_extra_args_support(self.transformation).update
 
@@ -64,13 +64,13 @@ class LayerByLayer:
 
     def apply(
         self,
-        parameters: PyTree[Array],
+        parameters: PyTree[Float[Array, "..."]],
         memory: Memory,
-        gradients: PyTree[Array],
+        gradients: PyTree[Float[Array, "..."]],
         factor: Float[Array, ""],
         apply: Bool[Array, ""],
         learning_rate: Float[Array, ""],
-    ) -> tuple[PyTree[Array], Memory]:
+    ) -> tuple[PyTree[Float[Array, "..."]], Memory]:
         """Update all parameters of the mesh, each device those of which it has the gradient.
 
         Args:
@@ -139,7 +139,7 @@ class LayerByLayer:
 
         return jax.tree.map_with_path(one, self.layout.shapes)
 
-    def _rest(self, tree: PyTree[Array]) -> PyTree[Array]:
+    def _rest(self, tree: PyTree[Float[Array, "..."]]) -> PyTree[Float[Array, "..."]]:
         """Return what lies outside of the layers, tables as the model has them."""
         rows = self.layout.config.model.padded_vocab_size
         rest = {name: part for name, part in tree.items() if name != "blocks"}

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 from flax import nnx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layers import Linear
@@ -52,23 +52,23 @@ def scale_by_rate_of_step() -> optax.GradientTransformationExtraArgs:
     steps that were skipped, of which optax's own count of updates knows nothing.
     """
 
-    def init(params: PyTree[Array]) -> optax.EmptyState:
+    def init(params: PyTree[Float[Array, "..."]]) -> optax.EmptyState:
         del params
         return optax.EmptyState()
 
     def update(
-        updates: PyTree[Array],
+        updates: PyTree[Float[Array, "..."]],
         state: optax.OptState,
-        params: PyTree[Array] | None = None,
+        params: PyTree[Float[Array, "..."]] | None = None,
         **given: Any,
-    ) -> tuple[PyTree[Array], optax.OptState]:
+    ) -> tuple[PyTree[Float[Array, "..."]], optax.OptState]:
         del params
         return jax.tree.map(lambda x: given["learning_rate"] * x, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _decaying(parameters: PyTree[Array]) -> PyTree[bool]:
+def _decaying(parameters: PyTree[Float[Array, "..."]]) -> PyTree[bool]:
     return jax.tree.map_with_path(lambda path, _: decays(path), parameters)
 
 
@@ -90,7 +90,7 @@ def _axes(layout: Layout) -> dict[str, optax.contrib.MuonDimensionNumbers]:
 
 
 def _matrices(
-    axes: dict[str, optax.contrib.MuonDimensionNumbers], parameters: PyTree[Array]
+    axes: dict[str, optax.contrib.MuonDimensionNumbers], parameters: PyTree[Float[Array, "..."]]
 ) -> PyTree[optax.contrib.MuonDimensionNumbers | None]:
     """Say of each parameter of a layer which matrix it is; tables and vectors are none."""
     return jax.tree.map_with_path(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec, reshard
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from fugaku_jax.config import Config
 from fugaku_jax.layout.layout import Layout
@@ -25,7 +25,7 @@ from fugaku_jax.training.precision import LossScale, initial_loss_scale
 class TrainState:
     """Everything that a step changes."""
 
-    parameters: PyTree[Array]
+    parameters: PyTree[Float[Array, "..."]]
     """Master weights, fp32, as nested dictionaries; layers in the storage order of `Stages`."""
     moments: Any
     """What the optimizer remembers: `Moments` of AdamW, else a transformation's state."""
@@ -50,7 +50,7 @@ def init_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState
 
 
 def fresh_state(
-    layout: Layout, parameters: PyTree[Array], optimizer: Optimizer | None = None
+    layout: Layout, parameters: PyTree[Float[Array, "..."]], optimizer: Optimizer | None = None
 ) -> TrainState:
     """Make the state before the first step, with these parameters, each where it belongs.
 
@@ -76,7 +76,7 @@ def abstract_parameters(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
         return jax.eval_shape(functools.partial(_init_parameters, layout))
 
 
-def whole_model(layout: Layout, parameters: PyTree[Array]) -> GPT:
+def whole_model(layout: Layout, parameters: PyTree[Float[Array, "..."]]) -> GPT:
     """Return the model for use, with all its weights in every tensor group, layers in their order.
 
     Args:
@@ -121,7 +121,7 @@ def _init_state(layout: Layout, optimizer: Optimizer) -> TrainState:
     return _fresh_state(layout, optimizer, _init_parameters(layout))
 
 
-def _init_parameters(layout: Layout) -> PyTree[Array]:
+def _init_parameters(layout: Layout) -> PyTree[Float[Array, "..."]]:
     model_key, _ = run_keys(layout.config)
     model = GPT(layout.config.model, model_key, layout.rules)
     parameters = nnx.to_pure_dict(nnx.state(model))
@@ -134,7 +134,9 @@ def _init_parameters(layout: Layout) -> PyTree[Array]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _fresh_state(layout: Layout, optimizer: Optimizer, parameters: PyTree[Array]) -> TrainState:
+def _fresh_state(
+    layout: Layout, optimizer: Optimizer, parameters: PyTree[Float[Array, "..."]]
+) -> TrainState:
     places = optimizer.placements(layout.placements)
     init: Any = jax.sharding.auto_axes(
         optimizer.init,
@@ -150,6 +152,8 @@ def _fresh_state(layout: Layout, optimizer: Optimizer, parameters: PyTree[Array]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _gathered(layout: Layout, parameters: PyTree[Array]) -> PyTree[Array]:
+def _gathered(
+    layout: Layout, parameters: PyTree[Float[Array, "..."]]
+) -> PyTree[Float[Array, "..."]]:
     gathered = jax.tree.map(lambda x, p: reshard(x, p.explicit), parameters, layout.placements)
     return gathered | {"blocks": jax.tree.map(layout.stages.restore, gathered["blocks"])}

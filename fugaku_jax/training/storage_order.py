@@ -12,7 +12,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PyTree, Shaped
 
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
@@ -34,7 +34,9 @@ def in_storage_order(layout: Layout, state: TrainState, optimizer: Optimizer) ->
         return state if _is_plain(layout) else _to_storage(layout, optimizer, state)
 
 
-def parameters_in_storage_order(layout: Layout, parameters: PyTree[Array]) -> PyTree[Array]:
+def parameters_in_storage_order(
+    layout: Layout, parameters: PyTree[Shaped[Array, "..."]]
+) -> PyTree[Shaped[Array, "..."]]:
     """Undo `in_layer_order` for the parameters alone."""
     if _is_plain(layout):
         return parameters
@@ -88,11 +90,13 @@ def _to_storage(layout: Layout, optimizer: Optimizer, state: TrainState) -> Trai
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _parameters_to_storage(layout: Layout, parameters: PyTree[Array]) -> PyTree[Array]:
+def _parameters_to_storage(
+    layout: Layout, parameters: PyTree[Shaped[Array, "..."]]
+) -> PyTree[Shaped[Array, "..."]]:
     return _storage(layout, parameters, layout.placements, is_state=False)
 
 
-def _layers(layout: Layout, tree: PyTree[Array]) -> PyTree[Array]:
+def _layers(layout: Layout, tree: PyTree[Shaped[Array, "..."]]) -> PyTree[Shaped[Array, "..."]]:
     rows = layout.config.model.padded_vocab_size
 
     def one(path: tuple, x: Array) -> Array:
@@ -106,8 +110,8 @@ def _layers(layout: Layout, tree: PyTree[Array]) -> PyTree[Array]:
 
 
 def _storage(
-    layout: Layout, tree: PyTree[Array], where: PyTree[Placement], *, is_state: bool
-) -> PyTree[Array]:
+    layout: Layout, tree: PyTree[Shaped[Array, "..."]], where: PyTree[Placement], *, is_state: bool
+) -> PyTree[Shaped[Array, "..."]]:
     def one(path: tuple, x: Array, placement: Placement) -> Array:
         if path[0].key == "blocks":
             x = layout.stages.store(x)

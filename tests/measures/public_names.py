@@ -107,7 +107,7 @@ def _open(node: ast.AST, whole: bool = False) -> Iterator[str]:
     if isinstance(node, ast.Subscript):
         base = getattr(node.value, "id", getattr(node.value, "attr", ""))
         if base in _ANYTHING:
-            yield from () if _has_shape(node.slice) else ("anything",)
+            yield from ("anything",) if any(_open(node.slice, whole=True)) else ()
         elif _has_shape(node):
             return
         yield from _open(node.slice) if base not in _ANYTHING else ()

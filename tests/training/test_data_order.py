@@ -44,7 +44,8 @@ def test_every_token_that_a_run_reads_is_found_in_the_step_of_its_metrics(
 
     class Watch(Hook):
         def after_step(self, done):
-            read[done.number] = np.asarray(done.batch).reshape(-1, done.batch.shape[-1])
+            tokens = np.asarray(done.batch.tokens)
+            read[done.number] = tokens.reshape(-1, tokens.shape[-1])
 
     assert loop.train(config, tmp_path / "run", hooks=[Watch()]) == loop.DONE
     assert list(read) == [line["step"] for line in read_metrics(tmp_path / "run")]
