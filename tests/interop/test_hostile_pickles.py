@@ -149,6 +149,7 @@ def checkpoint(folder: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_dictionaries_that_hold_each_other_many_times_are_refused(tmp_path):
     shared: dict = {}
     for _ in range(60):
@@ -159,6 +160,7 @@ def test_dictionaries_that_hold_each_other_many_times_are_refused(tmp_path):
     assert len(str(error.value)) < 500
 
 
+@pytest.mark.slow
 def test_every_instruction_and_every_mutation_loads_or_is_a_sentence(tmp_path):
     path = checkpoint(tmp_path / "megatron")
     with zipfile.ZipFile(path) as archive:

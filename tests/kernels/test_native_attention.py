@@ -79,6 +79,7 @@ def agree(ours, exact, dtype):
         np.testing.assert_allclose(np.float64(ours_one), exact_one, rtol=2 * eps, atol=6e-6 + eps)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     st.integers(0, 2),
@@ -123,6 +124,7 @@ def test_masks_are_those_of_dropout_in_both_directions(dtype, length, segmented)
     agree(ours, in_float64(q, k, v, d_out, ours[0], segments, kept), dtype)
 
 
+@pytest.mark.slow
 def test_which_weights_are_dropped_is_known_to_the_bit():
     length, masks = 150, Dropout(jax.random.key(9), sequence_length=150)
     q, k, _, _ = draw(1, length, 2, 2, length)

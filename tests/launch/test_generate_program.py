@@ -81,6 +81,7 @@ def test_prompts_are_printed_with_what_follows(generate, run_dir):
     assert all(float(line.split()[0]) < 0 for line in told[1:])
 
 
+@pytest.mark.slow
 def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
     lines = [{"prompt": f"{n} wet", "seed": n, "n": [n], "temperature": 1} for n in range(18)]
     lines[3] |= {"max_tokens": 2, "stop": ["\n"], "top_k": 3, "top_p": 0.9}

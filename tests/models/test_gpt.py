@@ -151,6 +151,7 @@ def test_llamas_flops_are_those_of_its_products_by_hand():
     assert flops_per_token(LLAMA) == 6 * (2 * block + 128 * 32) + 12 * 2 * 12 * 32
 
 
+@pytest.mark.slow
 def test_initial_weights_have_megatrons_standard_deviations():
     config = ModelConfig(
         vocab_size=1000, n_layers=8, d_model=128, n_heads=4, sequence_length=64, init_std=0.006

@@ -150,6 +150,7 @@ def test_slots_are_as_many_as_values_ever_wait_at_once(schedule, data):
     assert plan.n_weight_slots == max(most["weight"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(schedules(), st.data())
 def test_gradients_by_table_and_slots_equal_the_chain_rule(schedule, data):

@@ -59,6 +59,7 @@ def test_the_halves_of_a_block_give_what_the_whole_gives(remat, dtype):
 # The products of qkv, attention's output, up and down, and those that sum their biases' gradients.
 # Where a block's `products` are kept, only the second half wants attention's result, whose two
 # products are then computed again for it.
+@pytest.mark.slow
 @pytest.mark.parametrize(("remat", "put_off"), [("none", 8), ("products", 10), ("block", 8)])
 def test_products_that_only_weights_need_are_in_the_second_half_and_none_is_in_both(remat, put_off):
     with native.use("reference"):

@@ -154,6 +154,7 @@ def test_writing_metrics_does_not_import_torch_and_leaves_it_importable(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_bytes_of_this_process():
     run_python(  # a process of its own, whose peak nothing has raised before
         "from fugaku_jax.run.metrics import peak_memory_bytes\n"

@@ -151,6 +151,7 @@ def test_the_loss_is_the_weighted_mean_of_those_of_the_positions_where_0_teaches
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_equal_weights_are_as_good_as_none_and_none_above_0_leave_no_gradient(change):
     config = without_dropout(change)
     layout, plain = make_layout(config), batch(config)
@@ -164,6 +165,7 @@ def test_equal_weights_are_as_good_as_none_and_none_above_0_leave_no_gradient(ch
     assert [float(found[name]) for name in ("loss", "grad_norm", "skipped")] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_state_is_updated_in_place(change):
     config = without_dropout(change, micro_batches=1)
     layout, tokens = make_layout(config), batch(config)
