@@ -32,7 +32,6 @@ def accumulated_gradient(
     weights: Weights,
     fsdp: Fsdp,
     scale: Float[Array, ""],
-    keep_losses: bool,
 ) -> Found:
     """Add up the loss and its gradient over the micro-batches, one after the other.
 
@@ -42,7 +41,6 @@ def accumulated_gradient(
         weights: this device's; blocks as they are stored, the others whole.
         fsdp: gathers and scatters a block's weights.
         scale: what the gradient is multiplied by, a loss scale for instance.
-        keep_losses: whether the loss of each position is wanted.
     """
     training = layout.config.training
 
@@ -50,8 +48,7 @@ def accumulated_gradient(
         model = nnx.merge(layout.structure, weights)
         dtype = COMPUTE_DTYPES[training.precision]
         hidden = model(*batch.inputs(m), dtype=dtype, remat=training.remat, fsdp=fsdp)
-        loss, losses = batch.loss(model, hidden, m)
-        return loss, losses if keep_losses else None
+        return batch.loss(model, hidden, m)
 
     def add_micro_batch(
         total: tuple[Array, Weights], m: Array
@@ -72,13 +69,12 @@ def pipelined_gradient(
     weights: Weights,
     fsdp: Fsdp,
     scale: Float[Array, ""],
-    keep_losses: bool,
 ) -> Found:
     """Do so by the layout's schedule; arguments as of `accumulated_gradient`."""
     shared = {name: tree for name, tree in weights.items() if name != "blocks"}
     schedule, slots = layout.pipeline
     done = Executor(
-        _ModelStages(layout, batch, weights, fsdp, keep_losses),
+        _ModelStages(layout, batch, weights, fsdp),
         *(schedule, slots, weights["blocks"], shared),
         *(layout.stages.layers, layout.rules.pipeline, scale),
     ).run()
@@ -88,11 +84,9 @@ def pipelined_gradient(
 class _ModelStages(StageProgram):
     """The model, cut up for a pipeline."""
 
-    def __init__(
-        self, layout: Layout, batch: LocalBatch, weights: Weights, fsdp: Fsdp, keep_losses: bool
-    ) -> None:
+    def __init__(self, layout: Layout, batch: LocalBatch, weights: Weights, fsdp: Fsdp) -> None:
         self._structure, self._batch, self._blocks = layout.structure, batch, weights["blocks"]
-        self._keep_losses, self._training = keep_losses, layout.config.training
+        self._training = layout.config.training
         blocks, _ = nnx.split(nnx.merge(layout.structure, weights).blocks)
         super().__init__(block_layer(blocks, self._training.remat), fsdp)
 
@@ -105,8 +99,7 @@ class _ModelStages(StageProgram):
 
     def loss(self, shared: Weights, y: Stream, m: Index) -> tuple[Float[Array, ""], Any]:
         model = self._model(shared)
-        loss, losses = self._batch.loss(model, model.norm(y), m)
-        return loss, losses if self._keep_losses else None
+        return self._batch.loss(model, model.norm(y), m)
 
     def _model(self, shared: Weights) -> GPT:
         return nnx.merge(self._structure, {"blocks": self._blocks} | shared)

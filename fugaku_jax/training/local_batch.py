@@ -22,15 +22,19 @@ Index = Int[Array, ""] | int
 class LocalBatch:
     """What this device computes the loss of."""
 
-    def __init__(self, layout: Layout, batch: Batch, key: Key[Array, ""]) -> None:
+    def __init__(
+        self, layout: Layout, batch: Batch, key: Key[Array, ""], keep_losses: bool
+    ) -> None:
         """Take the device's rows of a batch; positions are all there.
 
         Args:
             layout: the run and where it lies.
             batch: micro-batches of rows.
             key: of the step's dropout.
+            keep_losses: whether the loss of each position is wanted.
         """
         self.config, self.rules, self.batch = layout.config, layout.rules, batch
+        self._keep_losses = keep_losses
         model = layout.config.model
         self._masks = None
         if model.dropout > 0 or model.attention_dropout > 0:
@@ -64,11 +68,13 @@ class LocalBatch:
 
     def loss(
         self, model: GPT, hidden: Float[Array, "B T D"], m: Index
-    ) -> tuple[Float[Array, ""], Float[Array, "B T"]]:
-        """Return the weighted sum of the losses of a micro-batch, in nats, and each of them."""
+    ) -> tuple[Float[Array, ""], Float[Array, "B T"] | None]:
+        """Return the weighted sum of the losses of a micro-batch, in nats, and each if wanted."""
         targets, weights = self.batch.tokens[m][:, 1:], self.batch.weights
         weights = None if weights is None else self._own(weights[m])
-        return model.loss(hidden, self._own(targets), weights, self.config.training.z_loss)
+        z_loss = self.config.training.z_loss
+        loss, losses = model.loss(hidden, self._own(targets), weights, z_loss)
+        return loss, losses if self._keep_losses else None
 
     def _own(self, x: Shaped[Array, "B T_all"]) -> Shaped[Array, "B T"]:
         """Cut out this device's positions."""

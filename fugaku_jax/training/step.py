@@ -60,7 +60,8 @@ def make_train_step(
         """Return this device's losses, and the gradient where the optimizer's state is."""
         # Made here: an array from outside would carry the type of another mesh.
         _, dropout_key = run_keys(config)
-        local = LocalBatch(layout, batch, jax.random.fold_in(dropout_key, state.step))
+        step_key = jax.random.fold_in(dropout_key, state.step)
+        local = LocalBatch(layout, batch, step_key, keep_losses)
         weights = {
             name: jax.tree.map(lambda x, p: collectives.gather(x, p.weight), tree, where[name])
             for name, tree in state.parameters.items()
@@ -68,7 +69,7 @@ def make_train_step(
         }
         weights["blocks"] = state.parameters["blocks"]
         fsdp = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
-        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, keep_losses)
+        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight)
         reduced = functools.partial(_reduced, collectives=collectives)
         return loss, losses, jax.tree.map(reduced, total, where, inside)
 
