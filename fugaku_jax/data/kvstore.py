@@ -1,6 +1,7 @@
 """Where a store lives: a local folder, or any URL that TensorStore's key-value stores take."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from fugaku_jax.errors import InputError
 _CONTEXT = ts.Context(
     {"cache_pool": {"total_bytes_limit": 256 << 20}, "memory_key_value_store": {}}
 )
+_MOST_LETTERS = 500  # of TensorStore's own words, which may tell of all that a file says
 
 
 def context() -> ts.Context:
@@ -58,4 +60,6 @@ def storage_errors(location: str, action: str) -> Iterator[None]:
     except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
         # Without TensorStore's status code before and its "[key='value'] …" notes after.
         reason = re.sub(r"^[A-Z_]+: | \[.*", "", " ".join(str(error).split())).rstrip(".")
-        raise InputError(f"store {location}: cannot be {action}: {reason}.") from error
+        raise InputError(
+            f"store {location}: cannot be {action}: {textwrap.shorten(reason, _MOST_LETTERS)}."
+        ) from error

@@ -142,4 +142,10 @@ class Store:
                     f"{array.dtype.name}{list(array.shape)} where {store_format.INDEX_KEY} says "
                     f"{self._index.dtype}[{tokens}]; build the store again."
                 )
+            # What is read takes as much memory as a chunk says that it has.
+            if not store_format.is_cut_as_written(array):
+                raise InputError(
+                    f"store {self.url}: the {split} tokens of set {self.sets[i].name} are cut in "
+                    "other parts than this program cuts them; build the store again."
+                )
         return {key: arrays.get(key) for key in wanted}

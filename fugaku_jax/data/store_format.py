@@ -159,5 +159,12 @@ def open_array(root: ts.KvStore, prefix: str, set_index: int, split: SplitName):
     )
 
 
+def is_cut_as_written(array: ts.TensorStore) -> bool:
+    """Tell whether a token array is cut in the files and parts that `create_array` cuts it in."""
+    layout = array.chunk_layout
+    cut = layout.write_chunk.shape, layout.read_chunk.shape
+    return cut == ((SHARD_TOKENS,), (CHUNK_TOKENS,))
+
+
 def _array_path(prefix: str, set_index: int, split: SplitName) -> str:
     return f"{prefix}/{set_index}/{split}/"

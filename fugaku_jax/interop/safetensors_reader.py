@@ -22,6 +22,7 @@ from fugaku_jax.json_types import shown
 
 SINGLE = "model.safetensors"
 _DTYPES = dict(DTYPES.values())
+_MOST_DIMENSIONS = 64  # as NumPy has it
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def _checked(path: Path, header: dict[str, Any], base: int, size: int) -> dict[s
             shape = tuple(each["shape"])
             if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
                 raise ValueError(f"{name} has a size that is no number")
+            if len(shape) > _MOST_DIMENSIONS:
+                raise ValueError(f"{name} has {len(shape)} dimensions")
             if each["dtype"] not in _DTYPES:
                 raise InputError(
                     f"{path}: {name} is of type {each['dtype']}, but it must be "

@@ -26,6 +26,8 @@ TOKENIZER_FILE = "tokenizer.model"
 
 _LEFT_BY_A_START = re.compile(r"\.lock|\.(config|ledger)\.json\.\d+\.partial")
 """Names that a start leaves which is killed before the run is there."""
+_LEFT_BY_A_SESSION = ".*.json*.*.partial"
+"""Of files that a session writes under the lock; anybody may be drawing a report."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,8 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_json(run_dir / CONFIG_FILE, config.to_dict())
         _write_json(run_dir / LEDGER_FILE, ledger)
-        for path in run_dir.glob(".*.json.*.partial"):
-            if _LEFT_BY_A_START.fullmatch(path.name):
-                path.unlink()
+        for path in run_dir.glob(_LEFT_BY_A_SESSION):
+            path.unlink()
     except OSError as error:
         raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
 

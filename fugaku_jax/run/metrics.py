@@ -20,6 +20,7 @@ from fugaku_jax.json_types import typed
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+REPORT_FILE = "report.html"
 Figure = int | float | None
 
 
@@ -112,6 +113,14 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
     """
     path = run_dir / SAMPLES_FILE
     return list(_lines(path)) if path.exists() else []
+
+
+def is_drawn(run_dir: Path) -> bool:
+    """Tell whether the report of a run shows the last of its figures."""
+    report, figures = run_dir / REPORT_FILE, run_dir / METRICS_FILE
+    return not figures.exists() or (
+        report.exists() and report.stat().st_mtime >= figures.stat().st_mtime
+    )
 
 
 def peak_memory_bytes() -> int:

@@ -19,7 +19,7 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.identity import Start, read_ledger
-from fugaku_jax.run.metrics import MetricsWriter
+from fugaku_jax.run.metrics import REPORT_FILE, MetricsWriter, is_drawn
 from fugaku_jax.run.sessions import record_session
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.hooks.guard import Guard
@@ -87,6 +87,8 @@ def train(
         if first >= steps:
             if is_writer():
                 print(f"{run_dir} is finished: all {steps} steps are done.")
+                if not is_drawn(run_dir):  # killed after its last save
+                    _draw_report(run_dir, finished=True)
             return DONE
         say, writing = _open_files(stack, run_dir, first, steps)
         peak = measure_peak(config.training.precision)
@@ -151,6 +153,6 @@ def _draw_report(run_dir: Path, finished: bool) -> None:
     # Here, as Matplotlib comes with it, which takes a second and nobody else needs.
     from fugaku_jax.report.report import write_report
 
-    report = write_report([run_dir], run_dir / "report.html")
+    report = write_report([run_dir], run_dir / REPORT_FILE)
     if finished:
         print(f"done; see {report}")

@@ -147,6 +147,10 @@ def test_a_finished_run_says_so_and_changes_nothing(config, whole, capsys):
     assert loop.train(config, whole) == loop.DONE
     assert "is finished" in capsys.readouterr().out
     assert (whole / "metrics.jsonl").read_bytes() == before
+    report = (whole / "report.html").read_bytes()
+    (whole / "report.html").unlink()  # killed after its last save
+    assert loop.train(config, whole) == loop.DONE
+    assert (whole / "report.html").read_bytes() == report
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(change, tmp_path):

@@ -58,6 +58,8 @@ def test_what_a_start_leaves_that_was_killed_is_no_obstacle(config, store_path, 
     check_run_dir(tmp_path, config)
     store = Store.open(str(store_path))
     claim_run_dir(tmp_path, config, store, run_identity(config, store))
+    (tmp_path / ".metrics.jsonl.4711.partial").touch()
+    claim_run_dir(tmp_path, config, store, run_identity(config, store))
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json", "ledger.json"}
 
 
