@@ -181,6 +181,20 @@ def test_a_whole_number_is_a_number():
     assert config_from_dict(nested).optimizer == wanted
 
 
+@pytest.mark.parametrize(
+    ("ledger", "sentence"),
+    [
+        ({"store_sha256": 2.5}, "store_sha256 is 2.5, but it must be a string"),
+        ({"imported": 3}, "imported is 3, but it must be an object"),
+        ({"imported": {"sha256": []}}, r"sha256 is \[\], but it must be a string"),
+        ({"imported": {"first_token": "a"}}, "first_token is 'a', but it must be a whole number"),
+    ],
+)
+def test_a_ledger_of_other_types_is_named(ledger, sentence, tmp_path):
+    with pytest.raises(InputError, match=rf"ledger\.json: {sentence}"):
+        read_identity(json.dumps(ledger).encode(), tmp_path)
+
+
 @pytest.mark.parametrize("figure", ['"2.5"', "[1]", "{}", "true", "1e999"])
 def test_a_figure_that_is_no_number_is_named(figure, tmp_path):
     with pytest.raises(InputError, match=r"metrics\.jsonl: step 1: loss is .*, but it must be a"):

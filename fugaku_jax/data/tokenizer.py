@@ -48,6 +48,11 @@ class Tokenizer:
                 f"{name}: the model has no end-of-sentence piece to end documents with; "
                 "give a model that has `</s>`."
             )
+        if processor.unk_id() < 0:
+            raise InputError(
+                f"{name}: the model has no piece for what it does not know; give a model that has "
+                "`<unk>`."
+            )
         self._processor = processor
         self.model_bytes = model_bytes
 

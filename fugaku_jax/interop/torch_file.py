@@ -11,6 +11,7 @@ Source: https://docs.pytorch.org/docs/stable/notes/serialization.html, `torch/se
 
 import math
 import struct
+import textwrap
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ _INERT_MODULES = ("megatron", "deepspeed", "numpy", "torch")
 types). None is ever imported: what they would make is an `Inert`."""
 _INERT_TORCH = ("Size", "device", "dtype")
 _MOST_DIMENSIONS = 64  # as PyTorch has it
+_MOST_LETTERS = 300  # of a library's own words
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def read_torch_file(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged archive can raise anything
-        raise InputError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+        said = textwrap.shorten(str(error), _MOST_LETTERS)  # it may hold much of the file
+        raise InputError(f"{path} is damaged: {type(error).__name__}: {said}.") from error
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> Any:

@@ -15,6 +15,7 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
+from fugaku_jax.json_types import shown, typed
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.shape import shaped_like
 from fugaku_jax.run.configuration import CONFIG_FILE, read_config
@@ -156,9 +157,24 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
 
 
 def read_ledger(run_dir: Path) -> dict[str, Any]:
-    """Return a run's identity; nothing if it was not written down."""
+    """Return a run's identity; nothing if it was not written down.
+
+    Raises:
+        InputError: it says what no version of ours writes.
+    """
     path = run_dir / LEDGER_FILE
-    return read_json(path) if path.exists() else {}
+    ledger = read_json(path) if path.exists() else {}
+    origin = ledger.get("imported", {})
+    if not isinstance(origin, dict):
+        raise InputError(f"{path}: imported is {shown(origin)}, but it must be an object.")
+    for fields, name, kind in (
+        (ledger, "store_sha256", str),
+        *((origin, name, str) for name in ("format", "path", "sha256")),
+        (origin, "first_token", int | None),
+    ):
+        if name in fields:
+            typed(kind, fields[name], f"{path}: {name}")
+    return ledger
 
 
 def is_untrained(run_dir: Path) -> bool:

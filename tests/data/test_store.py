@@ -263,6 +263,13 @@ def edit_index(folder: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def cut_otherwise(folder: Path) -> None:
+    """Has a read of one token take 8 GB."""
+    path = next(folder.glob("build-*/0/train/zarr.json"))
+    for length in (store_format.SHARD_TOKENS, store_format.CHUNK_TOKENS):
+        path.write_text(path.read_text().replace(f"[{length}]", f"[{1 << 32}]"))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -274,6 +281,7 @@ def edit_index(folder: Path, **changes) -> None:
         (lambda folder: edit_index(folder, sets=[{"name": 3}]), "is corrupt"),
         (lambda folder: edit_index(folder, prefix="../../etc"), "is corrupt"),
         (lambda folder: shutil.rmtree(next(folder.glob("build-*/0/train"))), "cannot be read"),
+        (lambda folder: cut_otherwise(folder), "train tokens of set set are cut in other parts"),
     ],
 )
 def test_a_damaged_store_is_refused_when_opened(tmp_path, tokenizer, change, reason):

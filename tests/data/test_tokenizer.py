@@ -95,6 +95,13 @@ def test_a_damaged_piece_is_refused(tokenizer, field, value):
         Tokenizer(damaged)
 
 
+def test_a_model_without_a_piece_for_the_unknown_is_refused(tokenizer):
+    model = model_pb2.ModelProto.FromString(tokenizer.model_bytes)
+    del model.pieces[0]  # SentencePiece would give what it does not know the id -1
+    with pytest.raises(InputError, match="has no piece for what it does not know"):
+        Tokenizer(model.SerializeToString())
+
+
 def test_a_model_without_an_end_piece_is_refused():
     import io
 

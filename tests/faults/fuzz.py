@@ -25,9 +25,11 @@ from pathlib import Path
 
 LIMIT_SECONDS = 10
 """How long a file of some kilobytes may take."""
-ROOM_BYTES = 512 << 20
-"""Most address space that reading may take, beside what the program has once it has begun. Among
-it are 256 MB of a store's cache and 64 MB for each thread that asks for memory."""
+MEMORY_BYTES = 512 << 20
+"""Most memory that reading may take. Among it are 256 MB of a store's cache."""
+ROOM_BYTES = 4 << 30
+"""Most address space that it may ask for, beside what the program has once it has begun: a page of
+Parquet and a window of zstd may each claim 2 GiB, of which only what is used takes memory."""
 MOST_SEEDS = 400
 """Broken files that are kept to begin from, as they came to a place that none had before."""
 LARGEST = 1 << 20
@@ -77,6 +79,7 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
     from mutations import mutated
 
     from fugaku_jax.errors import InputError, RunError
+    from fugaku_jax.run.metrics import peak_memory_bytes
 
     # In memory where that can be: a disk would take most of the time.
     shared = Path("/dev/shm")
@@ -89,6 +92,7 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
     counts: Counter[str] = Counter()
     gc.collect()
     room(ROOM_BYTES)
+    most_memory = peak_memory_bytes() + MEMORY_BYTES
     begun, current = time.monotonic(), mapped(folder / f"{name}.current")
     for number in range(first, first + most):
         if time.monotonic() - begun > seconds:
@@ -117,6 +121,10 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
             counts[f"fault: {type(error).__name__}"] += 1
             keep(folder, name, data, type(error).__name__, error)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if peak_memory_bytes() > most_memory:
+            most_memory = peak_memory_bytes() + MEMORY_BYTES
+            counts["fault: memory"] += 1
+            keep(folder, name, data, "memory", "it took more memory than the bound")
         if place not in places and len(data) < 1 << 14:
             places.add(place)
             seeds.append(data)
@@ -173,6 +181,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--readers", nargs="+")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument(
+        "--together", action="store_true", help="in one process, which a crash would end"
+    )
     parser.add_argument("--case", nargs=2, metavar=("READER", "FILE"))
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
@@ -193,8 +204,12 @@ def main() -> int:
     print(f"seed {args.seed}, in {folder}", flush=True)
     total: Counter[str] = Counter()
     for name in names:
-        begun = time.monotonic()
-        counts = fuzz(name, folder, args.seed, args.inputs, args.seconds / len(names))
+        begun, seconds = time.monotonic(), args.seconds / len(names)
+        counts = (
+            work(name, folder, args.seed, 0, args.inputs, seconds)
+            if args.together
+            else fuzz(name, folder, args.seed, args.inputs, seconds)
+        )
         total += counts
         rate = counts.total() / (time.monotonic() - begun)
         print(f"{name}: {counts.total():,} inputs, {rate:.0f}/s: {dict(counts)}", flush=True)

@@ -12,6 +12,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import zstandard
 from fugaku_jax.config import (
     CheckpointConfig,
     Config,
+    DataConfig,
     ModelConfig,
     OptimizerConfig,
     TrainingConfig,
@@ -49,8 +51,15 @@ from fugaku_jax.interop.tokenizer_from_json import tokenizer_from_json
 from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
 from fugaku_jax.ledger.documents import from_parquet
 from fugaku_jax.run.configuration import read_config
-from fugaku_jax.run.identity import read_ledger
-from fugaku_jax.run.metrics import MetricsWriter, read_metrics, read_samples
+from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.data_order import open_run_order
+from fugaku_jax.run.identity import (
+    claim_run_dir,
+    read_ledger,
+    run_identity,
+    with_imported_model,
+)
+from fugaku_jax.run.metrics import read_metrics, read_samples
 from fugaku_jax.run.sessions import read_sessions, record_session
 
 Read = Callable[[bytes], object]
@@ -307,6 +316,37 @@ def small_files(folder: Path) -> tuple[list[bytes], Read]:
     return [sessions], read
 
 
+def ledger(folder: Path) -> tuple[list[bytes], Read]:
+    """`ledger.json`, by all that programs ask of it."""
+    run, store = folder / "run", Store.open(str(small_store(folder)))
+    ours = replace(
+        config(),
+        model=replace(config().model, vocab_size=store.vocab_size),
+        data=DataConfig(store=store.url),
+    )
+    claim_run_dir(run, ours, store, run_identity(ours, store))
+    seed = (run / "ledger.json").read_bytes()
+    imported = {"imported": {"format": "Megatron", "path": "/a", "sha256": "d" * 64}}
+
+    def read(data: bytes) -> None:
+        for ask in (
+            lambda: with_imported_model(ours, run),
+            lambda: check_history(run, ours, read_ledger(run), has_start=True),
+            lambda: open_run_order(run),
+            lambda: claim_run_dir(run, ours, store, run_identity(ours, store)),
+        ):
+            (run / "ledger.json").write_bytes(data)
+            try:
+                ask()
+            except InputError as error:
+                refused.append(error)
+        if refused:
+            raise refused.pop()
+
+    refused: list[InputError] = []
+    return [seed, seed[:-2].rstrip() + as_json(imported).replace(b"{", b",", 1)], read
+
+
 TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (
@@ -314,7 +354,7 @@ TARGETS: dict[str, Target] = {
         *(store_tokens, document_table, tokenizer_model, tokenizer_json, megatron),
         megatron_archive,
         *map(corpus, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")),
-        *(mixture, prompts, metrics, small_files),
+        *(mixture, prompts, metrics, small_files, ledger),
     )
 }
 

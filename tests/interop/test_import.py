@@ -275,6 +275,7 @@ def entry(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4)) ->
         (with_header(entry(offsets=(0, 8)), data=b"12345678"), "does not lie"),
         (with_header(entry(offsets=(4, 8)), data=b"12345678"), "does not lie"),
         (with_header(entry(shape=(2**62, 4), offsets=(0, 0))), "does not lie"),
+        (with_header(entry(shape=(0,) * 65, offsets=(0, 0))), "has 65 dimensions"),
         (with_header(entry(shape=(-1, -1)), data=b"1234"), "no number"),
         (with_header(entry(shape=(True,)), data=b"1234"), "no number"),
         (with_header(entry(shape=1), data=b"1234"), "header is wrong"),
