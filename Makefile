@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help env train test sweep machine sanitize a64fx measures check format clean
+.PHONY: help env train test sweep soak fuzz machine sanitize a64fx measures licences audit check format clean
 
 help: ## list what can be made (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ test: $(VENV)/.installed-oracles $(if $(FAST),,$(VENV)/transformers4) ## run the
 sweep: $(VENV)/.installed-oracles ## hold random runs on random meshes against one device
 	$(RUN) tests/training/sweep.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
+# Runs killed at any moment and held to one that nothing befell: `make soak SOAK_SECONDS=1800 SEED=7`.
+soak: $(VENV)/.installed-oracles ## kill runs of one and of four processes, for half an hour
+	$(RUN) tests/faults/soak.py --seconds $(or $(SOAK_SECONDS),1800) $(if $(SEED),--seed $(SEED))
+
+# Broken files for everything that reads one: `make fuzz FUZZ_SECONDS=3600 SEED=7`.
+fuzz: $(VENV)/.installed-oracles ## hand broken files to every reader, for ten minutes
+	$(RUN) tests/faults/fuzz.py --seconds $(or $(FUZZ_SECONDS),600) $(if $(SEED),--seed $(SEED))
+
 # The real step of Fugaku-LLM, compiled for the whole machine it was trained on.
 machine: $(VENV)/.installed-oracles ## compile the step of Fugaku-LLM for 13,824 devices
 	$(RUN) -m pytest -m machine
@@ -58,6 +66,12 @@ a64fx: $(VENV)/.installed-oracles ## run the tests of an emulated A64FX, set up 
 
 measures: env ## count what a stranger reads for one step, and what no signature tells
 	$(RUN) tests/measures/measures.py
+
+licences: env ## write docs/licences.md: what is installed, with version and licence
+	$(RUN) tests/faults/licences.py
+
+audit: env ## ask a data base of vulnerabilities for all that is installed
+	$(RUN) tests/faults/audit.py
 
 check: env ## lint, formatting and types: ruff and pyrefly
 	$(RUN) -m ruff check .

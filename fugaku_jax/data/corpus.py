@@ -53,8 +53,8 @@ class LineBlock:
 
 def check_input(path: Path) -> None:
     """Raises InputError unless `path` is a readable file with one of `ENDINGS`."""
-    if not path.exists():
-        raise InputError(f"input {path}: there is no such file.")
+    if not os.path.exists(path):  # false also of names that no file can have
+        raise InputError(f"input {path!s:.500}: there is no such file.")
     if not path.is_file():
         raise InputError(f"input {path}: this is no file; give files, or `DIRECTORY/*.jsonl.gz`.")
     if not os.access(path, os.R_OK):
@@ -186,7 +186,7 @@ def _parquet_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
             for batch in file.iter_batches(batch_size=256, columns=names):
                 yield LineBlock(path, number, _rows(batch), size * (number - 1) // total)
                 number += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last of a column's name
         yield _damage(path, number, error)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fugaku_jax.data.corpus import check_input
 from fugaku_jax.errors import InputError
+from fugaku_jax.json_types import shown
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,27 @@ def _read_mixture(path: Path) -> list[InputSet]:
 def _input_set(path: Path, number: int, table: Any) -> InputSet:
     where = f"mixture {path}: input {number}"
     if not isinstance(table, dict):
-        raise InputError(f"{where}: must be a table, got {table!r}.")
+        raise InputError(f"{where}: must be a table, got {shown(table)}.")
     for field, value in table.items():
         if field not in _TYPES:
-            raise InputError(f"{where}: unknown field `{field}`; known are {', '.join(_TYPES)}.")
+            raise InputError(
+                f"{where}: unknown field `{field:.100}`; known are {', '.join(_TYPES)}."
+            )
         if not isinstance(value, _TYPES[field]) or isinstance(value, bool):
             kinds = " or ".join(kind.__name__ for kind in _TYPES[field])
-            raise InputError(f"{where}: `{field}` must be of type {kinds}, got {value!r}.")
+            raise InputError(f"{where}: `{field}` must be of type {kinds}, got {shown(value)}.")
     for field in ("name", "paths"):
         if not table.get(field):
             raise InputError(f"{where}: has no `{field}`.")
     weight = table.get("weight")
     if weight is not None and not 0 <= weight < math.inf:
-        raise InputError(f"{where} ({table['name']}): `weight` must be ≥ 0 tokens, got {weight}.")
+        raise InputError(
+            f"{where} ({table['name']:.100}): `weight` must be ≥ 0 tokens, got {weight}."
+        )
     paths = []
     for name in table["paths"]:
         if not isinstance(name, str):
-            raise InputError(f"{where}: `paths` must be file names, got {name!r}.")
+            raise InputError(f"{where}: `paths` must be file names, got {shown(name)}.")
         # Relative to the mixture file, so that the two can be moved together.
         paths.append(path.parent / name)
         check_input(paths[-1])

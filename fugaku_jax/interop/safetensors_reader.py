@@ -6,6 +6,7 @@ gives NumPy a copy of a tensor, never the file's own pages, and none of its erro
 Source: https://github.com/huggingface/safetensors, "Format".
 """
 
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -108,8 +109,9 @@ def _checked(path: Path, header: dict[str, Any], base: int, size: int) -> dict[s
             shape = tuple(each["shape"])
             if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
                 raise ValueError(f"{name} has a size that is no number")
-            if len(shape) > _MOST_DIMENSIONS:
-                raise ValueError(f"{name} has {len(shape)} dimensions")
+            empty_too_large = 0 in shape and math.prod(n or 1 for n in shape) >= 2**60
+            if len(shape) > _MOST_DIMENSIONS or empty_too_large:
+                raise ValueError(f"{name} has a shape that no array has")
             if each["dtype"] not in _DTYPES:
                 raise InputError(
                     f"{path}: {name} is of type {each['dtype']}, but it must be "

@@ -188,6 +188,8 @@ def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> Torc
         raise ValueError("a tensor has a shape that is none")
     if not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
         raise ValueError("a tensor has a shape that is none")
+    if 0 in shape and math.prod(n or 1 for n in shape) >= 2**60:  # NumPy has no such empty array
+        raise ValueError("a tensor has a shape that is none")
     offset = storage.offset + start * storage.dtype.itemsize
     strides = tuple(step * (n > 1) for n, step in zip(shape, strides, strict=True))
     tensor = TorchTensor(storage.path, offset, storage.dtype, shape, strides)

@@ -167,13 +167,13 @@ def read_ledger(run_dir: Path) -> dict[str, Any]:
     origin = ledger.get("imported", {})
     if not isinstance(origin, dict):
         raise InputError(f"{path}: imported is {shown(origin)}, but it must be an object.")
-    for fields, name, kind in (
+    for values, name, kind in (
         (ledger, "store_sha256", str),
         *((origin, name, str) for name in ("format", "path", "sha256")),
         (origin, "first_token", int | None),
     ):
-        if name in fields:
-            typed(kind, fields[name], f"{path}: {name}")
+        if name in values:
+            typed(kind, values[name], f"{path}: {name}")
     return ledger
 
 

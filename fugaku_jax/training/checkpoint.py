@@ -88,7 +88,7 @@ class RunCheckpoints:
     @functools.cached_property
     def _checkpointer(self) -> ocp.training.Checkpointer:
         policies, keep = ocp.training.preservation_policies, self._config and self._config.keep
-        with _options(in_time=self._config is not None) as context:
+        with _options() as context:
             return ocp.training.Checkpointer(
                 LiteralPath(checkpoint_folder(self._run_dir)),
                 context=context,
@@ -307,13 +307,8 @@ def _is_finite(state: PyTree[Shaped[Array, "..."]]) -> bool:
     return not anywhere(not all(mine))
 
 
-def _options(*, in_time: bool) -> ocp.Context:
-    """Have checksums written, and large arrays cut, for a layer to be read without the others.
-
-    Args:
-        in_time: whether a save that takes 20 minutes has failed; that of an import is as slow as
-            what it reads.
-    """
+def _options() -> ocp.Context:
+    """Have checksums written, and large arrays cut, for a layer to be read without the others."""
     check_chunks()
     options = ocp.options.ArrayOptions.Saving.StorageOptions
 
@@ -331,8 +326,9 @@ def _options(*, in_time: bool) -> ocp.Context:
     context.file.path_class = LiteralPath
     # What hinders making a folder then comes up at once; a thread would wait 20 minutes for it.
     context.asynchronous.create_directories_asynchronously = False
-    if not in_time:
-        context.asynchronous.timeout_secs = A_WEEK
+    # Orbax reckons by the time of day, which jumps when a clock is put right, and ends a save that
+    # seems to take 20 minutes; that of an import does take as long as what it reads.
+    context.asynchronous.timeout_secs = A_WEEK
     return context
 
 

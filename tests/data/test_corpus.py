@@ -217,6 +217,10 @@ def test_what_is_no_text_in_parquet_is_called_by_its_kind(tmp_path, column, kind
 
 def test_wrong_parquet_is_named(tmp_path):
     path = tmp_path / "bad.parquet"
+    pq.write_table(pa.table({"text": ["a"], "other": ["b"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"other", b"\xc6ther"))
+    with pytest.raises(InputError, match=r"bad\.parquet: cannot be read: 'utf-8' codec"):
+        list(read_blocks(path))
     path.write_bytes(b"PAR1 this is none PAR1")
     with pytest.raises(InputError, match="cannot be read"):
         read(path)

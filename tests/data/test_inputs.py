@@ -52,6 +52,7 @@ ONE = '[[input]]\nname = "a"\npaths = ["a.jsonl"]\n'
         (ONE + 'wieght = "1"', "unknown field `wieght`; known are name, domain"),
         (ONE + ONE, "two sets are named a"),
         ('[[input]]\nname = "a"\npaths = ["gone.jsonl"]', r"gone\.jsonl: there is no such file"),
+        (f'[[input]]\nname = "a"\npaths = ["{"a" * 300}"]', "there is no such file"),
         ('[[input]]\nname = "a"\npaths = [3]', "must be file names, got 3"),
     ],
 )

@@ -50,8 +50,8 @@ from fugaku_jax.interop.safetensors_shards import LazyTensor, write_shards
 from fugaku_jax.interop.tokenizer_from_json import tokenizer_from_json
 from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
 from fugaku_jax.ledger.documents import from_parquet
-from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.data_order import open_run_order
 from fugaku_jax.run.identity import (
     claim_run_dir,
@@ -428,6 +428,10 @@ def archive(pickle: bytes) -> bytes:
     """Return the archive that `torch.save` would put a pickle and a storage into."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as into:
-        for name, content in {"data.pkl": pickle, "byteorder": b"little", "data/0": bytes(16)}.items():
+        for name, content in {
+            "data.pkl": pickle,
+            "byteorder": b"little",
+            "data/0": bytes(16),
+        }.items():
             into.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
     return file.getvalue()

@@ -20,8 +20,8 @@ from typing import Any
 import tensorstore as ts
 
 from fugaku_jax.run.checkpoint_folder import UNFINISHED, checkpoint_folder, saved_steps
-from fugaku_jax.run.identity import LEDGER_FILE
 from fugaku_jax.run.configuration import CONFIG_FILE
+from fugaku_jax.run.identity import LEDGER_FILE
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics, read_samples
 from fugaku_jax.run.sessions import read_sessions
 
@@ -195,9 +195,7 @@ class Killer:
         self._end(session.start(), session)
         check_sessions(session, saved)
 
-    def _wait_for(
-        self, moment: Moment, process: subprocess.Popen[bytes], session: Session
-    ) -> bool:
+    def _wait_for(self, moment: Moment, process: subprocess.Popen[bytes], session: Session) -> bool:
         """Wait for a moment, or for the end of the process before it; tell which it was."""
         begun, run_dir = time.monotonic(), session.run_dir
         reached: dict[str, Callable[[], bool]] = {
@@ -257,7 +255,7 @@ def check_same(run_dir: Path, whole: Undisturbed) -> None:
         Fault: a parameter, a moment, a figure, a sample, the configuration or the ledger differs,
             or a file is left over.
     """
-    for what in (arrays, figures, read_samples, configuration, names):
+    for what in (arrays, figures, read_samples, configuration, left_behind):
         one, other = what(run_dir), what(whole.folder)
         if one != other:
             raise Fault(f"{run_dir}: {what.__name__} differ from those of {whole.folder}")
@@ -298,8 +296,17 @@ def newest(run_dir: Path) -> int:
 def names(run_dir: Path) -> set[str]:
     """Return the names of what lies in a run directory and its folder of checkpoints."""
     folders = (run_dir, run_dir / "checkpoints")
-    found = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
-    return {name for name in found if not name.startswith(".report.html.")}
+    return {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
+
+
+def left_behind(run_dir: Path) -> set[str]:
+    """Return the names of what lies there, but for what a later session removes or nobody minds.
+
+    That is a checkpoint more than are kept, whose removal was cut off by the end, and a part of a
+    report.
+    """
+    found = names(run_dir)
+    return {name for name in found if not (name.isdecimal() or name.startswith(".report.html."))}
 
 
 def lines(path: Path) -> int:

@@ -8,12 +8,38 @@ import random
 import struct
 from typing import Any
 
-NUMBERS = (0, 1, 2, 7, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    2,
+    7,
+    127,
+    128,
+    255,
+    2**15,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**62,
+    2**63,
+    2**64 - 1,
+)
 """Sizes that readers stumble over."""
 WORDS = (
     *(b"\x00", b"\xff", b"\n", b"\r\n", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":"),
     *(b"\xef\xbb\xbf", b"\xe3\x81", "むかし".encode(), b"\xed\xa0\x80", b"\\ud800", b"\\u0000"),
-    *(b"NaN", b"-Infinity", b"1e999", b"-0", b"null", b"true", b"9" * 25, b"[" * 200, b'{"a":' * 80),
+    *(
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b"-0",
+        b"null",
+        b"true",
+        b"9" * 25,
+        b"[" * 200,
+        b'{"a":' * 80,
+    ),
     *(b"../", b"/etc/passwd", b"%s%n", b"a" * 300),
 )
 VALUES: tuple[Any, ...] = (
@@ -35,7 +61,9 @@ def mutated(seeds: list[bytes], good: int, is_json: bool, draw: random.Random) -
         else:
             for _ in range(draw.choice((1, 1, 1, 2, 4))):
                 value = changed(value, draw)
-            return json.dumps(value, ensure_ascii=draw.random() < 0.5).encode(errors="surrogatepass")
+            return json.dumps(value, ensure_ascii=draw.random() < 0.5).encode(
+                errors="surrogatepass"
+            )
     changing = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 1, 2, 3, 8))):
         draw.choice(CHANGES)(changing, seeds, draw)
@@ -84,7 +112,9 @@ def _flip(data: bytearray, _: list[bytes], draw: random.Random) -> None:
 
 def _set(data: bytearray, _: list[bytes], draw: random.Random) -> None:
     if data:
-        data[_place(data, draw) % len(data)] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
+        data[_place(data, draw) % len(data)] = draw.choice(
+            (0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256))
+        )
 
 
 def _cut(data: bytearray, _: list[bytes], draw: random.Random) -> None:

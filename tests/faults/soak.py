@@ -18,7 +18,14 @@ from kills import STAGES, Fault, Killer, check_same
 
 MOST_KILLS = 12
 """Of one run, before it may end."""
-CHEAPER = ("--model.n-layers", "1", "--training.sample-tokens", "0", "--training.validate-every", "0")
+CHEAPER = (
+    "--model.n-layers",
+    "1",
+    "--training.sample-tokens",
+    "0",
+    "--training.validate-every",
+    "0",
+)
 """What a run of several processes is spared, whose every process compiles."""
 
 

@@ -1,0 +1,81 @@
+"""Write `docs/licences.md`: what the project needs, as it is installed here, with its licence.
+
+python tests/faults/licences.py
+"""
+
+import importlib.metadata
+import re
+import sys
+import tomllib
+from importlib.metadata import Distribution
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "licences.md"
+HEADER = """# Licences of what the project needs
+
+What `pyproject.toml` asks for (in bold), and what that asks for, as installed where
+`make licences` was last run. A licence is what the package says of itself.
+
+| package | version | licence |
+|---|---|---|
+"""
+
+
+def named(requirement: str) -> str:
+    """Return the name of a requirement such as `jax>=0.10; python_version < "3.12"`."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    return re.sub(r"[-_.]+", "-", found[0] if found else "").lower()
+
+
+def asked_for() -> list[str]:
+    """Return the names of all that `pyproject.toml` asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = [each for group in project["optional-dependencies"].values() for each in group]
+    return sorted({named(each) for each in (*project["dependencies"], *optional)})
+
+
+def needed() -> dict[str, Distribution]:
+    """Return all that is needed and installed, by name."""
+    found: dict[str, Distribution] = {}
+    waiting = asked_for()
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another platform, or an extra that is not installed
+        for each in found[name].requires or ():
+            if "extra ==" not in each:
+                waiting.append(named(each))
+    return dict(sorted(found.items()))
+
+
+def licence(package: Distribution) -> str:
+    """Return what a package says of its licence."""
+    metadata = package.metadata
+    classifiers = [
+        each.rpartition(" :: ")[2]
+        for each in metadata.get_all("Classifier") or ()
+        if each.startswith("License :: ")
+    ]
+    text = (metadata.get("License") or "").strip().partition("\n")[0]
+    said = metadata.get("License-Expression") or " / ".join(classifiers) or text
+    return said.replace("|", "/") or "not said"
+
+
+def main() -> None:
+    """Write the page."""
+    direct = asked_for()
+    lines = [
+        f"| {f'**{name}**' if name in direct else name} | {each.version} | {licence(each)} |"
+        for name, each in needed().items()
+    ]
+    PAGE.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} packages, see {PAGE}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
