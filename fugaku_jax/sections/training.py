@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fugaku_jax.sections.checks import require, require_listed, require_positive
+from fugaku_jax.sections.checks import (
+    require,
+    require_listed,
+    require_not_negative,
+    require_positive,
+)
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,26 @@ class TrainingConfig:
     """Tokens a sample has; 0 for no samples at all."""
     prompts: tuple[str, ...] = ("むかしむかし、", "In the beginning")
     """Prompts of the samples."""
+    spike_deviations: float = 0.0
+    """Leave out the update of a step whose loss or gradient norm is more than this many standard
+    deviations above that of the last 128 steps (6 is a good start); 0 for none."""
+    most_skipped: int = 30
+    """Steps left out in a row after which the run goes back to its last checkpoint and past the
+    batches that they read; fp16 needs some 20 until its loss scale fits."""
     stop_after: int | None = None
     """Stop after this many steps of this session, saved, with exit code 75, as a time limit
     would."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "training", "steps", "batch_size", "micro_batches")
+        require_positive(self, "training", "steps", "batch_size", "micro_batches", "most_skipped")
         require_listed(self, "training", "precision", "remat")
         require(self.steps < 2**31, "training.steps", self.steps, "less than 2^31")
-        for name in ("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"):
-            value = getattr(self, name)
-            require(value >= 0, f"training.{name}", value, "at least 0")
+        require_not_negative(
+            self,
+            "training",
+            *("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"),
+            "spike_deviations",
+        )
         require_positive(self, "training", "validation_tokens")
         stop = self.stop_after
         require(stop is None or stop > 0, "training.stop_after", stop, "greater than 0")

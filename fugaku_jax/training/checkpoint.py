@@ -116,10 +116,18 @@ class RunCheckpoints:
         steps = saved_steps(self._run_dir)
         return steps[-1] if steps else None
 
-    def safe(self) -> str:
-        """Say which checkpoint the run can go on from, once the last save is on disk."""
+    def wait(self) -> None:
+        """Wait until the last save is on disk.
+
+        Raises:
+            RunError: it failed.
+        """
         with self._writing():
             self._checkpointer.wait()
+
+    def safe(self) -> str:
+        """Say which checkpoint the run can go on from, once the last save is on disk."""
+        self.wait()
         return what_is_safe(self._run_dir)
 
     def save(self, step: int, layout: Layout, state: TrainState, identity: dict[str, Any]) -> None:

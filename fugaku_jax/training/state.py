@@ -18,6 +18,7 @@ from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layout import whole
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
+from fugaku_jax.training.spikes import RecentSteps, no_recent_steps
 
 
 @jax.tree_util.register_dataclass
@@ -33,6 +34,8 @@ class TrainState:
     """Steps taken; it is also the position in the data and the seed of dropout."""
     loss_scale: LossScale | None
     """Dynamic loss scale; None but in fp16."""
+    recent: RecentSteps | None = None
+    """Steps that a spike stands out from; None unless `training.spike_deviations` is given."""
 
 
 def init_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState:
@@ -101,12 +104,15 @@ def state_specs(
         spec: gives that of a weight (false) or of its optimizer state (true).
     """
     everywhere: Any = PartitionSpec()
-    scale = initial_loss_scale(layout.config.training.precision)
+    training = layout.config.training
+    scale = initial_loss_scale(training.precision)
+    recent = no_recent_steps() if training.spike_deviations else None
     return TrainState(
         parameters=jax.tree.map(lambda p: spec(p, False), layout.placements),
         moments=jax.tree.map(lambda p: spec(p, True), moments),
         step=everywhere,
         loss_scale=jax.tree.map(lambda _: everywhere, scale),
+        recent=jax.tree.map(lambda _: everywhere, recent),
     )
 
 
@@ -143,11 +149,13 @@ def _fresh_state(
         axes=layout.mesh.axis_names,
         out_sharding=jax.tree.map(lambda p: p.spec(state=True), places),
     )
+    training = layout.config.training
     return TrainState(
         parameters=parameters,
         moments=init(parameters),
         step=jnp.int32(0),
-        loss_scale=initial_loss_scale(layout.config.training.precision),
+        loss_scale=initial_loss_scale(training.precision),
+        recent=no_recent_steps() if training.spike_deviations else None,
     )
 
 

@@ -11,6 +11,8 @@ from fugaku_jax.training.state import whole_model
 class Sample(Hook):
     """Adds samples to a step, every `training.sample_every` steps."""
 
+    time_is_for = "samples"
+
     def __init__(self, layout: Layout, tokenizer: Tokenizer) -> None:
         self._layout, self._tokenizer = layout, tokenizer
 

@@ -10,6 +10,8 @@ from fugaku_jax.training.state import whole_model
 class Validate(Hook):
     """Adds the scores of all domains to a step's figures, every `training.validate_every` steps."""
 
+    time_is_for = "validation"
+
     def __init__(self, layout: Layout, store: Store) -> None:
         self._layout, self._training = layout, layout.config.training
         self._perplexity = Perplexity(
