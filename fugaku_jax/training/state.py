@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, PyTree
 
-from fugaku_jax.config import Config
+from fugaku_jax.config import Config, TrainingConfig
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
@@ -104,16 +104,23 @@ def state_specs(
         spec: gives that of a weight (false) or of its optimizer state (true).
     """
     everywhere: Any = PartitionSpec()
-    training = layout.config.training
-    scale = initial_loss_scale(training.precision)
-    recent = no_recent_steps() if training.spike_deviations else None
     return TrainState(
         parameters=jax.tree.map(lambda p: spec(p, False), layout.placements),
         moments=jax.tree.map(lambda p: spec(p, True), moments),
         step=everywhere,
-        loss_scale=jax.tree.map(lambda _: everywhere, scale),
-        recent=jax.tree.map(lambda _: everywhere, recent),
+        **jax.tree.map(lambda _: everywhere, first_memory(layout.config.training)),
     )
+
+
+def first_memory(training: TrainingConfig) -> dict[str, Any]:
+    """Return what a state remembers of earlier steps before the first, by the names of its fields.
+
+    A checkpoint that lacks one of them can be gone on from: it was not asked for then.
+    """
+    return {
+        "loss_scale": initial_loss_scale(training.precision),
+        "recent": no_recent_steps() if training.spike_deviations else None,
+    }
 
 
 def run_keys(config: Config) -> tuple[Any, Any]:
@@ -149,13 +156,11 @@ def _fresh_state(
         axes=layout.mesh.axis_names,
         out_sharding=jax.tree.map(lambda p: p.spec(state=True), places),
     )
-    training = layout.config.training
     return TrainState(
         parameters=parameters,
         moments=init(parameters),
         step=jnp.int32(0),
-        loss_scale=initial_loss_scale(training.precision),
-        recent=no_recent_steps() if training.spike_deviations else None,
+        **first_memory(layout.config.training),
     )
 
 
