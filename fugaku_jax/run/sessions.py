@@ -6,6 +6,7 @@ time in which steps were taken that led further.
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -120,8 +121,8 @@ def read_sessions(run_dir: Path, step: int | None = None) -> list[Session]:
 def time_of_sessions(sessions: Sequence[Session]) -> tuple[Seconds, float]:
     """Return where the time of sessions went, and how much of it in steps that were repeated."""
     names = [each.name for each in dataclasses.fields(Seconds)]
-    sums = {name: sum(getattr(each.seconds, name) for each in sessions) for name in names}
-    return Seconds(**sums), sum(each.repeated for each in sessions)
+    sums = {name: math.fsum(getattr(each.seconds, name) for each in sessions) for name in names}
+    return Seconds(**sums), math.fsum(each.repeated for each in sessions)
 
 
 def seconds_since_start() -> float:

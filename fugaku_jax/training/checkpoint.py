@@ -53,7 +53,7 @@ from fugaku_jax.training.checkpoint_reading import (
 )
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.saving_options import saving_options
-from fugaku_jax.training.state import TrainState, first_memory, fresh_state, whole_model
+from fugaku_jax.training.state import TrainState, first_memory, fresh_state
 from fugaku_jax.training.storage_order import (
     in_layer_order,
     in_storage_order,
@@ -61,6 +61,7 @@ from fugaku_jax.training.storage_order import (
     saved_parameter_types,
     saved_types,
 )
+from fugaku_jax.training.whole_model import whole_model
 
 # Orbax logs what goes wrong, with tracebacks of all its threads, and then raises it here too.
 for _name in ("absl", "concurrent.futures"):

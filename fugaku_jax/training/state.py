@@ -15,7 +15,6 @@ from fugaku_jax.config import Config, TrainingConfig
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.models.layout import whole
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
 from fugaku_jax.training.spikes import RecentSteps, no_recent_steps
@@ -77,20 +76,6 @@ def abstract_parameters(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
     """Return the shapes and shardings of a run's parameters, whatever its optimizer is."""
     with layout.active():
         return jax.eval_shape(functools.partial(_init_parameters, layout))
-
-
-def whole_model(layout: Layout, parameters: PyTree[Float[Array, "..."]]) -> GPT:
-    """Return the model for use, with all its weights in every tensor group, layers in their order.
-
-    Args:
-        layout: of the parameters.
-        parameters: of a run.
-    """
-    where = jax.tree.leaves(layout.placements)
-    if not layout.stages.is_plain or any(placement.weight for placement in where):
-        with layout.active():
-            parameters = _gathered(layout, parameters)
-    return nnx.merge(whole(layout).structure, parameters)
 
 
 def state_specs(
@@ -162,11 +147,3 @@ def _fresh_state(
         step=jnp.int32(0),
         **first_memory(layout.config.training),
     )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gathered(
-    layout: Layout, parameters: PyTree[Float[Array, "..."]]
-) -> PyTree[Float[Array, "..."]]:
-    gathered = jax.tree.map(lambda x, p: reshard(x, p.explicit), parameters, layout.placements)
-    return gathered | {"blocks": jax.tree.map(layout.stages.restore, gathered["blocks"])}

@@ -4,7 +4,7 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook, is_time
-from fugaku_jax.training.state import whole_model
+from fugaku_jax.training.whole_model import whole_model
 
 
 class Validate(Hook):
