@@ -47,6 +47,8 @@ FREE_FIELDS = frozenset(
         "training.stop_after",
         "training.spike_deviations",
         "training.most_skipped",
+        "training.check_replicas_every",
+        "training.repeat_every",
         "training.validate_every",
         "training.validation_tokens",
         "training.sample_every",

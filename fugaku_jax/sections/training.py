@@ -47,6 +47,12 @@ class TrainingConfig:
     most_skipped: int = 30
     """Steps left out in a row after which the run goes back to its last checkpoint and past the
     batches that they read; fp16 needs some 20 until its loss scale fits."""
+    check_replicas_every: int = 0
+    """Steps between two comparisons, bit by bit, of what several devices hold of the state alike,
+    which are then made before each save too; 0 for none."""
+    repeat_every: int = 0
+    """Steps between two that are taken twice, to hold one result to the other, for which the memory
+    of a second state is needed. 0 for none."""
     stop_after: int | None = None
     """Stop after this many steps of this session, saved, with exit code 75, as a time limit
     would."""
@@ -59,8 +65,9 @@ class TrainingConfig:
             self,
             "training",
             *("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"),
-            "spike_deviations",
+            *("spike_deviations", "check_replicas_every", "repeat_every"),
         )
+        require(self.repeat_every != 1, "training.repeat_every", 1, "0 or at least 2")
         require_positive(self, "training", "validation_tokens")
         stop = self.stop_after
         require(stop is None or stop > 0, "training.stop_after", stop, "greater than 0")

@@ -29,6 +29,7 @@ from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.run.sessions import record_seconds, record_session
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.hooks.flipped_bits import Again, Replicas
 from fugaku_jax.training.hooks.guard import Guard
 from fugaku_jax.training.hooks.hook import Hook
 from fugaku_jax.training.hooks.record import Record
@@ -180,14 +181,20 @@ class _Run:
         spent: TimeSpent,
         writing: Sequence[Hook],
     ) -> list[Hook]:
-        layout, tokenizer = self.layout, self.store.tokenizer()
+        layout, tokenizer, training = self.layout, self.store.tokenizer(), self.config.training
+        looking: list[Hook] = []
+        if training.check_replicas_every:
+            looking.append(Replicas(training.check_replicas_every, checkpoints.safe))
+        if training.repeat_every:
+            looking.append(Again(training.repeat_every, self._take_step, checkpoints.safe))
         identity = {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}
         return [
             *(Speed(self.config, peak, spent), Validate(layout, self.store)),
             Sample(layout, tokenizer),
             *self.hooks,
             *writing,
-            Guard(self.config.training.most_skipped, checkpoints.safe),
+            Guard(training.most_skipped, checkpoints.safe),
+            *looking,
             Save(checkpoints, layout, identity),
         ]
 
