@@ -4,6 +4,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,9 +62,7 @@ def differing_replicas(
         for devices in holders.values():
             held = {device: int(digests[row[device], column]) for device in devices}
             if len(set(held.values())) > 1:
-                found.append(
-                    _difference(jax.tree_util.keystr(path, simple=True, separator="."), held)
-                )
+                found.append(_difference(_name(path), held))
     return found
 
 
@@ -96,6 +95,10 @@ def _difference(name: str, held: dict[jax.Device, int]) -> Difference:
     has_majority = 2 * count > len(held)
     wrong = [device for device, digest in held.items() if not (has_majority and digest == most)]
     return Difference(name, tuple(wrong), count if has_majority else 0)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _devices(state: PyTree[Shaped[Array, "..."]]) -> list[jax.Device]:
