@@ -20,6 +20,9 @@ WARDEN = Path(__file__).with_name("warden.py")
 STOPPED = 75
 """Exit code of a program that was stopped early but saved: no failure."""
 
+SAME_SECONDS = 1.5
+"""What rank 0 says with the same exit code within this time is what the first that failed says."""
+
 GRACE_SECONDS = 5.0
 """How long the others have to end by themselves once one has failed, and again after SIGTERM."""
 
@@ -67,16 +70,16 @@ def start_and_wait(
                 warden.write(b"%d\n" % ranks[-1].pid)
         finally:
             bind(cores)
-        failed, ended = wait(ranks, signals)
+        failed, said, ended = wait(ranks, signals)
         if failed is None:
             return max(each.returncode for each in ranks)
         code = ranks[failed].returncode
-        said = code > 0 and ranks[0].returncode == code  # rank 0 has said why
         if failed:
             show_end(failed, outputs[failed - 1], said)
-        if ended and not said:
+        if code < 0 or (ended and not said):
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            print(f"error: rank {failed} ended by {how}, so all were ended.", file=sys.stderr)
+            others = ", so all were ended" if ended else ""
+            print(f"error: rank {failed} ended by {how}{others}.", file=sys.stderr)
         return code if code > 0 else 128 - code
 
 
@@ -112,13 +115,13 @@ def start(
         raise InputError(f"{command[0]} cannot be started: {error.strerror}.") from error
 
 
-def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool]:
+def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool, bool]:
     """Wait for all, and pass `signals` on as they come.
 
     Returns:
-        The first rank that failed, and whether others had to be ended.
+        The first rank that failed, whether rank 0 has said why, and whether others had to be ended.
     """
-    failed, deadline = None, 0.0
+    failed, said, since, deadline = None, False, 0.0, 0.0
     gentle_first = [signal.SIGKILL, signal.SIGTERM]
     while None in (codes := [each.poll() for each in ranks]) or failed is None:
         while signals:
@@ -127,14 +130,17 @@ def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int 
         if failed is None and failing:
             # One that a signal killed is the cause of what others report at the same time.
             failed = min(failing, key=lambda rank: ((codes[rank] or 0) > 0, rank))
-            deadline = time.monotonic() + GRACE_SECONDS
+            since = time.monotonic()
+            deadline = since + GRACE_SECONDS
         elif failed is not None and time.monotonic() > deadline and gentle_first:
             send(gentle_first.pop(), ranks)
             deadline = time.monotonic() + GRACE_SECONDS
         elif None not in codes:
             break
+        if failed is not None and time.monotonic() < since + SAME_SECONDS:
+            said = codes[0] == codes[failed]
         time.sleep(0.05)
-    return failed, len(gentle_first) < 2
+    return failed, said, len(gentle_first) < 2
 
 
 def send(number: int, ranks: list[subprocess.Popen[bytes]]) -> None:

@@ -74,11 +74,17 @@ def make_mesh(
     types, rules = (AxisType.Explicit,) * len(names), rules_of(assignment, config.sequence_parallel)
     if isinstance(devices, int):
         return AbstractMesh(shape, names, axis_types=types), rules
-    rank_map = os.environ.get(RANK_MAP)
+    rank_map = given_rank_map()
     if rank_map and config.shape:
         processes = [device.process_index for device in devices]
-        devices = [devices[d] for d in torus_order(processes, config, Path(rank_map))]
+        devices = [devices[d] for d in torus_order(processes, config, rank_map)]
     return jax.make_mesh(shape, names, axis_types=types, devices=devices), rules
+
+
+def given_rank_map() -> Path | None:
+    """Return the rank map that the job was started with, if it is not the mesh's own."""
+    path = os.environ.get(RANK_MAP)
+    return Path(path) if path else None
 
 
 @contextmanager

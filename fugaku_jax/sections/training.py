@@ -39,14 +39,26 @@ class TrainingConfig:
     stop_after: int | None = None
     """Stop after this many steps of this session, saved, with exit code 75, as a time limit
     would."""
+    hang_seconds: float = 600.0
+    """Seconds without a completed step after which the job ends, naming the rank that is behind; or
+    ten times what the slowest step took, if that is longer; 0 for never. A silent rank ends it
+    after as long, or two minutes if that is shorter."""
 
     def __post_init__(self) -> None:
         require_positive(self, "training", "steps", "batch_size", "micro_batches")
         require_listed(self, "training", "precision", "remat")
         require(self.steps < 2**31, "training.steps", self.steps, "less than 2^31")
-        for name in ("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"):
+        for name in (
+            "z_loss",
+            "seed",
+            "validate_every",
+            "sample_every",
+            "sample_tokens",
+            "hang_seconds",
+        ):
             value = getattr(self, name)
             require(value >= 0, f"training.{name}", value, "at least 0")
+        require(self.hang_seconds >= 0, "training.hang_seconds", self.hang_seconds, "at least 0")
         require_positive(self, "training", "validation_tokens")
         stop = self.stop_after
         require(stop is None or stop > 0, "training.stop_after", stop, "greater than 0")

@@ -13,6 +13,7 @@ import jax
 import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.layout.layout import Layout
@@ -31,6 +32,7 @@ from fugaku_jax.training.hooks.show import Show
 from fugaku_jax.training.hooks.speed import Speed
 from fugaku_jax.training.hooks.stop import Stop
 from fugaku_jax.training.hooks.validate import Validate
+from fugaku_jax.training.hooks.watch import Watch
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
@@ -51,6 +53,7 @@ def train(
     start: Start | None = None,
     hooks: Sequence[Hook] = (),
     optimizer: optax.GradientTransformation | None = None,
+    watchdog: Watchdog | None = None,
 ) -> int:
     """Train, or go on training, the run of this directory.
 
@@ -61,6 +64,7 @@ def train(
         hooks: what else happens around its steps. They see a step when it is validated and sampled;
             what they find is then recorded and shown, and what they say of it is heeded.
         optimizer: what updates the weights if `optimizer.kind` is `recipe`, of optax.
+        watchdog: what ends this process if a step is not completed in time.
 
     Returns:
         `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT, SIGHUP) ended
@@ -103,13 +107,20 @@ def train(
             *(Guard(checkpoints.safe), Save(checkpoints, layout, identity)),
             Stop(stack.enter_context(stop_signals())),
         ]
+        if watchdog:
+            around.append(Watch(config, watchdog, tuple(around)))
         last = min(steps, first + (config.training.stop_after or steps))
         ahead = config.data.prefetch
         loader = Loader(store, order, layout.batch, first, stop_step=last, prefetch=ahead)
         stack.enter_context(loader)
         keep_losses = any(hook.needs_losses for hook in around)
         take_step = _compile(layout, updating, keep_losses, state, say)
-        step = Trainer(take_step, state, around).run(loader, first, last)
+        try:
+            step = Trainer(take_step, state, around).run(loader, first, last)
+        except jax.errors.JaxRuntimeError:
+            if watchdog:  # a collective fails where another process has ended
+                watchdog.blame()
+            raise
         if loader.wait_seconds > 1:
             say(f"waited {loader.wait_seconds:.1f} s for data in all")
         if step < steps:
