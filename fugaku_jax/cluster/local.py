@@ -123,24 +123,23 @@ def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int 
     """
     failed, said, since, deadline = None, False, 0.0, 0.0
     gentle_first = [signal.SIGKILL, signal.SIGTERM]
-    while None in (codes := [each.poll() for each in ranks]) or failed is None:
+    while True:
+        codes, now = [each.poll() for each in ranks], time.monotonic()
         while signals:
             send(signals.pop(0), ranks)
         failing = [rank for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
         if failed is None and failing:
             # One that a signal killed is the cause of what others report at the same time.
             failed = min(failing, key=lambda rank: ((codes[rank] or 0) > 0, rank))
-            since = time.monotonic()
-            deadline = since + GRACE_SECONDS
-        elif failed is not None and time.monotonic() > deadline and gentle_first:
+            since, deadline = now, now + GRACE_SECONDS
+        elif failed is not None and now > deadline and gentle_first:
             send(gentle_first.pop(), ranks)
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif None not in codes:
-            break
-        if failed is not None and time.monotonic() < since + SAME_SECONDS:
+            deadline = now + GRACE_SECONDS
+        if failed is not None and now < since + SAME_SECONDS:
             said = codes[0] == codes[failed]
+        if None not in codes:
+            return failed, said, len(gentle_first) < 2
         time.sleep(0.05)
-    return failed, said, len(gentle_first) < 2
 
 
 def send(number: int, ranks: list[subprocess.Popen[bytes]]) -> None:
