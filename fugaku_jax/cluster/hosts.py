@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from fugaku_jax.cluster.heartbeat import Meeting, listen
 from fugaku_jax.cluster.host_environment import Hosts, find_hosts, split_address
+from fugaku_jax.cluster.launchers import LAUNCHERS
 from fugaku_jax.cluster.rendezvous import (
     Arrival,
     Json,
@@ -77,7 +78,9 @@ def join(hosts: Hosts | None) -> Watchdog:
     opened = meet(hosts, "join", me, open_ports)
     place = beats or (host, opened["beats"])
     meeting = Meeting(hosts.n_processes, hosts.rank, place, opened["key"])
-    watchdog = Watchdog(meeting, names or {0: opened["host"]})
+    # Who starts ranks by hand may well go and leave them.
+    parent = os.getppid() if hosts.rule in {each.name for each in LAUNCHERS} else None
+    watchdog = Watchdog(meeting, names or {0: opened["host"]}, parent)
 
     import jax
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -28,9 +28,13 @@ GRACE_SECONDS = 5.0
 
 
 def start_and_wait(
-    command: list[str], processes: int, devices: int | None = None, logs: Path | None = None
+    command: list[str],
+    processes: int,
+    devices: int | None = None,
+    logs: Path | None = None,
+    goes_on: Callable[[int], bool] = lambda _: False,
 ) -> int:
-    """Start the processes, pass signals on, and wait until all have ended.
+    """Start the processes, pass signals on, and wait until all have ended; again if so wished.
 
     To be called in the main thread. Each process gets its share of this one's cores; what rank 0
     prints goes where this process prints.
@@ -40,14 +44,43 @@ def start_and_wait(
         processes: how many to start.
         devices: how many to emulate in each; None leaves it to JAX.
         logs: folder for what the other ranks print; else one sees only the end of one that failed.
+        goes_on: tells after which exit codes all are to be started again. It is not asked once a
+            signal was passed on.
 
     Returns:
-        the exit code of the first rank that failed (128 + N if signal N killed it), else 75 if
-        they stopped and saved, else 0.
+        of those that were started last, the exit code of the first rank that failed (128 + N if
+        signal N killed it), else 75 if they stopped and saved, else 0.
 
     Raises:
         InputError: the program cannot be started, or `logs` not written.
     """
+    signals = Signals()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: signals.came(got))
+    while True:
+        code = _start_once(command, processes, devices, logs, signals)
+        if signals.any_came or not goes_on(code):
+            return code
+
+
+class Signals(list[int]):
+    """Signals that have come and are yet to be passed on."""
+
+    any_came = False
+
+    def came(self, number: int) -> None:
+        """Note one."""
+        self.any_came = True
+        self.append(number)
+
+
+def _start_once(
+    command: list[str],
+    processes: int,
+    devices: int | None,
+    logs: Path | None,
+    signals: list[int],
+) -> int:
     environ = os.environ | {
         "FUGAKU_JAX_COORDINATOR": f"127.0.0.1:{free_port()}",
         "FUGAKU_JAX_PROCESSES": str(processes),
@@ -57,9 +90,6 @@ def start_and_wait(
         environ["XLA_FLAGS"] = f"{environ.get('XLA_FLAGS', '')} {flag}"
     cores = available_cores()
     ranks: list[subprocess.Popen[bytes]] = []
-    signals: list[int] = []  # not passed on before every rank has been started
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: signals.append(got))
     with contextlib.ExitStack() as stack:
         warden = stack.enter_context(started_warden())
         outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
@@ -116,7 +146,7 @@ def start(
 
 
 def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool, bool]:
-    """Wait for all, and pass `signals` on as they come.
+    """Wait for all, and pass `signals` on as they come, those too that came before.
 
     Returns:
         The first rank that failed, whether rank 0 has said why, and whether others had to be ended.

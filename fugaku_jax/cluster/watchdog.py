@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -45,6 +46,8 @@ class Watchdog:
     Args:
         meeting: how the ranks hear of each other; None for a single process.
         hosts: the names of ranks' hosts, as far as they are known.
+        parent: the process that started this one, if this one is to save and stop when that one has
+            gone.
         end: what ends this process.
         beat: seconds between two looks, for up to a thousand ranks; more take longer.
     """
@@ -53,10 +56,11 @@ class Watchdog:
         self,
         meeting: Meeting | None = None,
         hosts: Mapping[int, str] = MappingProxyType({}),
+        parent: int | None = None,
         end: Callable[[str], None] = end_process,
         beat: float = 1.0,
     ) -> None:
-        self._meeting, self._hosts, self._end = meeting, hosts, end
+        self._meeting, self._hosts, self._parent, self._end = meeting, hosts, parent, end
         self._rank = meeting.rank if meeting else 0
         self._beat = beat * max(1.0, meeting.n_processes / 1000 if meeting else 1.0)
         self._places: Mapping[int, str] = {}
@@ -155,6 +159,9 @@ class Watchdog:
             before, self._computes = now, cpu_seconds > seconds / 2
             # Where the whole job was suspended, that time does not count.
             self._awake += min(seconds, 2 * self._beat)
+            if self._parent and os.getppid() != self._parent:
+                self._parent = None
+                os.kill(os.getpid(), signal.SIGTERM)
             if channel:
                 channel.say(step=self._step, doing=self._doing())
             if verdict := self._judge(channel.peers if channel else {}):

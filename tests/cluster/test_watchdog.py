@@ -6,6 +6,7 @@ say what a rank would; at the end of the file they are processes.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def begin(ends):
     def begin(rank):
         hosts = {r: f"node{r}" for r in range(3)}
         meeting = Meeting(3, rank, address if rank else server, KEY)
-        begun.append(Watchdog(meeting, hosts, ends.append, BEAT))
+        begun.append(Watchdog(meeting, hosts, end=ends.append, beat=BEAT))
         return begun[-1]
 
     begin.address = address
@@ -185,6 +186,21 @@ def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
     alone.rest()
     assert ends == []
     assert "watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_rank_whose_launcher_has_gone_is_asked_once_to_save_and_stop(monkeypatch):
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    parent = os.getppid()
+    watchdog = Watchdog(parent=parent, beat=BEAT)
+    watchdog.watch(0.0, {}, step=0)
+    time.sleep(5 * BEAT)
+    assert came == []
+    monkeypatch.setattr(module.os, "getppid", lambda: 1)
+    time.sleep(20 * BEAT)
+    watchdog.close()
+    signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
 
 
 HERE = Path(__file__).parent
