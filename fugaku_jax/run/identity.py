@@ -43,6 +43,7 @@ class Start:
 FREE_FIELDS = frozenset(
     {
         "training.stop_after",
+        "training.stop_before_limit",
         "training.hang_seconds",
         "training.validate_every",
         "training.validation_tokens",

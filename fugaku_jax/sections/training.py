@@ -39,6 +39,9 @@ class TrainingConfig:
     stop_after: int | None = None
     """Stop after this many steps of this session, saved, with exit code 75, as a time limit
     would."""
+    stop_before_limit: float | None = None
+    """Save and stop, with exit code 75, this many seconds before the end of the job, as Slurm or
+    FUGAKU_JAX_JOB_END tells it."""
     hang_seconds: float = 600.0
     """Seconds without a completed step after which the job ends, naming the rank that is behind; or
     ten times what the slowest step took, if that is longer; 0 for never. A silent rank ends it
@@ -58,6 +61,8 @@ class TrainingConfig:
         ):
             value = getattr(self, name)
             require(value >= 0, f"training.{name}", value, "at least 0")
+        before = self.stop_before_limit
+        require(before is None or before >= 0, "training.stop_before_limit", before, "at least 0")
         require(self.hang_seconds >= 0, "training.hang_seconds", self.hang_seconds, "at least 0")
         require_positive(self, "training", "validation_tokens")
         stop = self.stop_after

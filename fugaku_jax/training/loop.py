@@ -13,6 +13,7 @@ import jax
 import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.time_limit import is_near
 from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
@@ -67,8 +68,9 @@ def train(
         watchdog: what ends this process if a step is not completed in time.
 
     Returns:
-        `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT, SIGHUP) ended
-        the session before the run's last step; the state is saved either way.
+        `DONE`, or `STOPPED` if `training.stop_after`, `training.stop_before_limit` or a signal
+        (SIGTERM, SIGINT, SIGHUP) ended the session before the run's last step; the state is saved
+        either way.
 
     Raises:
         InputError: configuration, store and directory do not fit each other, or another program
@@ -76,6 +78,7 @@ def train(
         RunError: the loss at the end, or the gradient of many steps, is infinite or NaN, no
             checkpoint is good, or a file cannot be written; the sentence says what is safe.
     """
+    limit_is_near = is_near(config.training.stop_before_limit)
     store, order = check_run(config, run_dir, start)
     layout = make_layout(config)
     updating = make_optimizer(layout, optimizer)
@@ -105,7 +108,7 @@ def train(
             *hooks,
             *writing,
             *(Guard(checkpoints.safe), Save(checkpoints, layout, identity)),
-            Stop(stack.enter_context(stop_signals())),
+            Stop(stack.enter_context(stop_signals()), limit_is_near),
         ]
         if watchdog:
             around.append(Watch(config, watchdog, tuple(around)))
