@@ -16,6 +16,7 @@ from typing import NoReturn
 from fugaku_jax.cluster.heartbeat import Meeting, listen
 from fugaku_jax.cluster.host_environment import Hosts, find_hosts, split_address
 from fugaku_jax.cluster.launchers import LAUNCHERS
+from fugaku_jax.cluster.rank_names import RankNames
 from fugaku_jax.cluster.rendezvous import (
     Arrival,
     Json,
@@ -80,7 +81,7 @@ def join(hosts: Hosts | None) -> Watchdog:
     meeting = Meeting(hosts.n_processes, hosts.rank, place, opened["key"])
     # Who starts ranks by hand may well go and leave them.
     parent = os.getppid() if hosts.rule in {each.name for each in LAUNCHERS} else None
-    watchdog = Watchdog(meeting, names or {0: opened["host"]}, parent)
+    watchdog = Watchdog(meeting, RankNames(names or {0: opened["host"]}), parent)
 
     import jax
 

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from fugaku_jax.cluster.heartbeat import Channel, Meeting, Peer
+from fugaku_jax.cluster.rank_names import RankNames, sentence
 from fugaku_jax.cluster.rendezvous import name_ranks
 
 SILENT_SECONDS = 120.0
@@ -45,7 +45,7 @@ class Watchdog:
 
     Args:
         meeting: how the ranks hear of each other; None for a single process.
-        hosts: the names of ranks' hosts, as far as they are known.
+        names: what to call ranks; places in the network may be added to it.
         parent: the process that started this one, if this one is to save and stop when that one has
             gone.
         end: what ends this process.
@@ -55,15 +55,15 @@ class Watchdog:
     def __init__(
         self,
         meeting: Meeting | None = None,
-        hosts: Mapping[int, str] = MappingProxyType({}),
+        names: RankNames | None = None,
         parent: int | None = None,
         end: Callable[[str], None] = end_process,
         beat: float = 1.0,
     ) -> None:
-        self._meeting, self._hosts, self._parent, self._end = meeting, hosts, parent, end
+        self._meeting, self._parent, self._end = meeting, parent, end
+        self.names = names or RankNames()
         self._rank = meeting.rank if meeting else 0
         self._beat = beat * max(1.0, meeting.n_processes / 1000 if meeting else 1.0)
-        self._places: Mapping[int, str] = {}
         self._hang_seconds, self._silent_seconds = 0.0, SILENT_SECONDS
         self._awake = 0.0  # seconds in which this thread was not held up
         self._step = -1
@@ -78,16 +78,15 @@ class Watchdog:
             self._start()
             atexit.register(self.close)
 
-    def watch(self, hang_seconds: float, places: Mapping[int, str], step: int) -> None:
+    def watch(self, hang_seconds: float, step: int) -> None:
         """Begin to watch steps.
 
         Args:
             hang_seconds: how long one may take, or `MULTIPLE` times its slowest if that is longer;
                 0 for as long as it likes.
-            places: where ranks' nodes are in the network, as far as that is known.
             step: those taken before.
         """
-        self._hang_seconds, self._places = hang_seconds, places
+        self._hang_seconds = hang_seconds
         self._silent_seconds = min(hang_seconds or SILENT_SECONDS, SILENT_SECONDS)
         self._slowest = {False: 0.0, True: 0.0}
         self._step = step
@@ -165,13 +164,13 @@ class Watchdog:
             if channel:
                 channel.say(step=self._step, doing=self._doing())
             if verdict := self._judge(channel.peers if channel else {}):
-                sentence, stacks = verdict
+                said, stacks = verdict
                 if stacks:
                     faulthandler.dump_traceback(_STDERR, all_threads=True)  # pyrefly: ignore
                 if channel and self._rank == 0:
-                    channel.say(ends=sentence, stacks=stacks)
+                    channel.say(ends=said, stacks=stacks)
                     await asyncio.sleep(self._beat)  # for it to be heard
-                self._end(sentence)
+                self._end(said)
                 return
         if channel:
             await channel.leave(self._beat)
@@ -188,12 +187,12 @@ class Watchdog:
         lost = [r for r, x in there.items() if x.lost is not None and now - x.lost >= grace]
         if lost:
             after = _after([there[rank] for rank in lost])
-            return _sentence(f"{self._name(lost)} ended before the others{after}."), False
+            return sentence(f"{self.names(lost)} ended before the others{after}."), False
         silent = [rank for rank, peer in there.items() if now - peer.heard >= silence]
         if silent:
             after, have = _after([there[rank] for rank in silent]), "have" if silent[1:] else "has"
             said = f"{have} been silent for {silence:g} s{after}: stopped, or out of reach."
-            return _sentence(f"{self._name(silent)} {said}"), True
+            return sentence(f"{self.names(silent)} {said}"), True
         since, limit = self._since, self._limit()
         if self._rank or since is None or not limit or now - since < limit:
             return None
@@ -211,27 +210,12 @@ class Watchdog:
             states.setdefault((peer.step, peer.doing), []).append(rank)
         said = []
         for (step, doing), ranks in sorted(states.items(), key=lambda x: (x[0][0], len(x[1]))):
-            name = name_ranks(ranks) if len(ranks) > _SHOWN else self._name(ranks)
+            name = name_ranks(ranks) if len(ranks) > _SHOWN else self.names(ranks)
             said.append(f"{name} {'is' if len(ranks) == 1 else 'are'} {doing} after step {step}")
         return "; ".join(said[:_SHOWN])
 
     def _doing(self) -> str:
         return f"{'computing' if self._computes else 'waiting'} in {_main_thread_is_in()}"
-
-    def _name(self, ranks: Sequence[int]) -> str:
-        """Name ranks with hosts and places: `ranks 3 (node004, x0 y0 z1 a0 b1 c0) and 4`."""
-        described = []
-        for rank in sorted(ranks)[:_SHOWN]:
-            where = ", ".join(filter(None, (self._hosts.get(rank), self._places.get(rank))))
-            described.append(f"{rank} ({where})" if where else f"{rank}")
-        if len(ranks) > _SHOWN:
-            described.append(f"{len(ranks) - _SHOWN} more")
-        words = " and ".join(filter(None, (", ".join(described[:-1]), described[-1])))
-        return f"{'rank' if len(ranks) == 1 else 'ranks'} {words}"
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _after(peers: Sequence[Peer]) -> str:

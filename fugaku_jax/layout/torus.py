@@ -42,7 +42,7 @@ def torus_order(processes: Sequence[int], config: MeshConfig, rank_map: Path) ->
     return sorted(range(len(processes)), key=lambda d: (node[processes[d]], processes[d], d))
 
 
-def process_places(config: MeshConfig, processes: int, rank_map: Path | None) -> list[str]:
+def torus_places(config: MeshConfig, processes: int, rank_map: Path | None) -> list[str]:
     """Say where in the torus the node of each process is: `x0 y5 z23 a1 b2 c0`.
 
     Args:

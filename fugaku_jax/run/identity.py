@@ -44,6 +44,7 @@ FREE_FIELDS = frozenset(
     {
         "training.stop_after",
         "training.stop_before_limit",
+        "training.self_test",
         "training.hang_seconds",
         "training.validate_every",
         "training.validation_tokens",

@@ -42,6 +42,8 @@ class TrainingConfig:
     stop_before_limit: float | None = None
     """Save and stop, with exit code 75, this many seconds before the end of the job, as Slurm or
     FUGAKU_JAX_JOB_END tells it."""
+    self_test: bool = True
+    """With several processes, test the products, memory and links of each before the first step."""
     hang_seconds: float = 600.0
     """Seconds without a completed step after which the job ends, naming the rank that is behind; or
     ten times what the slowest step took, if that is longer; 0 for never. A silent rank ends it

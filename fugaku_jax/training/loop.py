@@ -13,11 +13,13 @@ import jax
 import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.rank_names import RankNames
 from fugaku_jax.cluster.time_limit import is_near
 from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.layout.layout import Layout
+from fugaku_jax.layout.mesh import process_places
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.identity import Start, read_ledger
@@ -37,6 +39,7 @@ from fugaku_jax.training.hooks.watch import Watch
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
+from fugaku_jax.training.self_test import self_test
 from fugaku_jax.training.state import TrainState, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
@@ -96,9 +99,14 @@ def train(
                 print(f"{run_dir} is finished: all {steps} steps are done.")
             return DONE
         say, writing = _open_files(stack, run_dir, first, steps)
+        names = watchdog.names if watchdog else RankNames()
+        names.places = dict(enumerate(process_places(config.mesh, jax.process_count())))
         peak = measure_peak(config.training.precision)
         for line in introduction(layout, store, peak, first, start):
             say(line)
+        if config.training.self_test and jax.process_count() > 1:
+            for line in self_test(layout.mesh, names):
+                say(line)
         if state is None:
             given = start and start.parameters(layout)
             state = fresh_state(layout, given, updating) if given else init_state(layout, updating)
@@ -111,7 +119,7 @@ def train(
             Stop(stack.enter_context(stop_signals()), limit_is_near),
         ]
         if watchdog:
-            around.append(Watch(config, watchdog, tuple(around)))
+            around.append(Watch(watchdog, config.training.hang_seconds, tuple(around)))
         last = min(steps, first + (config.training.stop_after or steps))
         ahead = config.data.prefetch
         loader = Loader(store, order, layout.batch, first, stop_step=last, prefetch=ahead)

@@ -67,7 +67,7 @@ def main(deed: str = "", culprit: str = "") -> int:
     watchdog = join(hosts)
     reduce()
     if deed in ("stop", "die"):
-        watchdog.watch(1.0, {}, step=3)
+        watchdog.watch(1.0, step=3)
         time.sleep(2)  # it says so every second
         if mine:
             os.kill(os.getpid(), signal.SIGSTOP if deed == "stop" else signal.SIGKILL)

@@ -18,10 +18,13 @@ import pytest
 
 from fugaku_jax.cluster import watchdog as module
 from fugaku_jax.cluster.heartbeat import Meeting, listen
+from fugaku_jax.cluster.rank_names import RankNames
 from fugaku_jax.cluster.watchdog import Watchdog
 
 BEAT = 0.01
 KEY = "key"
+PLACE = "x1 y0 z2 a0 b0 c1"
+SECOND = f"2 (node2, {PLACE})"
 STATE = "waiting in training/trainer.py, line 74 (_finish)"
 
 
@@ -49,9 +52,9 @@ def begin(ends):
     address = server.getsockname()
 
     def begin(rank):
-        hosts = {r: f"node{r}" for r in range(3)}
+        names = RankNames({r: f"node{r}" for r in range(3)}, {2: PLACE})
         meeting = Meeting(3, rank, address if rank else server, KEY)
-        begun.append(Watchdog(meeting, hosts, end=ends.append, beat=BEAT))
+        begun.append(Watchdog(meeting, names, end=ends.append, beat=BEAT))
         return begun[-1]
 
     begin.address = address
@@ -72,8 +75,8 @@ def speak(address, rank, *lines, key=KEY):
 def test_a_silent_rank_is_named_everywhere_with_its_host_its_place_and_its_step(begin, ends, capfd):
     speaking = speak(begin.address, 2, {"step": 7, "doing": STATE})
     for rank in (0, 1):
-        begin(rank).watch(0.3, {2: "x1 y0 z2 a0 b0 c1"}, step=7)
-    sentence = "Rank 2 (node2, x1 y0 z2 a0 b0 c1) has been silent for 0.3 s, after step 7"
+        begin(rank).watch(0.3, step=7)
+    sentence = f"Rank {SECOND} has been silent for 0.3 s, after step 7"
     assert ends.wait(2) == [f"{sentence}: stopped, or out of reach."] * 2
     assert capfd.readouterr().err.count("test_watchdog.py") >= 2  # the stacks of both
     speaking.close()
@@ -81,7 +84,7 @@ def test_a_silent_rank_is_named_everywhere_with_its_host_its_place_and_its_step(
 
 def test_rank_0_is_named_by_the_others_when_it_is_silent(begin, ends):
     for rank in (1, 2):  # what they connect to is never served
-        begin(rank).watch(0.3, {}, step=0)
+        begin(rank).watch(0.3, step=0)
     sentence = "Rank 0 (node0) has been silent for 0.3 s: stopped, or out of reach."
     assert ends.wait(2) == [sentence] * 2
 
@@ -94,7 +97,9 @@ def test_a_rank_that_has_ended_is_named_at_once_and_one_that_said_so_before_is_n
     begin(0)
     begin(1).close()  # as a program does that comes to its end
     ended.close()
-    assert ends.wait() == ["Rank 2 (node2) ended before the others, after step 7."]
+    assert ends.wait() == [
+        "Rank 2 (node2, x1 y0 z2 a0 b0 c1) ended before the others, after step 7."
+    ]
 
 
 def test_when_all_leave_nobody_is_blamed_whoever_is_first(begin, ends, monkeypatch):
@@ -111,12 +116,12 @@ def test_the_rank_that_is_behind_is_named_and_says_where_it_is(begin, ends):
     waiting = "waiting in data/loader.py, line 77 (__iter__)"
     words = {1: {"step": 9, "doing": STATE}, 2: {"step": 8, "doing": waiting}}
     ranks = {rank: speak(begin.address, rank) for rank in words}
-    begin(0).watch(0.03, {}, step=9)
+    begin(0).watch(0.03, step=9)
     while not ends:
         for rank, each in ranks.items():
             each.sendall(json.dumps(words[rank]).encode() + b"\n")
         time.sleep(BEAT)
-    sentence = f"No step was completed for 0.3 s: rank 2 (node2) is {waiting} after step 8; "
+    sentence = f"No step was completed for 0.3 s: rank {SECOND} is {waiting} after step 8; "
     assert ends[0].startswith(sentence)
     assert f"rank 1 (node1) is {STATE} after step 9" in ends[0]
 
@@ -140,7 +145,7 @@ def alone(ends):
 
 
 def test_a_step_that_hangs_ends_a_single_process_with_its_stacks(alone, ends, capfd):
-    alone.watch(0.02, {}, step=4)
+    alone.watch(0.02, step=4)
     alone.completed(5, long=False)
     assert "rank 0 is waiting in the program after step 5" in ends.wait()[0]
     assert "Thread 0x" in capfd.readouterr().err
@@ -157,7 +162,7 @@ def test_what_is_slow_from_the_first_and_what_is_more_than_a_step_has_its_time(
         while alone._awake < before + seconds and not ends:
             time.sleep(BEAT)
 
-    alone.watch(0.1, {}, step=0)
+    alone.watch(0.1, step=0)
     after(0.2)  # the first step: up to four times 0.1 s
     alone.completed(1, long=False)
     after(0.08)
@@ -171,7 +176,7 @@ def test_what_is_slow_from_the_first_and_what_is_more_than_a_step_has_its_time(
 
 
 def test_time_in_which_the_whole_job_was_suspended_does_not_count(alone, ends, monkeypatch):
-    alone.watch(60.0, {}, step=0)
+    alone.watch(60.0, step=0)
     alone.completed(1, long=False)
     clock = time.monotonic
     monkeypatch.setattr(module.time, "monotonic", lambda: clock() + 3600)
@@ -182,7 +187,7 @@ def test_time_in_which_the_whole_job_was_suspended_does_not_count(alone, ends, m
 
 
 def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
-    alone.watch(0.01, {}, step=0)
+    alone.watch(0.01, step=0)
     alone.rest()
     assert ends == []
     assert "watchdog" not in [thread.name for thread in threading.enumerate()]
@@ -193,7 +198,7 @@ def test_a_rank_whose_launcher_has_gone_is_asked_once_to_save_and_stop(monkeypat
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     parent = os.getppid()
     watchdog = Watchdog(parent=parent, beat=BEAT)
-    watchdog.watch(0.0, {}, step=0)
+    watchdog.watch(0.0, step=0)
     time.sleep(5 * BEAT)
     assert came == []
     monkeypatch.setattr(module.os, "getppid", lambda: 1)

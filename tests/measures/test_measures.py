@@ -24,7 +24,7 @@ STARTING = {"benchmarks", "cluster", "huge_pages", "processor"}
 ENVIRONMENT = [
     "fugaku_jax.data.builtin._user_cache",
     "fugaku_jax.kernels.native.<module>",
-    "fugaku_jax.layout.mesh.given_rank_map",
+    "fugaku_jax.layout.mesh._given_rank_map",
 ]
 # What only tests use: a step traced without compiling it; what a model of the torus's links needs.
 UNUSED = [

@@ -2,12 +2,7 @@
 
 from collections.abc import Sequence
 
-import jax
-
 from fugaku_jax.cluster.watchdog import Watchdog
-from fugaku_jax.config import Config
-from fugaku_jax.layout.mesh import given_rank_map
-from fugaku_jax.layout.torus import process_places
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
 from fugaku_jax.training.state import TrainState
 
@@ -16,19 +11,18 @@ class Watch(Hook):
     """Tells the watchdog of each step, after all other hooks are done with it.
 
     Args:
-        config: the run.
         watchdog: what ends the job if the next step is not completed in time.
+        hang_seconds: how long it may take.
         others: the hooks of this process before this one. A step after which one of them needs the
             state may take longer.
     """
 
-    def __init__(self, config: Config, watchdog: Watchdog, others: Sequence[Hook]) -> None:
-        self._config, self._watchdog, self._others = config, watchdog, others
+    def __init__(self, watchdog: Watchdog, hang_seconds: float, others: Sequence[Hook]) -> None:
+        self._watchdog, self._hang_seconds, self._others = watchdog, hang_seconds, others
 
     def start(self, step: int, state: TrainState) -> None:  # noqa: ARG002
         """Begin to watch."""
-        places = process_places(self._config.mesh, jax.process_count(), given_rank_map())
-        self._watchdog.watch(self._config.training.hang_seconds, dict(enumerate(places)), step)
+        self._watchdog.watch(self._hang_seconds, step)
 
     def after_step(self, done: CompletedStep) -> None:
         """Tell that the step is done."""
