@@ -146,6 +146,7 @@ def _summary(run: Run) -> dict[str, str]:
     rows["Peak memory"] = f"{memory.max() / 2**30:.2f} GiB" if len(memory) else ""
     skipped = run.known("skipped").sum()
     rows["Steps skipped"] = f"{skipped:,.0f}" if skipped else ""
+    rows["Slow processes"] = ", ".join(run.slow_processes)
     return {name: value for name, value in rows.items() if value}
 
 

@@ -7,6 +7,7 @@ the checkpoint, and everything else follows from the step.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,7 +26,9 @@ from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.run.sessions import record_session
+from fugaku_jax.run.stragglers import Stragglers, record_stragglers
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.hooks.compare import Compare
 from fugaku_jax.training.hooks.guard import Guard
 from fugaku_jax.training.hooks.hook import Hook
 from fugaku_jax.training.hooks.record import Record
@@ -118,6 +121,9 @@ def train(
             *(Guard(checkpoints.safe), Save(checkpoints, layout, identity)),
             Stop(stack.enter_context(stop_signals()), limit_is_near),
         ]
+        if jax.process_count() > 1:
+            tell = partial(_tell_stragglers, run_dir, say) if is_writer() else None
+            around.append(Compare(lambda: loader.wait_seconds, names, tell))
         if watchdog:
             around.append(Watch(watchdog, config.training.hang_seconds, tuple(around)))
         last = min(steps, first + (config.training.stop_after or steps))
@@ -151,6 +157,12 @@ def _open_files(
     progress = stack.enter_context(Progress(run_dir, first + 1, steps))
     record_session(run_dir, first, jax.process_count(), jax.device_count())
     return progress.say, [Record(metrics), Show(progress)]
+
+
+def _tell_stragglers(run_dir: Path, say: Callable[[str], None], found: Stragglers) -> None:
+    record_stragglers(run_dir, found)
+    for warning in found.warnings():
+        say(warning)
 
 
 def _compile(
