@@ -74,12 +74,13 @@ def main() -> int:
         places = {"run_dir": str(run_dir), "from_hf": str(from_hf)}
         agree(hosts, "configuration", config.to_dict() | places)
         watchdog = join(hosts)
-        from fugaku_jax.interop.continual import start_from_hf
-        from fugaku_jax.training.loop import train as run
+        with watchdog.blaming():
+            from fugaku_jax.interop.continual import start_from_hf
+            from fugaku_jax.training.loop import train as run
 
-        start = start_from_hf(from_hf) if from_hf else None
-        optimizer = load_optimizer(name, config)
-        return run(config, run_dir, start, optimizer=optimizer, watchdog=watchdog)
+            start = start_from_hf(from_hf) if from_hf else None
+            optimizer = load_optimizer(name, config)
+            return run(config, run_dir, start, optimizer=optimizer, watchdog=watchdog)
 
     return parse(train, args, prog=f"train.py {name}", description=__doc__)
 

@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fugaku_jax.cluster.heartbeat import Channel, Meeting, Peer
 from fugaku_jax.cluster.rank_names import RankNames, sentence
 from fugaku_jax.cluster.rendezvous import name_ranks
+from fugaku_jax.errors import InputError, RunError
 
 SILENT_SECONDS = 120.0
 """How long a rank may be silent at most: longer than any import or page fault takes."""
@@ -122,13 +123,19 @@ class Watchdog:
                     self._loop.call_soon_threadsafe(self._wake.set)
             thread.join(3 * self._beat)
 
-    def blame(self) -> None:
-        """Wait, where something failed, until another rank would be known to have ended before.
+    @contextlib.contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Let what fails unforeseen be said of the rank that has ended before, if one has.
 
-        This process then ends here, with a sentence about that rank.
+        A collective fails at once where another process has ended; this process then ends here,
+        with a sentence about that rank.
         """
-        if self._meeting:
-            time.sleep(LOST_SECONDS + 3 * self._beat)
+        try:
+            yield
+        except Exception as error:
+            if self._meeting and not isinstance(error, InputError | RunError):
+                time.sleep(LOST_SECONDS + 3 * self._beat)
+            raise
 
     def _expect(self, long: bool) -> None:
         self._long, self._since = long, self._awake

@@ -7,28 +7,23 @@ the checkpoint, and everything else follows from the step.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import jax
 import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
-from fugaku_jax.cluster.rank_names import RankNames
 from fugaku_jax.cluster.time_limit import is_near
 from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.layout.layout import Layout
-from fugaku_jax.layout.mesh import process_places
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.run.sessions import record_session
-from fugaku_jax.run.stragglers import Stragglers, record_stragglers
 from fugaku_jax.training.checkpoint import RunCheckpoints
-from fugaku_jax.training.hooks.compare import Compare
 from fugaku_jax.training.hooks.guard import Guard
 from fugaku_jax.training.hooks.hook import Hook
 from fugaku_jax.training.hooks.record import Record
@@ -38,11 +33,10 @@ from fugaku_jax.training.hooks.show import Show
 from fugaku_jax.training.hooks.speed import Speed
 from fugaku_jax.training.hooks.stop import Stop
 from fugaku_jax.training.hooks.validate import Validate
-from fugaku_jax.training.hooks.watch import Watch
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
-from fugaku_jax.training.self_test import self_test
+from fugaku_jax.training.ranks import Ranks
 from fugaku_jax.training.state import TrainState, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
@@ -102,14 +96,11 @@ def train(
                 print(f"{run_dir} is finished: all {steps} steps are done.")
             return DONE
         say, writing = _open_files(stack, run_dir, first, steps)
-        names = watchdog.names if watchdog else RankNames()
-        names.places = dict(enumerate(process_places(config.mesh, jax.process_count())))
         peak = measure_peak(config.training.precision)
         for line in introduction(layout, store, peak, first, start):
             say(line)
-        if config.training.self_test and jax.process_count() > 1:
-            for line in self_test(layout.mesh, names):
-                say(line)
+        ranks = Ranks(layout, watchdog)
+        ranks.test(say)
         if state is None:
             given = start and start.parameters(layout)
             state = fresh_state(layout, given, updating) if given else init_state(layout, updating)
@@ -121,23 +112,14 @@ def train(
             *(Guard(checkpoints.safe), Save(checkpoints, layout, identity)),
             Stop(stack.enter_context(stop_signals()), limit_is_near),
         ]
-        if jax.process_count() > 1:
-            tell = partial(_tell_stragglers, run_dir, say) if is_writer() else None
-            around.append(Compare(lambda: loader.wait_seconds, names, tell))
-        if watchdog:
-            around.append(Watch(watchdog, config.training.hang_seconds, tuple(around)))
+        around += ranks.hooks(run_dir, say, lambda: loader.wait_seconds, around)
         last = min(steps, first + (config.training.stop_after or steps))
         ahead = config.data.prefetch
         loader = Loader(store, order, layout.batch, first, stop_step=last, prefetch=ahead)
         stack.enter_context(loader)
         keep_losses = any(hook.needs_losses for hook in around)
         take_step = _compile(layout, updating, keep_losses, state, say)
-        try:
-            step = Trainer(take_step, state, around).run(loader, first, last)
-        except jax.errors.JaxRuntimeError:
-            if watchdog:  # a collective fails where another process has ended
-                watchdog.blame()
-            raise
+        step = Trainer(take_step, state, around).run(loader, first, last)
         if loader.wait_seconds > 1:
             say(f"waited {loader.wait_seconds:.1f} s for data in all")
         if step < steps:
@@ -157,12 +139,6 @@ def _open_files(
     progress = stack.enter_context(Progress(run_dir, first + 1, steps))
     record_session(run_dir, first, jax.process_count(), jax.device_count())
     return progress.say, [Record(metrics), Show(progress)]
-
-
-def _tell_stragglers(run_dir: Path, say: Callable[[str], None], found: Stragglers) -> None:
-    record_stragglers(run_dir, found)
-    for warning in found.warnings():
-        say(warning)
 
 
 def _compile(

@@ -71,7 +71,8 @@ def main(deed: str = "", culprit: str = "") -> int:
         time.sleep(2)  # it says so every second
         if mine:
             os.kill(os.getpid(), signal.SIGSTOP if deed == "stop" else signal.SIGKILL)
-        reduce()
+        with watchdog.blaming():
+            reduce()
     if deed == "late":
         ask()
     if deed == "fail" and mine:
