@@ -74,17 +74,23 @@ def main() -> int:
         emulate(emulate_devices)
         places = {"run_dir": str(run_dir), "from_hf": str(from_hf)}
         agree(hosts, "configuration", config.to_dict() | places)
-        join(hosts)
+        watchdog = join(hosts)
         use_compile_cache()
-        from fugaku_jax.interop.continual import start_from_hf
-        from fugaku_jax.run.sessions import seconds_since_start
-        from fugaku_jax.training.loop import train as run
+        with watchdog.blaming():
+            from fugaku_jax.interop.continual import start_from_hf
+            from fugaku_jax.run.sessions import seconds_since_start
+            from fugaku_jax.training.loop import train as run
 
-        start = start_from_hf(from_hf) if from_hf else None
-        optimizer = load_optimizer(name, config)
-        return run(
-            config, run_dir, start, optimizer=optimizer, seconds_before=seconds_since_start()
-        )
+            start = start_from_hf(from_hf) if from_hf else None
+            optimizer, passed = load_optimizer(name, config), seconds_since_start()
+            return run(
+                config,
+                run_dir,
+                start,
+                optimizer=optimizer,
+                seconds_before=passed,
+                watchdog=watchdog,
+            )
 
     return parse(train, args, prog=f"train.py {name}", description=__doc__)
 

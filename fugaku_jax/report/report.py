@@ -149,6 +149,7 @@ def _summary(run: Run) -> dict[str, str]:
     skipped = run.known("skipped").sum()
     rows["Steps skipped"] = f"{skipped:,.0f}" if skipped else ""
     rows["Goodput"], rows["The rest of the time"] = _goodput(run)
+    rows["Slow processes"] = ", ".join(run.slow_processes)
     return {name: value for name, value in rows.items() if value}
 
 

@@ -56,6 +56,15 @@ class TrainingConfig:
     stop_after: int | None = None
     """Stop after this many steps of this session, saved, with exit code 75, as a time limit
     would."""
+    stop_before_limit: float | None = None
+    """Save and stop, with exit code 75, this many seconds before the end of the job, as Slurm or
+    FUGAKU_JAX_JOB_END tells it."""
+    self_test: bool = True
+    """With several processes, test the products, memory and links of each before the first step."""
+    hang_seconds: float = 600.0
+    """Seconds without a completed step after which the job ends, naming the rank that is behind; or
+    ten times what the slowest step took, if that is longer; 0 for never. A silent rank ends it
+    after as long, or two minutes if that is shorter."""
 
     def __post_init__(self) -> None:
         require_positive(self, "training", "steps", "batch_size", "micro_batches", "most_skipped")
@@ -65,9 +74,11 @@ class TrainingConfig:
             self,
             "training",
             *("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"),
-            *("spike_deviations", "check_replicas_every", "repeat_every"),
+            *("spike_deviations", "check_replicas_every", "repeat_every", "hang_seconds"),
         )
         require(self.repeat_every != 1, "training.repeat_every", 1, "0 or at least 2")
+        before = self.stop_before_limit
+        require(before is None or before >= 0, "training.stop_before_limit", before, "at least 0")
         require_positive(self, "training", "validation_tokens")
         stop = self.stop_after
         require(stop is None or stop > 0, "training.stop_after", stop, "greater than 0")

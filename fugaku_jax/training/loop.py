@@ -17,6 +17,8 @@ import jax
 import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.time_limit import is_near
+from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.store import Store
@@ -42,6 +44,7 @@ from fugaku_jax.training.hooks.validate import Validate
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
+from fugaku_jax.training.ranks import Ranks
 from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
@@ -61,6 +64,7 @@ def train(
     hooks: Sequence[Hook] = (),
     optimizer: optax.GradientTransformation | None = None,
     seconds_before: float = 0.0,
+    watchdog: Watchdog | None = None,
 ) -> int:
     """Train, or go on training, the run of this directory.
 
@@ -72,10 +76,12 @@ def train(
             what they find is then recorded and shown, and what they say of it is heeded.
         optimizer: what updates the weights if `optimizer.kind` is `recipe`, of optax.
         seconds_before: how long the program has been starting, for the account of its time.
+        watchdog: what ends this process if a step is not completed in time.
 
     Returns:
-        `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT, SIGHUP) ended
-        the session before the run's last step; the state is saved either way.
+        `DONE`, or `STOPPED` if `training.stop_after`, `training.stop_before_limit` or a signal
+        (SIGTERM, SIGINT, SIGHUP) ended the session before the run's last step; the state is saved
+        either way.
 
     Raises:
         InputError: configuration, store and directory do not fit each other, or another program
@@ -84,9 +90,11 @@ def train(
             back did not help, no checkpoint is good, or a file cannot be written; the sentence says
             what is safe.
     """
+    limit_is_near = is_near(config.training.stop_before_limit)
     store = check_run(config, run_dir, start)
     layout = make_layout(config)
-    run = _Run(config, run_dir, store, layout, make_optimizer(layout, optimizer), start, hooks)
+    updating, ranks = make_optimizer(layout, optimizer), Ranks(layout, watchdog)
+    run = _Run(config, run_dir, store, layout, updating, start, hooks, ranks, limit_is_near)
     spent, news = TimeSpent(seconds_before), ""
     with held_run(config, run_dir, store, start), layout.active():
         while True:
@@ -111,6 +119,8 @@ class _Run:
     optimizer: Optimizer
     start: Start | None
     hooks: Sequence[Hook]
+    ranks: Ranks
+    limit_is_near: Callable[[], bool]
 
     def session(self, spent: TimeSpent, news: str) -> int | None:
         """Take the steps that are left, or as many as a session may.
@@ -137,6 +147,7 @@ class _Run:
             lines = introduction(layout, self.store, peak, first, self.start)
             for line in filter(None, (news, *lines)):
                 say(line)
+            self.ranks.test(say)
             if state is None:
                 with spent.on("restore"):
                     state = self._first_state()
@@ -148,8 +159,9 @@ class _Run:
             ahead = config.data.prefetch
             loader = Loader(self.store, order, layout.batch, first, stop_step=last, prefetch=ahead)
             stack.enter_context(loader)
-            stop = Stop(stack.enter_context(stop_signals()))
+            stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
             around = [*self._hooks(checkpoints, peak, spent, writing), stop]
+            around += self.ranks.hooks(run_dir, say, lambda: loader.wait_seconds, around)
             step = Trainer(take_step, state, around, spent).run(loader, first, last)
             with spent.on("save"):
                 checkpoints.wait()

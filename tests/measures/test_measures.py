@@ -24,7 +24,7 @@ STARTING = {"benchmarks", "cluster", "compile_cache", "huge_pages", "processor"}
 # which kernels it takes, a value that JAX's caches know of.
 ENVIRONMENT = [
     "fugaku_jax.kernels.native.<module>",
-    "fugaku_jax.layout.mesh.make_mesh",
+    "fugaku_jax.layout.mesh._given_rank_map",
 ]
 # What only tests use: a step traced without compiling it; what a model of the torus's links needs.
 UNUSED = [

@@ -18,6 +18,7 @@ from fugaku_jax.report.report import write_picture, write_report
 from fugaku_jax.report.runs import read_runs
 from fugaku_jax.run.metrics import MetricsWriter
 from fugaku_jax.run.sessions import Seconds, record_seconds, record_session
+from fugaku_jax.run.stragglers import Pace, Stragglers, record_stragglers
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -144,6 +145,15 @@ def test_the_summary_says_what_share_of_all_sessions_led_further(tmp_path):
     assert rows["Goodput"] == f"{70 / 120:.1%} of 2:00 min"
     shares = "validation 16.7%, repeated steps 12.5%, compile 8.3%, restore 4.2%"
     assert rows["The rest of the time"] == shares
+
+
+def test_the_summary_names_processes_that_were_slow(tmp_path):
+    run, page = make_run(tmp_path / "a"), tmp_path / "a.html"
+    assert "Slow processes" not in write_report([run], page).read_text()
+    slow = Pace("rank 3 (<node003>)", 0.03, 0.0, True), Pace("rank 1", 0.01, 0.0, False)
+    record_stragglers(run, Stragglers(3, 0.01, 0.0, slow))
+    shown = "<dt>Slow processes</dt><dd>rank 3 (&lt;node003&gt;)</dd>"
+    assert shown in write_report([run], page).read_text()
 
 
 def test_the_page_draws_every_curve_that_the_run_has_and_no_other(tmp_path):
