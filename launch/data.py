@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.inputs import read_inputs
-from fugaku_jax.data.summary import find_document, summary_tables
+from fugaku_jax.data.summary import batch_rows, find_document, summary_tables
 from fugaku_jax.processor import available_cores
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -86,9 +86,25 @@ def find(run: Run, document: str, store: str | None = None) -> None:
     print(f"in {len(seen)} rows of the run's {steps} steps" + ", held out" * (split != "train"))
 
 
+def passed(run: Run, store: str | None = None) -> None:
+    """Print the batches that a run went past, since steps that read them went wrong.
+
+    Args:
+        run: Run directory.
+        store: Folder or URL of the run's store, if it is no longer where the run found it.
+    """
+    from fugaku_jax.run.data_order import open_run_order  # with JAX, which takes seconds
+    from fugaku_jax.run.going_back import goings_back
+
+    opened, order, _ = open_run_order(run, store)
+    for each in goings_back(run):
+        print(f"after step {each.last_step}, back to that of {each.checkpoint}: {each.why}")
+        print(*batch_rows(opened, order, each.batches), sep="\n")
+
+
 def main() -> None:
     """Runs the command that was asked for."""
-    parse({"build": build, "show": show, "find": find}, description=__doc__)
+    parse({"build": build, "show": show, "find": find, "passed": passed}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.perplexity import DomainScore, Perplexity, Scores
 from fugaku_jax.run.identity import open_run_store
@@ -39,6 +40,7 @@ def perplexity(
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"--max-tokens is {max_tokens}, but it must be greater than 0.")
+    use_compile_cache()
     config, model = load_model(run)
     held_out = open_run_store(run, config, store)
     scores = Perplexity(held_out, config, max_tokens)(model)

@@ -17,6 +17,7 @@ import tyro
 from command import parse, run_program
 
 from fugaku_jax.cluster.devices import emulate
+from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
@@ -74,6 +75,7 @@ def generate(
     emulate(emulate_devices)
     if mesh.pipeline != 1 or mesh.context != 1:
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
+    use_compile_cache()
     loaded = load_for_inference(model, dtype, mesh)
     generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
     del loaded

@@ -64,10 +64,7 @@ def continued(recipe: Config, args: list[str], run_dir: Path) -> Config:
     Raises:
         InputError: there is no model, or it is not supported.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--from-hf", "--from_hf", type=Path, nargs="?")
-    parser.add_argument("--run-dir", "--run_dir", type=Path, nargs="?", default=run_dir)
-    given = parser.parse_known_args(args)[0]
+    given = _places(args, run_dir)
     if given.from_hf:
         return with_model_of(recipe, given.from_hf)
     if given.run_dir and (given.run_dir / "ledger.json").exists():
@@ -75,6 +72,19 @@ def continued(recipe: Config, args: list[str], run_dir: Path) -> Config:
 
         return with_imported_model(recipe, given.run_dir)
     return recipe
+
+
+def run_directory(command: list[str]) -> Path:
+    """Return where train.py keeps a run that it is called for with these arguments."""
+    recipe, *args = command
+    return _places(args, Path("runs") / recipe).run_dir or Path("runs") / recipe
+
+
+def _places(args: list[str], run_dir: Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--from-hf", "--from_hf", type=Path, nargs="?")
+    parser.add_argument("--run-dir", "--run_dir", type=Path, nargs="?", default=run_dir)
+    return parser.parse_known_args(args)[0]
 
 
 def load_module(path: Path) -> ModuleType:

@@ -27,6 +27,7 @@ from recipes import continued, load_optimizer, load_recipe
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.cluster.hosts import agree, find_hosts, join
+from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_shape import check_model
@@ -73,12 +74,23 @@ def main() -> int:
         emulate(emulate_devices)
         places = {"run_dir": str(run_dir), "from_hf": str(from_hf)}
         agree(hosts, "configuration", config.to_dict() | places)
-        join(hosts)
-        from fugaku_jax.interop.continual import start_from_hf
-        from fugaku_jax.training.loop import train as run
+        watchdog = join(hosts)
+        use_compile_cache()
+        with watchdog.blaming():
+            from fugaku_jax.interop.continual import start_from_hf
+            from fugaku_jax.run.sessions import seconds_since_start
+            from fugaku_jax.training.loop import train as run
 
-        start = start_from_hf(from_hf) if from_hf else None
-        return run(config, run_dir, start, optimizer=load_optimizer(name, config))
+            start = start_from_hf(from_hf) if from_hf else None
+            optimizer, passed = load_optimizer(name, config), seconds_since_start()
+            return run(
+                config,
+                run_dir,
+                start,
+                optimizer=optimizer,
+                seconds_before=passed,
+                watchdog=watchdog,
+            )
 
     return parse(train, args, prog=f"train.py {name}", description=__doc__)
 

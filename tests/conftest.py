@@ -42,7 +42,7 @@ _ROOMS = (
     *("cluster", "collectives", "data", "evaluation", "inference", "interop", "kernels", "layout"),
     *("ledger", "models", "parallel", "pipeline", "planning", "report", "run", "tofu"),
 )
-_STATES = {"adamw", "precision", "state"}
+_STATES = {"adamw", "precision", "spikes", "state"}
 _TRAINING = [
     f"training.{module.name}"
     for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / "fugaku_jax/training")])

@@ -73,6 +73,8 @@ WRONG = [
     ("training.sample_every", -1),
     ("training.sample_tokens", -1),
     ("training.stop_after", 0),
+    ("training.stop_before_limit", -1),
+    ("training.hang_seconds", -1),
     ("training.precision", "fp8"),
     ("training.remat", "all"),
     ("data.store", ""),

@@ -6,13 +6,17 @@ With one process nothing here does anything, and JAX is not imported.
 import contextlib
 import json
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from fugaku_jax.cluster.heartbeat import Meeting, listen
 from fugaku_jax.cluster.host_environment import Hosts, find_hosts, split_address
+from fugaku_jax.cluster.launchers import LAUNCHERS
+from fugaku_jax.cluster.rank_names import RankNames
 from fugaku_jax.cluster.rendezvous import (
     Arrival,
     Json,
@@ -22,6 +26,7 @@ from fugaku_jax.cluster.rendezvous import (
     name_ranks,
     only_this_host,
 )
+from fugaku_jax.cluster.watchdog import SILENT_SECONDS, Watchdog
 from fugaku_jax.config import flat_fields
 from fugaku_jax.errors import InputError
 
@@ -31,21 +36,25 @@ _SHOWN = 3
 """How many differing fields, and values of one, a sentence names."""
 
 
-def join(hosts: Hosts | None) -> None:
+def join(hosts: Hosts | None) -> Watchdog:
     """Make the processes of a job one JAX program; call it before anything touches a device.
 
     Every rank waits for all others, so a late one is no failure. Then JAX's own service starts on
-    a free port of rank 0's host, and collectives go over gloo or MPI as `hosts` says.
+    a free port of rank 0's host, and collectives go over gloo or MPI as `hosts` says. From then on
+    all end, with a sentence, once a rank has ended before the others or is silent.
 
     Args:
         hosts: what `find_hosts` found; nothing happens for None or a single process.
+
+    Returns:
+        what watches the processes, and can watch their steps.
 
     Raises:
         InputError: the processes cannot reach each other by the addresses they have.
         RendezvousError: a rank is missing after `hosts.timeout_seconds`; the sentence names it.
     """
     if hosts is None or hosts.n_processes == 1:
-        return
+        return Watchdog()
     host, _ = split_address("the coordinator", hosts.coordinator or "")
     if (hosts.n_hosts or 1) > 1 and is_loopback(host):
         raise InputError(
@@ -56,24 +65,43 @@ def join(hosts: Hosts | None) -> None:
     if hosts.collectives == "mpi":
         _check_mpi()
     me = {"host": socket.gethostname(), "address": _own_address()}
-    port = meet(hosts, "join", me, lambda arrivals: _free_port(hosts, arrivals))
+    beats = listen(host if only_this_host(host) else "") if hosts.rank == 0 else None
+    names: dict[int, str] = {}
+
+    def open_ports(arrivals: Mapping[int, Arrival]) -> Json:
+        _check_addresses(hosts, arrivals)
+        names.update({rank: arrival.message["host"] for rank, arrival in arrivals.items()})
+        with socket.create_server(("", 0)) as server:
+            jax_port = server.getsockname()[1]
+        port = beats.getsockname()[1] if beats else None
+        return {"host": me["host"], "jax": jax_port, "beats": port, "key": secrets.token_hex()}
+
+    opened = meet(hosts, "join", me, open_ports)
+    place = beats or (host, opened["beats"])
+    meeting = Meeting(hosts.n_processes, hosts.rank, place, opened["key"])
+    # Who starts ranks by hand may well go and leave them.
+    parent = os.getppid() if hosts.rule in {each.name for each in LAUNCHERS} else None
+    watchdog = Watchdog(meeting, RankNames(names or {0: opened["host"]}), parent)
 
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", hosts.collectives)
     # It would take SIGTERM for itself, which asks the trainer to save and stop.
     jax.config.update("jax_enable_preemption_service", False)
-    at = f"[{host}]" if ":" in host else host
+    address = f"[{host}]:{opened['jax']}" if ":" in host else f"{host}:{opened['jax']}"
     with _without_proxies():
         jax.distributed.initialize(
-            f"{at}:{port}",
+            address,
             num_processes=hosts.n_processes,
             process_id=hosts.rank,
             # All is known: JAX need not look for a launcher of its own.
             cluster_detection_method="deactivate",
             initialization_timeout=max(int(hosts.timeout_seconds), 1),
-            coordinator_bind_address=f"{at}:{port}" if only_this_host(host) else None,
+            coordinator_bind_address=address if only_this_host(host) else None,
+            # Our watchdog knows more of a silent rank than JAX, and is to come before it.
+            heartbeat_timeout_seconds=int(5 * SILENT_SECONDS),
         )
+    return watchdog
 
 
 def agree(hosts: Hosts | None, name: str, fields: Mapping[str, Json]) -> None:
@@ -109,8 +137,8 @@ def leave(code: int | None) -> NoReturn:
     sys.exit(code)
 
 
-def _free_port(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> int:
-    """Find a port for JAX's service, unless gloo will not get through."""
+def _check_addresses(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> None:
+    """Refuse hosts between which gloo will not get through."""
     ranks: dict[str, list[int]] = {}
     several = len({(x.message["host"], x.address) for x in arrivals.values()}) > 1
     for rank, arrival in arrivals.items():
@@ -124,8 +152,6 @@ def _free_port(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> int:
             "Hosts must know themselves by an address that the others can reach, since gloo hands "
             f"it out, but {found}; put the right address of each host into its /etc/hosts."
         )
-    with socket.create_server(("", 0)) as server:
-        return server.getsockname()[1]
 
 
 def _own_address() -> str | None:

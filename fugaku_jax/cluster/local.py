@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,14 +20,21 @@ WARDEN = Path(__file__).with_name("warden.py")
 STOPPED = 75
 """Exit code of a program that was stopped early but saved: no failure."""
 
+SAME_SECONDS = 1.5
+"""What rank 0 says with the same exit code within this time is what the first that failed says."""
+
 GRACE_SECONDS = 5.0
 """How long the others have to end by themselves once one has failed, and again after SIGTERM."""
 
 
 def start_and_wait(
-    command: list[str], processes: int, devices: int | None = None, logs: Path | None = None
+    command: list[str],
+    processes: int,
+    devices: int | None = None,
+    logs: Path | None = None,
+    goes_on: Callable[[int], bool] = lambda _: False,
 ) -> int:
-    """Start the processes, pass signals on, and wait until all have ended.
+    """Start the processes, pass signals on, and wait until all have ended; again if so wished.
 
     To be called in the main thread. Each process gets its share of this one's cores; what rank 0
     prints goes where this process prints.
@@ -37,14 +44,43 @@ def start_and_wait(
         processes: how many to start.
         devices: how many to emulate in each; None leaves it to JAX.
         logs: folder for what the other ranks print; else one sees only the end of one that failed.
+        goes_on: tells after which exit codes all are to be started again. It is not asked once a
+            signal was passed on.
 
     Returns:
-        the exit code of the first rank that failed (128 + N if signal N killed it), else 75 if
-        they stopped and saved, else 0.
+        of those that were started last, the exit code of the first rank that failed (128 + N if
+        signal N killed it), else 75 if they stopped and saved, else 0.
 
     Raises:
         InputError: the program cannot be started, or `logs` not written.
     """
+    signals = Signals()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: signals.came(got))
+    while True:
+        code = _start_once(command, processes, devices, logs, signals)
+        if signals.any_came or not goes_on(code):
+            return code
+
+
+class Signals(list[int]):
+    """Signals that have come and are yet to be passed on."""
+
+    any_came = False
+
+    def came(self, number: int) -> None:
+        """Note one."""
+        self.any_came = True
+        self.append(number)
+
+
+def _start_once(
+    command: list[str],
+    processes: int,
+    devices: int | None,
+    logs: Path | None,
+    signals: list[int],
+) -> int:
     environ = os.environ | {
         "FUGAKU_JAX_COORDINATOR": f"127.0.0.1:{free_port()}",
         "FUGAKU_JAX_PROCESSES": str(processes),
@@ -54,9 +90,6 @@ def start_and_wait(
         environ["XLA_FLAGS"] = f"{environ.get('XLA_FLAGS', '')} {flag}"
     cores = available_cores()
     ranks: list[subprocess.Popen[bytes]] = []
-    signals: list[int] = []  # not passed on before every rank has been started
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: signals.append(got))
     with contextlib.ExitStack() as stack:
         warden = stack.enter_context(started_warden())
         outputs = [stack.enter_context(log_file(rank, logs)) for rank in range(1, processes)]
@@ -67,16 +100,16 @@ def start_and_wait(
                 warden.write(b"%d\n" % ranks[-1].pid)
         finally:
             bind(cores)
-        failed, ended = wait(ranks, signals)
+        failed, said, ended = wait(ranks, signals)
         if failed is None:
             return max(each.returncode for each in ranks)
         code = ranks[failed].returncode
-        said = code > 0 and ranks[0].returncode == code  # rank 0 has said why
         if failed:
             show_end(failed, outputs[failed - 1], said)
-        if ended and not said:
+        if code < 0 or (ended and not said):
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            print(f"error: rank {failed} ended by {how}, so all were ended.", file=sys.stderr)
+            others = ", so all were ended" if ended else ""
+            print(f"error: rank {failed} ended by {how}{others}.", file=sys.stderr)
         return code if code > 0 else 128 - code
 
 
@@ -112,29 +145,31 @@ def start(
         raise InputError(f"{command[0]} cannot be started: {error.strerror}.") from error
 
 
-def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool]:
-    """Wait for all, and pass `signals` on as they come.
+def wait(ranks: list[subprocess.Popen[bytes]], signals: list[int]) -> tuple[int | None, bool, bool]:
+    """Wait for all, and pass `signals` on as they come, those too that came before.
 
     Returns:
-        The first rank that failed, and whether others had to be ended.
+        The first rank that failed, whether rank 0 has said why, and whether others had to be ended.
     """
-    failed, deadline = None, 0.0
+    failed, said, since, deadline = None, False, 0.0, 0.0
     gentle_first = [signal.SIGKILL, signal.SIGTERM]
-    while None in (codes := [each.poll() for each in ranks]) or failed is None:
+    while True:
+        codes, now = [each.poll() for each in ranks], time.monotonic()
         while signals:
             send(signals.pop(0), ranks)
         failing = [rank for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
         if failed is None and failing:
             # One that a signal killed is the cause of what others report at the same time.
             failed = min(failing, key=lambda rank: ((codes[rank] or 0) > 0, rank))
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif failed is not None and time.monotonic() > deadline and gentle_first:
+            since, deadline = now, now + GRACE_SECONDS
+        elif failed is not None and now > deadline and gentle_first:
             send(gentle_first.pop(), ranks)
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif None not in codes:
-            break
+            deadline = now + GRACE_SECONDS
+        if failed is not None and now < since + SAME_SECONDS:
+            said = codes[0] == codes[failed]
+        if None not in codes:
+            return failed, said, len(gentle_first) < 2
         time.sleep(0.05)
-    return failed, len(gentle_first) < 2
 
 
 def send(number: int, ranks: list[subprocess.Popen[bytes]]) -> None:

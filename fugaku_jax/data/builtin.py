@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import random
 import shutil
@@ -17,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from fugaku_jax.compile_cache import user_cache
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.generated import arithmetic, english, japanese
 from fugaku_jax.data.inputs import InputSet
@@ -50,7 +50,7 @@ def open_store(name_or_url: str) -> Store:
     if name_or_url != NAME:
         return Store.open(name_or_url)
     try:
-        return _open_or_build(_user_cache())
+        return _open_or_build(user_cache())
     # No home, no place to write to, or no room: the temporary folder may do.
     except (OSError, RuntimeError, InputError):
         folder = Path(tempfile.mkdtemp(prefix="fugaku_jax-"))
@@ -96,11 +96,6 @@ def _texts(domain: str) -> Iterator[tuple[str, str]]:
     rng = random.Random(f"fugaku_jax {domain} {_VERSION}")
     while True:
         yield "", write(rng)
-
-
-def _user_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "fugaku_jax"
 
 
 def _open_or_build(folder: Path) -> Store:

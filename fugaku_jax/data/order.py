@@ -1,9 +1,10 @@
-"""The order of samples: a pure and invertible function of (store, seed, step, row).
+"""The order of samples: a pure and invertible function of (store, seed, batch, row).
 
 Sample `i` of a set covers its tokens `[i·T, i·T + T + 1)`: neighbours share one token, so that
-every token but the first of a set is predicted once an epoch. Row `r` of step `s` is the global
+every token but the first of a set is predicted once an epoch. Row `r` of batch `s` is the global
 sample `g = s·B + r`; the mixture says which set it belongs to and that it is that set's `k`-th;
-with `n` samples in the set, epoch `k // n` visits sample `permutation_epoch(k mod n)`.
+with `n` samples in the set, epoch `k // n` visits sample `permutation_epoch(k mod n)`. Step `s` of
+a run reads batch `s`, unless the run has passed over some (`PassedOver`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from fugaku_jax.data.mixture import Mixture, Weight
+from fugaku_jax.data.passed_over import PassedOver
 from fugaku_jax.data.permutation import make_key, permute, unpermute
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
@@ -28,6 +30,7 @@ class SampleOrder:
         batch_size: int,
         seed: int,
         names: Sequence[str] | None = None,
+        passed_over: PassedOver | None = None,
     ) -> None:
         """The order over sets of tokens.
 
@@ -38,6 +41,7 @@ class SampleOrder:
             batch_size: B, the rows of a step over all processes.
             seed: any integer.
             names: what errors call the sets; their numbers if None.
+            passed_over: batches that no step reads; none if None.
 
         Raises:
             InputError: a weight is wrong, or a set with a weight is shorter than a sample.
@@ -64,13 +68,19 @@ class SampleOrder:
         self.sequence_length = sequence_length
         self.batch_size = batch_size
         self.seed = seed
+        self.passed_over = passed_over or PassedOver()
         self.samples = np.array(
             [max(length - 1, 0) // sequence_length for length in lengths], np.int64
         )
 
     @classmethod
     def of_store(
-        cls, store: Store, sequence_length: int, batch_size: int, seed: int
+        cls,
+        store: Store,
+        sequence_length: int,
+        batch_size: int,
+        seed: int,
+        passed_over: PassedOver | None = None,
     ) -> "SampleOrder":
         """The order over the training split of a store, by its weights. Raises as `__init__`."""
         return cls(
@@ -80,13 +90,20 @@ class SampleOrder:
             batch_size=batch_size,
             seed=seed,
             names=[each.name for each in store.sets],
+            passed_over=passed_over,
         )
 
     def locate(
         self, step: int
     ) -> tuple[Int64[np.ndarray, "B"], Int64[np.ndarray, "B"], Int64[np.ndarray, "B"]]:
         """What the rows of a step hold: the set, the first token and the epoch of each row."""
-        places = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        return self.locate_batch(self.passed_over.batch(step))
+
+    def locate_batch(
+        self, batch: int
+    ) -> tuple[Int64[np.ndarray, "B"], Int64[np.ndarray, "B"], Int64[np.ndarray, "B"]]:
+        """What the rows of a batch hold, as `locate`, whether or not a step reads it."""
+        places = batch * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
         sets, counts = self.mixture.locate(places)
         epochs, samples = np.divmod(counts, np.maximum(self.samples[sets], 1))
         for index in np.unique(sets):
@@ -95,8 +112,8 @@ class SampleOrder:
             samples[mine] = permute(samples[mine], int(self.samples[index]), key)
         return sets, samples * self.sequence_length, epochs
 
-    def step_row(self, set_index: int, sample: int, epoch: int) -> tuple[int, int]:
-        """The step and the row at which a set's sample is seen in an epoch: `locate` inverted.
+    def batch_row(self, set_index: int, sample: int, epoch: int) -> tuple[int, int]:
+        """The batch and the row in which a set's sample lies in an epoch: `locate_batch` inverted.
 
         Raises:
             InputError: there is no such sample, or the set has no weight.
@@ -123,10 +140,11 @@ class SampleOrder:
             return []
         T = self.sequence_length
         first, last = max(start - 1, 0) // T, (stop - 1) // T
-        found = []
+        batches, found = self.passed_over.batch(steps), []
         for sample in range(first, min(last, int(self.samples[set_index]) - 1) + 1):
             epoch = 0
-            while (place := self.step_row(set_index, sample, epoch))[0] < steps:
-                found.append((*place, sample))
+            while (place := self.batch_row(set_index, sample, epoch))[0] < batches:
+                if (step := self.passed_over.step(place[0])) is not None:
+                    found.append((step, place[1], sample))
                 epoch += 1
         return sorted(found)

@@ -1,8 +1,11 @@
 """What a store holds, as tables for a terminal; and where a run meets one of its documents."""
 
+import functools
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow.compute as pc
 from rich.box import SIMPLE
 from rich.table import Table
@@ -24,6 +27,22 @@ class Sighting:
     set_name: str
     first: int  # place of its first token in the row, of T + 1
     last: int  # place of its last token in the row
+
+
+@dataclass(frozen=True)
+class RowContent:
+    """What a row of a batch holds: tokens `[first, last]` of a set's training split."""
+
+    batch: int
+    row: int
+    set_name: str
+    first: int
+    last: int
+    documents: list[str]  # ids of those that have a token in it, in their order
+
+    def __str__(self) -> str:
+        tokens = f"{self.set_name} tokens {self.first}-{self.last}"
+        return f"batch {self.batch} row {self.row} {tokens}: {' '.join(self.documents)}"
 
 
 def summary_tables(store: Store) -> list[Table]:
@@ -92,6 +111,24 @@ def find_document(
     if side is None:
         raise InputError(f"--document {document}: no document of {store.url} has this id.")
     return side, sorted(found, key=lambda seen: (seen.step, seen.row))
+
+
+def batch_rows(store: Store, order: SampleOrder, batches: Iterable[int]) -> Iterator[RowContent]:
+    """Yield what each row of some batches holds.
+
+    Args:
+        store: the store of a run.
+        order: the order of the run's samples.
+        batches: their numbers in that order, counted from 0, be they passed over or not.
+    """
+    table_of = functools.cache(lambda index: store.documents(index, "train"))
+    for batch in batches:
+        sets, starts, _ = (column.tolist() for column in order.locate_batch(batch))
+        for row, (index, first) in enumerate(zip(sets, starts, strict=True)):
+            last, table = first + order.sequence_length, table_of(index)
+            one, end = np.searchsorted(table["start"].to_numpy(), [first, last], side="right")
+            documents = table["id"][int(one) - 1 : int(end)].to_pylist()
+            yield RowContent(batch, row, store.sets[index].name, first, last, documents)
 
 
 def _short(number: int | float) -> str:

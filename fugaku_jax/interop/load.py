@@ -18,7 +18,7 @@ from fugaku_jax.models.layout import layout_for_use
 from fugaku_jax.models.segments import token_before_text
 from fugaku_jax.run.identity import TOKENIZER_FILE, is_untrained, read_ledger
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.state import whole_model
+from fugaku_jax.training.whole_model import whole_model
 
 
 class Loaded(NamedTuple):

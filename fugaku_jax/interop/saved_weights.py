@@ -14,13 +14,14 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop.chunked_arrays import ChunkedArray, ChunkedTree, Index, array_spec
 from fugaku_jax.interop.hf_weights import Tensor
 from fugaku_jax.run.checkpoint_folder import checkpoint_folder, saved_steps
-from fugaku_jax.training.checkpoint import CHUNK_BYTES, RunCheckpoints
+from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.checkpoint_reading import (
     STATE,
     DamagedCheckpoint,
     reason,
     warn_without_checksums,
 )
+from fugaku_jax.training.saving_options import CHUNK_BYTES
 
 
 class SavedWeights:

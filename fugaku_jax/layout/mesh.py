@@ -16,7 +16,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.layout.assignment import Assignment, Part, degrees, without_torus
 from fugaku_jax.layout.rules import LOCAL_AXIS, Rules
 from fugaku_jax.layout.search import assign
-from fugaku_jax.layout.torus import torus_order, torus_shape
+from fugaku_jax.layout.torus import torus_order, torus_places, torus_shape
 
 RANK_MAP = "FUGAKU_JAX_RANK_MAP"
 
@@ -74,11 +74,22 @@ def make_mesh(
     types, rules = (AxisType.Explicit,) * len(names), rules_of(assignment, config.sequence_parallel)
     if isinstance(devices, int):
         return AbstractMesh(shape, names, axis_types=types), rules
-    rank_map = os.environ.get(RANK_MAP)
+    rank_map = _given_rank_map()
     if rank_map and config.shape:
         processes = [device.process_index for device in devices]
-        devices = [devices[d] for d in torus_order(processes, config, Path(rank_map))]
+        devices = [devices[d] for d in torus_order(processes, config, rank_map)]
     return jax.make_mesh(shape, names, axis_types=types, devices=devices), rules
+
+
+def process_places(config: MeshConfig, processes: int) -> list[str]:
+    """Say where in the torus the node of each process is; arguments as of `torus_places`."""
+    return torus_places(config, processes, _given_rank_map())
+
+
+def _given_rank_map() -> Path | None:
+    """Return the rank map that the job was started with, if it is not the mesh's own."""
+    path = os.environ.get(RANK_MAP)
+    return Path(path) if path else None
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """The torus that `mesh.shape` names: how long its sides are, and which device is where on it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fugaku_jax.config import MeshConfig
-from fugaku_jax.tofu.allocation import fold, parse_shape, read_vcoordfile
+from fugaku_jax.tofu.allocation import RankMap, fold, parse_shape, read_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
 
@@ -34,8 +37,40 @@ def torus_order(processes: Sequence[int], config: MeshConfig, rank_map: Path) ->
     Raises:
         InputError: `mesh.shape` is not a job's, or the file does not fit it.
     """
-    job = parse_shape(config.shape)
-    per_node = max((max(processes) + 1) // job.nodes, 1)
-    ranks = read_vcoordfile(rank_map, job, per_node)
+    job, ranks = parse_shape(config.shape), _ranks(config, rank_map, max(processes) + 1)
     node = fold(job).numbers(ranks.torus_coordinates())
     return sorted(range(len(processes)), key=lambda d: (node[processes[d]], processes[d], d))
+
+
+def torus_places(config: MeshConfig, processes: int, rank_map: Path | None) -> list[str]:
+    """Say where in the torus the node of each process is: `x0 y5 z23 a1 b2 c0`.
+
+    Args:
+        config: of the mesh.
+        processes: how many there are.
+        rank_map: as of `torus_order`; without one, processes are taken to stand in the mesh's own
+            order.
+
+    Returns:
+        the place of each process; nothing if `mesh.shape` names no torus.
+
+    Raises:
+        InputError: as `torus_order`.
+    """
+    if not config.shape:
+        return []
+    if rank_map:
+        coordinates = _ranks(config, rank_map, processes).torus_coordinates()
+    else:
+        shape = torus_shape(config.shape)
+        nodes = np.arange(processes) * math.prod(shape) // processes
+        coordinates = np.stack(np.unravel_index(nodes, shape), axis=-1)
+    return [
+        " ".join(f"{axis}{at}" for axis, at in zip(AXES, place, strict=True))
+        for place in coordinates.tolist()
+    ]
+
+
+def _ranks(config: MeshConfig, rank_map: Path, processes: int) -> RankMap:
+    job = parse_shape(config.shape)
+    return read_vcoordfile(rank_map, job, max(processes // job.nodes, 1))

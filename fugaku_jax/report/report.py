@@ -5,6 +5,7 @@ while a run goes on, and the same files give the same page.
 """
 
 import contextlib
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from fugaku_jax.report import curves
 from fugaku_jax.report.charts import charts, loss
 from fugaku_jax.report.runs import Run, read_runs
 from fugaku_jax.run.metrics import replace_file
+from fugaku_jax.run.sessions import time_of_sessions
 from fugaku_jax.spelling import amount, duration, printable
 
 _LAST_STEPS = 20  # whose mean is called the final training loss
@@ -146,7 +148,24 @@ def _summary(run: Run) -> dict[str, str]:
     rows["Peak memory"] = f"{memory.max() / 2**30:.2f} GiB" if len(memory) else ""
     skipped = run.known("skipped").sum()
     rows["Steps skipped"] = f"{skipped:,.0f}" if skipped else ""
+    rows["Goodput"], rows["The rest of the time"] = _goodput(run)
+    rows["Slow processes"] = ", ".join(run.slow_processes)
     return {name: value for name, value in rows.items() if value}
+
+
+def _goodput(run: Run) -> tuple[str, str]:
+    """The share of all sessions' time in steps that led further, and what took the rest."""
+    seconds, repeated = time_of_sessions(run.sessions)
+    if not seconds.total:  # a run of a version that did not write it down
+        return "", ""
+    parts = dataclasses.asdict(seconds) | {"repeated steps": repeated}
+    useful = parts.pop("steps") - repeated
+    rest = sorted(parts.items(), key=lambda part: -part[1])
+    shares = ((name, value / seconds.total) for name, value in rest)
+    return (
+        f"{useful / seconds.total:.1%} of {duration(seconds.total)}",
+        ", ".join(f"{name} {share:.1%}" for name, share in shares if share >= 0.0005),
+    )
 
 
 def _domains(run: Run) -> dict[str, str]:

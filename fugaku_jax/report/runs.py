@@ -12,6 +12,8 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
 from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics, read_samples
+from fugaku_jax.run.sessions import Session, read_sessions
+from fugaku_jax.run.stragglers import slow_processes
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Run:
     """One dict a step."""
     samples: list[dict[str, Any]]
     """`{step, prompt, text}` each."""
+    sessions: list[Session]
+    """What each session ran on, and where its time went."""
+    slow_processes: list[str]
+    """Those that were slow in the last session that compared them: `rank 3 (node004)`."""
 
     def column(self, name: str) -> Float[np.ndarray, " N"]:
         """One figure of every step, NaN where it has none."""
@@ -66,7 +72,8 @@ def _read_run(path: Path, name: str) -> Run:
     metrics = read_metrics(path) if (path / METRICS_FILE).exists() else []
     if not metrics:
         raise InputError(f"{path} has no step in {METRICS_FILE} yet; wait for its first step.")
-    return Run(name, config, metrics, read_samples(path))
+    slow = slow_processes(path)
+    return Run(name, config, metrics, read_samples(path), read_sessions(path), slow)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

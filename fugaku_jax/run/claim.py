@@ -7,9 +7,9 @@ from pathlib import Path
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
 from fugaku_jax.config import Config
 from fugaku_jax.data.builtin import open_store
-from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.run.data_order import order_of_run
 from fugaku_jax.run.identity import (
     Start,
     check_run_dir,
@@ -23,7 +23,7 @@ from fugaku_jax.run.lock import run_lock
 from fugaku_jax.run.refusals import refusals
 
 
-def check_run(config: Config, run_dir: Path, start: Start | None) -> tuple[Store, SampleOrder]:
+def check_run(config: Config, run_dir: Path, start: Start | None) -> Store:
     """Refuse a run that its directory or its store does not fit; nothing is written.
 
     Args:
@@ -32,7 +32,7 @@ def check_run(config: Config, run_dir: Path, start: Start | None) -> tuple[Store
         start: the weights that its first session starts from; random ones if not given.
 
     Returns:
-        the store, and the order in which the run reads it.
+        the store that the run reads.
 
     Raises:
         InputError: configuration, store, directory and weights do not fit each other.
@@ -42,8 +42,8 @@ def check_run(config: Config, run_dir: Path, start: Start | None) -> tuple[Store
     store = open_store(config.data.store)
     check_tokenizer(run_dir, store, start)
     check_vocabulary(config, store, start)
-    sizes = (config.model.sequence_length, config.training.batch_size, config.data.seed)
-    return store, SampleOrder.of_store(store, *sizes)
+    order_of_run(run_dir, config, store)
+    return store
 
 
 @contextmanager

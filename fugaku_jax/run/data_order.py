@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from fugaku_jax.config import Config
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_types import typed
 from fugaku_jax.run.configuration import read_config
+from fugaku_jax.run.going_back import passed_over
 from fugaku_jax.run.identity import LEDGER_FILE, open_run_store, read_ledger
 
 
@@ -36,4 +38,25 @@ def open_run_order(run_dir: Path, place: str | None = None) -> tuple[Store, Samp
             f"{store.url} is not the store that {run_dir} read: its sha256 is "
             f"{store.sha256[:12]}, that of the run's {str(sha256)[:12]}; give that one by --store."
         )
-    return store, SampleOrder.of_store(store, **sizes), config.training.steps
+    order = SampleOrder.of_store(store, **sizes, passed_over=passed_over(run_dir))
+    return store, order, config.training.steps
+
+
+def order_of_run(run_dir: Path, config: Config, store: Store) -> SampleOrder:
+    """Return the order in which a run reads its store, or will.
+
+    Args:
+        run_dir: the run, which may not be there yet.
+        config: of the run.
+        store: what it reads.
+
+    Raises:
+        InputError: the store has too few tokens for it, or the ledger cannot be read.
+    """
+    return SampleOrder.of_store(
+        store,
+        config.model.sequence_length,
+        config.training.batch_size,
+        config.data.seed,
+        passed_over(run_dir),
+    )

@@ -22,6 +22,8 @@ from fugaku_jax.run.configuration import CONFIG_FILE, read_config
 from fugaku_jax.run.metrics import replace_file
 
 LEDGER_FILE = "ledger.json"
+PASSED_OVER = "passed_over"
+"""The ledger's list of the batches that no step reads any more (`run/going_back.py`)."""
 TOKENIZER_FILE = "tokenizer.model"
 """The tokenizer that an imported run came with."""
 
@@ -46,6 +48,13 @@ class Start:
 FREE_FIELDS = frozenset(
     {
         "training.stop_after",
+        "training.spike_deviations",
+        "training.most_skipped",
+        "training.check_replicas_every",
+        "training.repeat_every",
+        "training.stop_before_limit",
+        "training.self_test",
+        "training.hang_seconds",
         "training.validate_every",
         "training.validation_tokens",
         "training.sample_every",
@@ -61,8 +70,8 @@ FREE_FIELDS = frozenset(
     | {f"mesh.{field.name}" for field in fields(MeshConfig)}
 )
 """Fields that may change between sessions of a run: they do not change what is learned, but for
-the rounding that another mesh or another cut of the batch brings. That the store is the same is
-told by its hash, wherever it lies."""
+the rounding that another mesh or another cut of the batch brings, and what is done about steps that
+go wrong. That the store is the same is told by its hash, wherever it lies."""
 
 
 def check_run_dir(run_dir: Path, config: Config) -> None:
@@ -145,11 +154,12 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
                 f"--run-dir {run_dir} was started from other weights than {ledger['imported']}; "
                 "give another directory, or the same weights."
             )
-        ledger = {name: before[name] for name in ("imported",) if name in before} | ledger
+        kept = {name: before[name] for name in ("imported", PASSED_OVER) if name in before}
+        ledger = kept | ledger
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_json(run_dir / CONFIG_FILE, config.to_dict())
-        _write_json(run_dir / LEDGER_FILE, ledger)
+        write_ledger(run_dir, ledger)
         for path in run_dir.glob(_LEFT_BY_A_SESSION):
             path.unlink()
     except OSError as error:
@@ -175,6 +185,11 @@ def read_ledger(run_dir: Path) -> dict[str, Any]:
         if name in values:
             typed(kind, values[name], f"{path}: {name}")
     return ledger
+
+
+def write_ledger(run_dir: Path, ledger: dict[str, Any]) -> None:
+    """Write a run's identity, whole or not at all."""
+    _write_json(run_dir / LEDGER_FILE, ledger)
 
 
 def is_untrained(run_dir: Path) -> bool:

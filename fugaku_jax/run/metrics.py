@@ -41,15 +41,14 @@ class MetricsWriter:
 
     def __init__(self, run_dir: Path, resume_step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        continued = False
-        for name in (METRICS_FILE, SAMPLES_FILE):
-            if (run_dir / name).exists():
-                continued = True
-                _drop_after(run_dir / name, resume_step)
         self._path = run_dir / METRICS_FILE
+        there = [path for path in (self._path, run_dir / SAMPLES_FILE) if path.exists()]
+        dropped = {path: _drop_after(path, resume_step) for path in there}
+        self.dropped: list[dict[str, Any]] = dropped.get(self._path, [])
+        """Figures of later steps, which are taken again."""
         self._metrics = self._path.open("ab")
         self._samples = (run_dir / SAMPLES_FILE).open("ab")
-        self._tensorboard = _TensorBoard(run_dir / "tensorboard", resume_step, continued)
+        self._tensorboard = _TensorBoard(run_dir / "tensorboard", resume_step, bool(there))
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Record the figures of one step, and hand the line to the operating system.
@@ -161,9 +160,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             )
 
 
-def _drop_after(path: Path, step: int) -> None:
-    kept = [line for line in _lines(path) if line["step"] <= step]
+def _drop_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines of later steps, and return them."""
+    lines = list(_lines(path))
+    kept = [line for line in lines if line["step"] <= step]
     replace_file(path, lambda file: file.writelines(map(_encode, kept)))
+    return [line for line in lines if line["step"] > step]
 
 
 def _append(file: Any, line: dict[str, Any]) -> None:

@@ -28,6 +28,13 @@ def require_positive(section: object, prefix: str, *names: str) -> None:
         require(value > 0, f"{prefix}.{name}", value, "greater than 0")
 
 
+def require_not_negative(section: object, prefix: str, *names: str) -> None:
+    """Refuse fields that are below 0."""
+    for name in names:
+        value = getattr(section, name)
+        require(value >= 0, f"{prefix}.{name}", value, "at least 0")
+
+
 def require_fraction(section: object, prefix: str, *names: str) -> None:
     """Refuse fields that are below 0, or 1 or more."""
     for name in names:

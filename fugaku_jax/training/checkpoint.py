@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -42,15 +42,18 @@ from fugaku_jax.run.checkpoint_folder import (
 )
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.training.checkpoint_reading import (
+    FORMAT,
+    IDENTITY,
     STATE,
     DamagedCheckpoint,
-    is_of_another_optimizer,
     load,
+    names,
     reason,
+    saved_names,
 )
-from fugaku_jax.training.checksums import check_chunks
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
-from fugaku_jax.training.state import TrainState, fresh_state, whole_model
+from fugaku_jax.training.saving_options import saving_options
+from fugaku_jax.training.state import TrainState, first_memory, fresh_state
 from fugaku_jax.training.storage_order import (
     in_layer_order,
     in_storage_order,
@@ -58,17 +61,11 @@ from fugaku_jax.training.storage_order import (
     saved_parameter_types,
     saved_types,
 )
+from fugaku_jax.training.whole_model import whole_model
 
 # Orbax logs what goes wrong, with tracebacks of all its threads, and then raises it here too.
 for _name in ("absl", "concurrent.futures"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
-
-IDENTITY = "identity"
-"""The item of a checkpoint that says what the numbers mean."""
-CHUNK_BYTES = 1 << 28
-"""Most bytes of an array that can only be read together."""
-A_WEEK = 7 * 24 * 3600
-"""In seconds."""
 
 
 class RunCheckpoints:
@@ -88,7 +85,7 @@ class RunCheckpoints:
     @functools.cached_property
     def _checkpointer(self) -> ocp.training.Checkpointer:
         policies, keep = ocp.training.preservation_policies, self._config and self._config.keep
-        with _options() as context:
+        with saving_options() as context:
             return ocp.training.Checkpointer(
                 LiteralPath(checkpoint_folder(self._run_dir)),
                 context=context,
@@ -116,10 +113,18 @@ class RunCheckpoints:
         steps = saved_steps(self._run_dir)
         return steps[-1] if steps else None
 
-    def safe(self) -> str:
-        """Say which checkpoint the run can go on from, once the last save is on disk."""
+    def wait(self) -> None:
+        """Wait until the last save is on disk.
+
+        Raises:
+            RunError: it failed.
+        """
         with self._writing():
             self._checkpointer.wait()
+
+    def safe(self) -> str:
+        """Say which checkpoint the run can go on from, once the last save is on disk."""
+        self.wait()
         return what_is_safe(self._run_dir)
 
     def save(self, step: int, layout: Layout, state: TrainState, identity: dict[str, Any]) -> None:
@@ -145,7 +150,7 @@ class RunCheckpoints:
         # rather than overwrite it, so the training goes on at once.
         with self._writing():
             self._checkpointer.save_checkpointables_async(
-                step, {STATE: saved, IDENTITY: identity}, force=True
+                step, {STATE: saved, IDENTITY: _numbered(identity)}, force=True
             )
 
     def save_parameters(
@@ -159,7 +164,8 @@ class RunCheckpoints:
 
         What goes wrong while they are made or written comes up as it is.
         """
-        self._checkpointer.save_checkpointables(0, {STATE: parameters, IDENTITY: identity})
+        items = {STATE: parameters, IDENTITY: _numbered(identity)}
+        self._checkpointer.save_checkpointables(0, items)
 
     def restore(self, layout: Layout, optimizer: Optimizer | None = None) -> TrainState | None:
         """Load the newest good checkpoint, each array where the layout has it.
@@ -219,17 +225,21 @@ class RunCheckpoints:
         optimizer = optimizer or make_optimizer(layout)
         if step == 0:
             return fresh_state(layout, self._restore_parameters(0, layout), optimizer)
-        types = saved_types(layout, optimizer)
-        try:
-            state = load(self._run_dir, step, _on_mesh(layout, types))
-        except DamagedCheckpoint:
-            if is_of_another_optimizer(self._run_dir, step, types.moments):
-                raise InputError(
-                    f"{self._run_dir / CHECKPOINTS / str(step)} holds what another optimizer "
-                    "remembers; go on with the one that the run began with, or begin another by "
-                    "another --run-dir."
-                ) from None
-            raise
+        types, there = saved_types(layout, optimizer), saved_names(self._run_dir, step)
+        if there and _within("moments", there) != names(types.moments):
+            raise InputError(
+                f"{self._run_dir / CHECKPOINTS / str(step)} holds what another optimizer "
+                "remembers; go on with the one that the run began with, or begin another by "
+                "another --run-dir."
+            )
+        first = first_memory(layout.config.training)
+        absent = {name: x for name, x in first.items() if x and there and not _within(name, there)}
+        wanted = replace(types, **dict[str, Any](dict.fromkeys(absent)))
+        state = load(self._run_dir, step, _on_mesh(layout, wanted))
+        if absent:
+            self._say_absent(step, absent)
+            with layout.active():
+                state = replace(state, **jax.jit(lambda: absent)())
         if int(state.step) != step:
             raise DamagedCheckpoint(self._run_dir, step, f"it is of step {int(state.step)}")
         return in_storage_order(layout, state, optimizer)
@@ -241,8 +251,16 @@ class RunCheckpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
             _on_mesh(layout, saved_parameter_types(layout)),
         )
-        loaded = load(self._run_dir, step, {"parameters": saved}, partial=True)
+        loaded = load(self._run_dir, step, {"parameters": saved})
         return parameters_in_storage_order(layout, loaded["parameters"])
+
+    def _say_absent(self, step: int, absent: Collection[str]) -> None:
+        if jax.process_index() == 0:
+            print(
+                f"{self._run_dir / CHECKPOINTS / str(step)} holds no {' and no '.join(absent)}: "
+                "that begins anew.",
+                file=sys.stderr,
+            )
 
     def _set_aside(self, damaged: dict[int, DamagedCheckpoint], good: int) -> None:
         if not damaged:
@@ -296,6 +314,16 @@ def load_model(
         return config, whole_model(layout, parameters)
 
 
+def _numbered(identity: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT} | identity
+
+
+def _within(field: str, there: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of one field of a state, by their names in it."""
+    start = f"{field}."
+    return {name.removeprefix(start): x for name, x in there.items() if name.startswith(start)}
+
+
 def _is_finite(state: PyTree[Shaped[Array, "..."]]) -> bool:
     """Tell, in all processes alike, whether no number of a state is infinite or NaN."""
     # NumPy needs no program compiled; a NaN is both the least and the greatest of its array.
@@ -305,31 +333,6 @@ def _is_finite(state: PyTree[Shaped[Array, "..."]]) -> bool:
         for each in (np.asarray(x.data) for x in array.addressable_shards if x.replica_id == 0)
     )
     return not anywhere(not all(mine))
-
-
-def _options() -> ocp.Context:
-    """Have checksums written, and large arrays cut, for a layer to be read without the others."""
-    check_chunks()
-    options = ocp.options.ArrayOptions.Saving.StorageOptions
-
-    def cut(key: tuple[Any, ...], value: Any) -> Any:
-        if np.ndim(value) == 0:
-            return None
-        stacked = "blocks" in jax.tree_util.keystr(key)
-        return options(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if stacked else None)
-
-    context = ocp.Context()
-    context.array.saving.scoped_storage_options_creator = cut
-    registry = ocp.handlers.local_registry()
-    registry.add(ocp.handlers.JsonHandler, checkpointable_name=IDENTITY)
-    context.checkpointables.registry = registry
-    context.file.path_class = LiteralPath
-    # What hinders making a folder then comes up at once; a thread would wait 20 minutes for it.
-    context.asynchronous.create_directories_asynchronously = False
-    # Orbax reckons by the time of day, which jumps when a clock is put right, and ends a save that
-    # seems to take 20 minutes; that of an import does take as long as what it reads.
-    context.asynchronous.timeout_secs = A_WEEK
-    return context
 
 
 def _on_mesh(layout: Layout, shapes: PyTree[jax.ShapeDtypeStruct]) -> Any:

@@ -1,27 +1,37 @@
 """The training run: from a configuration and a directory to a trained model.
 
 batch = f(step), so a run that was stopped goes on exactly as if it had not been: the state is in
-the checkpoint, and everything else follows from the step.
+the checkpoint, and everything else follows from the step. A run whose steps only go wrong goes back
+to a checkpoint, and past the batches that those read.
 """
 
+import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import optax
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.time_limit import is_near
+from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
 from fugaku_jax.data.loader import Loader
+from fugaku_jax.data.store import Store
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
+from fugaku_jax.run.data_order import order_of_run
+from fugaku_jax.run.going_back import SickSteps, record_going_back, where_to
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import REPORT_FILE, MetricsWriter, is_drawn
-from fugaku_jax.run.sessions import record_session
+from fugaku_jax.run.sessions import record_seconds, record_session
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.hooks.flipped_bits import Again, Replicas
 from fugaku_jax.training.hooks.guard import Guard
 from fugaku_jax.training.hooks.hook import Hook
 from fugaku_jax.training.hooks.record import Record
@@ -34,10 +44,12 @@ from fugaku_jax.training.hooks.validate import Validate
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
-from fugaku_jax.training.state import TrainState, fresh_state, init_state
+from fugaku_jax.training.ranks import Ranks
+from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
-from fugaku_jax.training.throughput import measure_peak
+from fugaku_jax.training.throughput import Peak, measure_peak
+from fugaku_jax.training.time_spent import TimeSpent
 from fugaku_jax.training.trainer import Trainer
 
 DONE = 0
@@ -51,6 +63,8 @@ def train(
     start: Start | None = None,
     hooks: Sequence[Hook] = (),
     optimizer: optax.GradientTransformation | None = None,
+    seconds_before: float = 0.0,
+    watchdog: Watchdog | None = None,
 ) -> int:
     """Train, or go on training, the run of this directory.
 
@@ -61,92 +75,171 @@ def train(
         hooks: what else happens around its steps. They see a step when it is validated and sampled;
             what they find is then recorded and shown, and what they say of it is heeded.
         optimizer: what updates the weights if `optimizer.kind` is `recipe`, of optax.
+        seconds_before: how long the program has been starting, for the account of its time.
+        watchdog: what ends this process if a step is not completed in time.
 
     Returns:
-        `DONE`, or `STOPPED` if `training.stop_after` or a signal (SIGTERM, SIGINT, SIGHUP) ended
-        the session before the run's last step; the state is saved either way.
+        `DONE`, or `STOPPED` if `training.stop_after`, `training.stop_before_limit` or a signal
+        (SIGTERM, SIGINT, SIGHUP) ended the session before the run's last step; the state is saved
+        either way.
 
     Raises:
         InputError: configuration, store and directory do not fit each other, or another program
             trains there; nothing was written.
-        RunError: the loss at the end, or the gradient of many steps, is infinite or NaN, no
-            checkpoint is good, or a file cannot be written; the sentence says what is safe.
+        RunError: the loss at the end, or the gradient of many steps, is infinite or NaN and going
+            back did not help, no checkpoint is good, or a file cannot be written; the sentence says
+            what is safe.
     """
-    store, order = check_run(config, run_dir, start)
+    limit_is_near = is_near(config.training.stop_before_limit)
+    store = check_run(config, run_dir, start)
     layout = make_layout(config)
-    updating = make_optimizer(layout, optimizer)
-    steps = config.training.steps
-    with (
-        held_run(config, run_dir, store, start),
-        layout.active(),
-        RunCheckpoints(run_dir, config.checkpoint) as checkpoints,
-        ExitStack() as stack,
-    ):
-        state = checkpoints.restore(layout, updating)
-        first = int(state.step) if state else 0
-        if first >= steps:
-            if is_writer():
-                print(f"{run_dir} is finished: all {steps} steps are done.")
-                if not is_drawn(run_dir):  # killed after its last save
-                    _draw_report(run_dir, finished=True)
-            return DONE
-        say, writing = _open_files(stack, run_dir, first, steps)
-        peak = measure_peak(config.training.precision)
-        for line in introduction(layout, store, peak, first, start):
-            say(line)
-        if state is None:
-            given = start and start.parameters(layout)
-            state = fresh_state(layout, given, updating) if given else init_state(layout, updating)
-        identity = {"config": config.to_dict(), "ledger": read_ledger(run_dir)}
-        around: list[Hook] = [
-            *(Speed(config, peak), Validate(layout, store), Sample(layout, store.tokenizer())),
-            *hooks,
+    updating, ranks = make_optimizer(layout, optimizer), Ranks(layout, watchdog)
+    run = _Run(config, run_dir, store, layout, updating, start, hooks, ranks, limit_is_near)
+    spent, news = TimeSpent(seconds_before), ""
+    with held_run(config, run_dir, store, start), layout.active():
+        while True:
+            try:
+                last = run.session(spent, news)
+                break
+            except SickSteps as sick:
+                spent, news = TimeSpent(), _go_back(run_dir, sick)
+    if is_writer() and last is not None:
+        _draw_report(run_dir, finished=last >= config.training.steps)
+    return STOPPED if last is not None and last < config.training.steps else DONE
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all sessions of a run share; arguments as of `train`."""
+
+    config: Config
+    run_dir: Path
+    store: Store
+    layout: Layout
+    optimizer: Optimizer
+    start: Start | None
+    hooks: Sequence[Hook]
+    ranks: Ranks
+    limit_is_near: Callable[[], bool]
+
+    def session(self, spent: TimeSpent, news: str) -> int | None:
+        """Take the steps that are left, or as many as a session may.
+
+        Args:
+            spent: is told where its time goes.
+            news: what to say at its beginning.
+
+        Returns:
+            the last step taken; None if none was left.
+        """
+        config, run_dir, layout = self.config, self.run_dir, self.layout
+        steps = config.training.steps
+        with RunCheckpoints(run_dir, config.checkpoint) as checkpoints, ExitStack() as stack:
+            with spent.on("restore"):
+                state = checkpoints.restore(layout, self.optimizer)
+            first = int(state.step) if state else 0
+            if first >= steps:
+                if is_writer():
+                    print(f"{run_dir} is finished: all {steps} steps are done.")
+                    if not is_drawn(run_dir):  # killed after its last save
+                        _draw_report(run_dir, finished=True)
+                return None
+            say, writing = _open_files(stack, run_dir, first, steps, spent)
+            peak = measure_peak(config.training.precision)
+            lines = introduction(layout, self.store, peak, first, self.start)
+            for line in filter(None, (news, *lines)):
+                say(line)
+            self.ranks.test(say)
+            if state is None:
+                with spent.on("restore"):
+                    state = self._first_state()
+            with spent.on("compile"):
+                begun, take_step = time.perf_counter(), self._take_step
+            say(f"compiled the step in {time.perf_counter() - begun:.1f} s")
+            last = min(steps, first + (config.training.stop_after or steps))
+            order = order_of_run(run_dir, config, self.store)
+            ahead = config.data.prefetch
+            loader = Loader(self.store, order, layout.batch, first, stop_step=last, prefetch=ahead)
+            stack.enter_context(loader)
+            stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
+            around = [*self._hooks(checkpoints, peak, spent, writing), stop]
+            around += self.ranks.hooks(run_dir, say, lambda: loader.wait_seconds, around)
+            step = Trainer(take_step, state, around, spent).run(loader, first, last)
+            with spent.on("save"):
+                checkpoints.wait()
+            if loader.wait_seconds > 1:
+                say(f"waited {loader.wait_seconds:.1f} s for data in all")
+            if step < steps:
+                say(f"stopped after step {step} and saved; the same command goes on")
+        return step
+
+    @functools.cached_property
+    def _take_step(self) -> Step:
+        keep_losses = any(hook.needs_losses for hook in self.hooks)
+        train_step = make_train_step(self.layout, keep_losses, self.optimizer)
+        state = abstract_state(self.layout, self.optimizer)
+        compiled = train_step.lower(state, self.layout.batch).compile()
+        # Collectives of gloo give up after 30 s if processes come to them unevenly.
+        wait_for_all("compiled")
+        return compiled
+
+    def _first_state(self) -> TrainState:
+        if self.start is None:
+            return init_state(self.layout, self.optimizer)
+        return fresh_state(self.layout, self.start.parameters(self.layout), self.optimizer)
+
+    def _hooks(
+        self,
+        checkpoints: RunCheckpoints,
+        peak: Peak,
+        spent: TimeSpent,
+        writing: Sequence[Hook],
+    ) -> list[Hook]:
+        layout, tokenizer, training = self.layout, self.store.tokenizer(), self.config.training
+        looking: list[Hook] = []
+        if training.check_replicas_every:
+            looking.append(Replicas(training.check_replicas_every, checkpoints.safe))
+        if training.repeat_every:
+            looking.append(Again(training.repeat_every, self._take_step, checkpoints.safe))
+        identity = {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}
+        return [
+            *(Speed(self.config, peak, spent), Validate(layout, self.store)),
+            Sample(layout, tokenizer),
+            *self.hooks,
             *writing,
-            *(Guard(checkpoints.safe), Save(checkpoints, layout, identity)),
-            Stop(stack.enter_context(stop_signals())),
+            Guard(training.most_skipped, checkpoints.safe),
+            *looking,
+            Save(checkpoints, layout, identity),
         ]
-        last = min(steps, first + (config.training.stop_after or steps))
-        ahead = config.data.prefetch
-        loader = Loader(store, order, layout.batch, first, stop_step=last, prefetch=ahead)
-        stack.enter_context(loader)
-        keep_losses = any(hook.needs_losses for hook in around)
-        take_step = _compile(layout, updating, keep_losses, state, say)
-        step = Trainer(take_step, state, around).run(loader, first, last)
-        if loader.wait_seconds > 1:
-            say(f"waited {loader.wait_seconds:.1f} s for data in all")
-        if step < steps:
-            say(f"stopped after step {step} and saved; the same command goes on")
-    if is_writer():
-        _draw_report(run_dir, finished=step >= steps)
-    return DONE if step >= steps else STOPPED
 
 
 def _open_files(
-    stack: ExitStack, run_dir: Path, first: int, steps: int
+    stack: ExitStack, run_dir: Path, first: int, steps: int, spent: TimeSpent
 ) -> tuple[Callable[[str], None], list[Hook]]:
     """Open what the writing process writes and shows; return how to say something, and hooks."""
     if not is_writer():
         return (lambda _: None), []
     metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
     progress = stack.enter_context(Progress(run_dir, first + 1, steps))
-    record_session(run_dir, first, jax.process_count(), jax.device_count())
-    return progress.say, [Record(metrics), Show(progress)]
+    repeated = math.fsum(line.get("step_seconds") or 0.0 for line in metrics.dropped)
+    record_session(run_dir, first, jax.process_count(), jax.device_count(), repeated)
+    stack.callback(lambda: record_seconds(run_dir, spent.seconds(), True))
+    return progress.say, [Record(run_dir, metrics, spent), Show(progress)]
 
 
-def _compile(
-    layout: Layout,
-    optimizer: Optimizer,
-    keep_losses: bool,
-    state: TrainState,
-    say: Callable[[str], None],
-) -> Step:
-    start = time.perf_counter()
-    train_step = make_train_step(layout, keep_losses, optimizer)
-    compiled = train_step.lower(state, layout.batch).compile()
-    # Collectives of gloo give up after 30 s if processes come to them unevenly.
-    wait_for_all("compiled")
-    say(f"compiled the step in {time.perf_counter() - start:.1f} s")
-    return compiled
+def _go_back(run_dir: Path, sick: SickSteps) -> str:
+    """Have the next session begin at a checkpoint, past what the sick steps read; say it."""
+    going_back = where_to(run_dir, sick)
+    wait_for_all("went back")
+    if is_writer():
+        record_going_back(run_dir, going_back)
+    wait_for_all("recorded that")
+    first, last = going_back.first_batch, going_back.last_batch
+    return (
+        f"{sick.why} in the steps {sick.first} to {sick.last}: back to the checkpoint of step "
+        f"{going_back.checkpoint}, and past the batches {first} to {last} (counted from 0; "
+        f"`launch/data.py passed {run_dir}` says what they hold)"
+    )
 
 
 def _draw_report(run_dir: Path, finished: bool) -> None:

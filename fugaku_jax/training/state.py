@@ -11,13 +11,13 @@ from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, PyTree
 
-from fugaku_jax.config import Config
+from fugaku_jax.config import Config, TrainingConfig
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
-from fugaku_jax.models.layout import whole
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
+from fugaku_jax.training.spikes import RecentSteps, no_recent_steps
 
 
 @jax.tree_util.register_dataclass
@@ -33,6 +33,8 @@ class TrainState:
     """Steps taken; it is also the position in the data and the seed of dropout."""
     loss_scale: LossScale | None
     """Dynamic loss scale; None but in fp16."""
+    recent: RecentSteps | None = None
+    """Steps that a spike stands out from; None unless `training.spike_deviations` is given."""
 
 
 def init_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState:
@@ -76,20 +78,6 @@ def abstract_parameters(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
         return jax.eval_shape(functools.partial(_init_parameters, layout))
 
 
-def whole_model(layout: Layout, parameters: PyTree[Float[Array, "..."]]) -> GPT:
-    """Return the model for use, with all its weights in every tensor group, layers in their order.
-
-    Args:
-        layout: of the parameters.
-        parameters: of a run.
-    """
-    where = jax.tree.leaves(layout.placements)
-    if not layout.stages.is_plain or any(placement.weight for placement in where):
-        with layout.active():
-            parameters = _gathered(layout, parameters)
-    return nnx.merge(whole(layout).structure, parameters)
-
-
 def state_specs(
     layout: Layout, moments: PyTree[Placement], spec: Callable[[Placement, bool], PartitionSpec]
 ) -> Any:
@@ -101,13 +89,23 @@ def state_specs(
         spec: gives that of a weight (false) or of its optimizer state (true).
     """
     everywhere: Any = PartitionSpec()
-    scale = initial_loss_scale(layout.config.training.precision)
     return TrainState(
         parameters=jax.tree.map(lambda p: spec(p, False), layout.placements),
         moments=jax.tree.map(lambda p: spec(p, True), moments),
         step=everywhere,
-        loss_scale=jax.tree.map(lambda _: everywhere, scale),
+        **jax.tree.map(lambda _: everywhere, first_memory(layout.config.training)),
     )
+
+
+def first_memory(training: TrainingConfig) -> dict[str, Any]:
+    """Return what a state remembers of earlier steps before the first, by the names of its fields.
+
+    A checkpoint that lacks one of them can be gone on from: it was not asked for then.
+    """
+    return {
+        "loss_scale": initial_loss_scale(training.precision),
+        "recent": no_recent_steps() if training.spike_deviations else None,
+    }
 
 
 def run_keys(config: Config) -> tuple[Any, Any]:
@@ -147,13 +145,5 @@ def _fresh_state(
         parameters=parameters,
         moments=init(parameters),
         step=jnp.int32(0),
-        loss_scale=initial_loss_scale(layout.config.training.precision),
+        **first_memory(layout.config.training),
     )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gathered(
-    layout: Layout, parameters: PyTree[Float[Array, "..."]]
-) -> PyTree[Float[Array, "..."]]:
-    gathered = jax.tree.map(lambda x, p: reshard(x, p.explicit), parameters, layout.placements)
-    return gathered | {"blocks": jax.tree.map(layout.stages.restore, gathered["blocks"])}

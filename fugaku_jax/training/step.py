@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
+from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
 from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
@@ -32,8 +33,8 @@ def make_train_step(
     """Return the step of a run; its first call compiles it.
 
     The arrays of a `Batch` are `[M, B, ...]`: M micro-batches of B rows, whose gradients are
-    accumulated in fp32. A step whose gradient is not finite leaves weights and moments as they
-    are; its `skipped` is 1.
+    accumulated in fp32. A step whose loss or gradient is not finite, or a spike, leaves weights and
+    moments as they are; its `skipped` is 1.
 
     AdamW updates each device's part of the weights where it lies. Any other optimizer is applied
     to the arrays of the whole mesh, as it may look at whole matrices.
@@ -88,7 +89,7 @@ def make_train_step(
         losses = None if losses is None else collectives.sum(losses, rules.pipeline)
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
-        metrics = _metrics(state, loss, norm, learning_rate(state.step))
+        metrics = _metrics(config, state, loss, norm) | {"learning_rate": learning_rate(state.step)}
         return scaled, (clip_factor(norm, config.optimizer.clip) * unscale, metrics), losses
 
     def on_each_device(state: TrainState, batch: Batch) -> tuple[Any, Metrics, Array | None]:
@@ -117,16 +118,18 @@ def make_train_step(
     return OnLayout(layout, whole_step, donate_argnums=0)
 
 
-def _metrics(state: TrainState, loss: Array, norm: Array, rate: Array) -> Metrics:
-    metrics = {
-        "loss": loss,
-        "grad_norm": norm,
-        "learning_rate": rate,
-        "skipped": 1.0 - jnp.isfinite(norm).astype(jnp.float32),
-    }
+def _metrics(
+    config: Config, state: TrainState, loss: Float[Array, ""], norm: Float[Array, ""]
+) -> Metrics:
+    """Return the figures of a step: among them whether it is `skipped`, and is so for a `spike`."""
+    metrics = {"loss": loss, "grad_norm": norm}
+    skipped = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+    if state.recent is not None:
+        spike = ~skipped & state.recent.has_spike(loss, norm, config.training.spike_deviations)
+        metrics["spike"], skipped = spike.astype(jnp.float32), skipped | spike
     if state.loss_scale is not None:
         metrics["loss_scale"] = state.loss_scale.scale
-    return metrics
+    return metrics | {"skipped": skipped.astype(jnp.float32)}
 
 
 def _updated(
@@ -139,12 +142,14 @@ def _updated(
 ) -> TrainState:
     """Apply gradients to a state, whose parameters are given as the optimizer takes them."""
     apply, rate = metrics["skipped"] == 0, metrics["learning_rate"]
+    finite = jnp.isfinite(metrics["grad_norm"])
     parameters, moments = optimizer.apply(own, state.moments, gradients, factor, apply, rate)
     return TrainState(
         parameters=parameters,
         moments=moments,
         step=state.step + 1,
-        loss_scale=state.loss_scale and state.loss_scale.adjust(apply),
+        loss_scale=state.loss_scale and state.loss_scale.adjust(finite),
+        recent=state.recent and state.recent.add(metrics["loss"], metrics["grad_norm"], apply),
     )
 
 

@@ -6,8 +6,8 @@ needs the state after step n, or n is the last, does step n+1 wait until the hoo
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import jax
@@ -17,6 +17,7 @@ from fugaku_jax.data.batch import Batch
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
 from fugaku_jax.training.state import TrainState
 from fugaku_jax.training.step import Step
+from fugaku_jax.training.time_spent import TimeSpent
 
 
 class Trainer:
@@ -27,11 +28,20 @@ class Trainer:
             returns before the devices are done.
         state: what to start from; it is given away.
         hooks: called in their order.
+        spent: is told where the time goes.
     """
 
-    def __init__(self, take_step: Step, state: TrainState, hooks: Sequence[Hook]) -> None:
+    def __init__(
+        self,
+        take_step: Step,
+        state: TrainState,
+        hooks: Sequence[Hook],
+        spent: TimeSpent | None = None,
+    ) -> None:
         self._take_step, self._state, self._hooks = take_step, state, hooks
+        self._spent = spent or TimeSpent()
         self._last = 0
+        self._ahead: _InFlight | None = None
         self._completed = 0.0  # when the newest completed step was
 
     def run(self, batches: Iterable[tuple[int, Batch]], first: int, last: int) -> int:
@@ -42,23 +52,35 @@ class Trainer:
             first: steps taken before.
             last: the step after which to end, unless a hook asks to stop sooner.
         """
-        self._last = last
-        step, ahead = first, None
+        self._last, self._ahead = last, None
+        step = first
         with ExitStack() as started:
             for hook in self._hooks:
                 hook.start(first, self._state)
                 started.callback(hook.stop)
-            for index, batch in batches:
-                step, before = index + 1, ahead
-                ahead = self._begin(step, batch, before)
+            for index, batch in self._timed(batches):
+                step, before = index + 1, self._ahead
+                self._ahead = self._begin(step, batch, before)
                 if before:
                     self._finish(before, None)
                 if step == self._last or any(hook.needs_state(step) for hook in self._hooks):
-                    self._finish(ahead, self._state)
-                    ahead = None
+                    self._finish(self._ahead, self._state)
+                    self._ahead = None
                 if step == self._last:
                     break
         return step
+
+    def _timed(self, batches: Iterable[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
+        """Yield batches, and note how long the devices have had none."""
+        begun = time.perf_counter()
+        for batch in batches:
+            waited = time.perf_counter() - begun
+            if self._ahead is None or self._ahead.is_completed():
+                self._spent.add("data", waited)
+            if self._ahead and self._ahead.is_completed():  # which its own time includes then
+                self._spent.add("steps", -waited)
+            yield batch
+            begun = time.perf_counter()
 
     def _begin(self, step: int, batch: Batch, before: "_InFlight | None") -> "_InFlight":
         # Noted here, as devices that compute while they are called would hide when it was.
@@ -82,8 +104,10 @@ class Trainer:
             is_last=step.number == self._last,
             state=state,
         )
+        self._spent.add("skipped" if figures.get("skipped") else "steps", step.seconds)
         for hook in self._hooks:
-            hook.after_step(done)
+            with self._spent.on(hook.time_is_for) if state else nullcontext():
+                hook.after_step(done)
         if done.stop_asked:
             self._last = min(self._last, step.number + 1)
 

@@ -17,6 +17,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from command import parse, run_program
+from go_on import say_whether
 
 from fugaku_jax.cluster.local import start_and_wait
 from fugaku_jax.errors import InputError
@@ -35,7 +36,10 @@ def main() -> int:
         options, command = options[:split], options[split + 1 :]
 
     def local(
-        processes: Count, devices_per_process: int | None = None, logs: Directory = None
+        processes: Count,
+        devices_per_process: int | None = None,
+        logs: Directory = None,
+        restarts: int = 0,
     ) -> int:
         """Start several processes of a program on this machine, joined as on a cluster.
 
@@ -43,12 +47,21 @@ def main() -> int:
             processes: How many to start.
             devices_per_process: How many devices to emulate in each.
             logs: Keep what the ranks other than 0 print, in DIR/rank-1.txt and so on.
+            restarts: Start train.py again when it was stopped but saved, or a fault ended it, until
+                so many times in a row it has left no newer checkpoint.
         """
         if min(processes, devices_per_process or 1) < 1 or devices_per_process == 0:
             raise InputError("--processes and --devices-per-process must be 1 or more.")
         if not command:
             raise InputError("The program comes last, as in `local.py -n 4 -- train.py tiny`.")
-        return start_and_wait(with_python(command), processes, devices_per_process, logs)
+        if restarts and (Path(command[0]).name != "train.py" or not command[1:]):
+            raise InputError("--restarts is for train.py and a recipe, as in `train.py tiny`.")
+
+        def goes_on(code: int) -> bool:
+            return bool(restarts) and say_whether(command[1:], code, restarts)
+
+        started = with_python(command)
+        return start_and_wait(started, processes, devices_per_process, logs, goes_on)
 
     return parse(local, options, prog="local.py -n N [options] -- PROGRAM", description=__doc__)
 

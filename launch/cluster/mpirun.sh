@@ -17,6 +17,20 @@ export FUGAKU_JAX_COORDINATOR=${FUGAKU_JAX_COORDINATOR:-$first:61500}
 # Beyond some hundreds of processes (docs/cluster.md), with -x for each:
 # export FUGAKU_JAX_COLLECTIVES=mpi MPITRAMPOLINE_LIB=/path/to/libmpiwrapper.so
 
-# Exit code 75: stopped early but saved; the same command goes on.
-exec mpirun --hostfile "$hostfile" --map-by numa --bind-to numa -x FUGAKU_JAX_COORDINATOR -x PATH \
-  python launch/train.py "$@"
+# Exit code 75: stopped early but saved; the same command goes on. After a fault it is started again
+# here, unless nothing comes of it, or a signal asked it to stop.
+asked=
+trap 'asked=1; kill -TERM "$child" 2>/dev/null || true' INT TERM HUP
+while
+  mpirun --hostfile "$hostfile" --map-by numa --bind-to numa -x FUGAKU_JAX_COORDINATOR -x PATH \
+    python launch/train.py "$@" &
+  child=$!
+  status=0
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do # a signal has ended the wait
+    status=0
+    wait "$child" || status=$?
+  done
+  [ -z "$asked" ] && [ "$status" -ne 75 ] && python launch/cluster/go_on.py "$status" "$@"
+do :; done
+exit "$status"

@@ -15,15 +15,18 @@
 #PJM -g "GROUP"
 #PJM -j
 #PJM -S
-# Adapt: rscgrp, elapse, the volumes of PJM_LLIO_GFSCACHE, GROUP.
+# Adapt: rscgrp, elapse (below, too), the volumes of PJM_LLIO_GFSCACHE, GROUP.
 set -euo pipefail
 
 nodes=13824
 per_node=1                    # 1: a process a node; 4: one a core group (as max-proc-per-node)
-recipe=(fugaku_llm_13b --run-dir runs/fugaku_llm_13b --training.stop-after 1000)
+elapse=$((24 * 3600))        # as above, in seconds: PJM does not tell a job when it ends
+recipe=(fugaku_llm_13b --run-dir runs/fugaku_llm_13b --training.stop-before-limit 1800)
 environment=environment.tar   # what .venv was packed into, for A64FX
 rank_map=rank_map.txt         # a line "(x,y,z)" a rank: the node that it runs on
 
+FUGAKU_JAX_JOB_END=$(($(date +%s) + elapse))
+export FUGAKU_JAX_JOB_END
 export FUGAKU_JAX_PROCESSES=$((nodes * per_node))
 # gloo joins some hundreds of processes at most; MPI takes one device a process (docs/cluster.md).
 export FUGAKU_JAX_COLLECTIVES=mpi
@@ -57,9 +60,16 @@ PER_NODE=$per_node mpirun -n "$FUGAKU_JAX_PROCESSES" --vcoordfile "$rank_map" \
       "$PJM_LOCALTMP/.venv/bin/python" launch/train.py "$@"
   ' bash "${recipe[@]}" || status=$?
 
+# Stopped but saved, or ended by a fault: 75 has the next step job go on, unless nothing comes of it
+# (launch/cluster/pjm_steps.sh).
+if mpirun -n 1 --vcoordfile "$output/first.txt" "$PJM_LOCALTMP/.venv/bin/python" \
+  launch/cluster/go_on.py "$status" "${recipe[@]}"; then
+  status=75
+elif [ "$status" -eq 75 ]; then
+  status=1
+fi
+
 find launch configs fugaku_jax -name '*.py' -exec llio_transfer --purge {} +
 llio_transfer --purge "$environment" "$MPITRAMPOLINE_LIB"
 
-# 75: stopped early but saved, as --training.stop-after asks, which should fit into elapse. Submit
-# the same script again, or several at once as a step job (pjsub --step).
 exit "$status"

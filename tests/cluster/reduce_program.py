@@ -4,6 +4,7 @@ Each rank puts its rank + 1 on each of its devices; what is printed is their sum
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -54,7 +55,7 @@ def ask() -> None:
 
 
 def main(deed: str = "", culprit: str = "") -> int:
-    """Do what all ranks do; the rank `culprit` comes late, differs or fails."""
+    """Do what all ranks do; the rank `culprit` comes late, differs, fails, stops or dies."""
     hosts = find_hosts(os.environ)
     mine = hosts is not None and culprit == str(hosts.rank)
     if deed == "late" and mine:
@@ -63,8 +64,15 @@ def main(deed: str = "", culprit: str = "") -> int:
         time.sleep(3600)
     seed = 7 if deed == "differ" and mine else 1
     agree(hosts, "configuration", {"model": {"n_layers": 2}, "training": {"seed": seed}})
-    join(hosts)
+    watchdog = join(hosts)
     reduce()
+    if deed in ("stop", "die"):
+        watchdog.watch(1.0, step=3)
+        time.sleep(2)  # it says so every second
+        if mine:
+            os.kill(os.getpid(), signal.SIGSTOP if deed == "stop" else signal.SIGKILL)
+        with watchdog.blaming():
+            reduce()
     if deed == "late":
         ask()
     if deed == "fail" and mine:

@@ -186,9 +186,36 @@ while True:
         time.sleep(0.01)
 
 
+def test_with_restarts_a_run_is_started_again_until_it_is_done_or_nothing_comes_of_it(tmp_path):
+    # Stands for train.py: it ends with the exit codes that are listed, one after another.
+    program = tmp_path / "train.py"
+    program.write_text(f"""
+import os, sys
+if os.environ["{RANK}"] == "0":
+    open("starts", "a").write("x")
+    codes = [int(code) for code in sys.argv[-1].split(",")]
+    sys.exit(codes[min(len(open("starts").read()), len(codes)) - 1])
+""")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+
+    def starts(codes):
+        (tmp_path / "starts").unlink(missing_ok=True)
+        local = [sys.executable, str(LOCAL), "-n", "2", "--restarts", "2", "--"]
+        command = [*local, str(program), "tiny", "--run-dir", "run", codes]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, len((tmp_path / "starts").read_text()), done.stderr
+
+    assert starts("1,0")[:2] == (0, 2)
+    code, times, said = starts("75")
+    assert (code, times) == (75, 2)
+    assert "2 sessions in a row have left no checkpoint after that of step 0." in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["-n", "2", "--restarts", "1", "--", "true"], "--restarts is for train.py and a recipe"),
         (["-n", "2"], "program comes last"),
         (["-n", "0", "--", "true"], "must be 1 or more"),
         (["--", "true"], "--processes"),

@@ -32,12 +32,12 @@ def test_every_sample_of_a_set_is_seen_once_in_each_epoch():
     st.integers(0, 2**64),
     st.integers(0, 10**6),
 )
-def test_step_row_inverts_locate(sets, sequence_length, batch_size, seed, step):
+def test_batch_row_inverts_locate(sets, sequence_length, batch_size, seed, step):
     lengths, weights = zip(*sets, strict=True)
     order = SampleOrder(lengths, weights, sequence_length, batch_size, seed)
     for row, (index, start, epoch) in enumerate(zip(*order.locate(step), strict=True)):
         sample = int(start) // sequence_length
-        assert order.step_row(int(index), sample, int(epoch)) == (step, row)
+        assert order.batch_row(int(index), sample, int(epoch)) == (step, row)
 
 
 def test_a_step_is_the_same_whatever_was_asked_before():
@@ -83,9 +83,9 @@ def test_a_weighted_set_shorter_than_a_sample_is_refused_by_its_name():
 def test_a_sample_that_does_not_exist_is_refused():
     order = SampleOrder([100, 50], [1, 0], sequence_length=10, batch_size=2, seed=0)
     with pytest.raises(InputError, match="from 0 to 8, got 9"):
-        order.step_row(0, 9, 0)
+        order.batch_row(0, 9, 0)
     with pytest.raises(InputError, match="never read"):
-        order.step_row(1, 0, 0)
+        order.batch_row(1, 0, 0)
 
 
 def exact_permutation(index: int, size: int, seed: int, set_index: int, epoch: int) -> int:
@@ -127,7 +127,7 @@ def test_positions_far_beyond_int32_are_those_of_pythons_own_integers(step):
         epoch, index = divmod(count, sizes[which])
         sample = exact_permutation(index, sizes[which], seed, which, epoch)
         assert (sets[row], starts[row], epochs[row]) == (which, sample * length, epoch)
-        assert order.step_row(which, sample, epoch) == (step, row)
+        assert order.batch_row(which, sample, epoch) == (step, row)
         if epoch == 0:
             first = sample * length + 1
             seen = order.occurrences(which, first, first + 1, steps=step + 1)

@@ -22,7 +22,7 @@ from fugaku_jax.interop import hf, safetensors_shards
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.run.configuration import CONFIG_FILE
-from fugaku_jax.training import checkpoint
+from fugaku_jax.training import saving_options
 from fugaku_jax.training.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def test_the_program_converts_warns_and_refuses(store, tmp_path, monkeypatch, ca
 
 def test_a_layer_is_read_without_the_others(store, tmp_path, monkeypatch):
     layer = GPT2.d_model * GPT2.feed_forward * 4
-    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", layer)
+    monkeypatch.setattr(saving_options, "CHUNK_BYTES", layer)
     run = make_run(tmp_path / "run", GPT2, store)
     base = (run / "checkpoints" / "7" / "state").as_uri() + "/"
     place = {"driver": "ocdbt", "base": base, "path": "parameters.blocks.up.kernel/"}

@@ -29,7 +29,7 @@ from fugaku_jax.interop.safetensors_shards import INDEX
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import checkpoint_folder
 from fugaku_jax.run.configuration import read_config
-from fugaku_jax.training import checkpoint
+from fugaku_jax.training import saving_options
 from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
 from fugaku_jax.training.checksums import has_checksums
 
@@ -67,7 +67,7 @@ def copy(exported, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_there_and_back_every_bit_and_every_file_is_the_same(model, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(saving_options, "CHUNK_BYTES", 50_000)
     run = make_run(tmp_path / "run", model, store)
     export_run(run, tmp_path / "out", store, "float32", 300_000)
     import_run(open_hf(tmp_path / "out"), tmp_path / "again")

@@ -29,7 +29,7 @@ from fugaku_jax.interop.megatron import open_megatron
 from fugaku_jax.interop.torch_file import read_torch_file
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.state import whole_model
+from fugaku_jax.training.whole_model import whole_model
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_a_card_names_what_each_session_ran_on(run, store, monkeypatch):
     )  # from an older checkpoint: what came after that is gone
     record_session(run, 6, processes=1, devices=1)
     sessions = json.loads((run / SESSIONS_FILE).read_text())["sessions"]
-    assert [each["steps_before"] for each in sessions] == [0, 1, 6]
+    assert [each["steps_before"] for each in sessions] == [0, 5, 1, 6]
     card = model_card(read_config(run), store, run, 6, begins=True)
     assert f"| 1 | {sessions[0]['processor']} | 1 | 1 | fp32 |\n" in card
     assert "| 2 | A \\| B | 1 | 1 | fp32 |\n\nThe steps took 1.00 hours in all." in card

@@ -138,7 +138,7 @@ def test_a_recipe_may_build_its_optimizer(monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
     monkeypatch.setattr(recipes, "RECIPES", tmp_path)
     handed = []
-    monkeypatch.setattr(loop, "train", lambda *_, optimizer: handed.append(optimizer) or 0)
+    monkeypatch.setattr(loop, "train", lambda *_, optimizer, **_more: handed.append(optimizer) or 0)
     for more in ((), ("--optimizer.kind", "lion")):
         monkeypatch.setattr(sys, "argv", ["train.py", "mine", *more])
         assert program.main() == 0

@@ -12,7 +12,7 @@ from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.mesh import active, assign_axes, make_mesh, rules_of
 from fugaku_jax.layout.rules import Rules
-from fugaku_jax.layout.torus import torus_order, torus_shape
+from fugaku_jax.layout.torus import torus_order, torus_places, torus_shape
 from fugaku_jax.tofu.allocation import RankMap, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
 
@@ -92,7 +92,7 @@ def test_six_sizes_are_a_torus_as_they_are():
     assert torus_shape("2x1x2x1x3x2") == (2, 1, 2, 1, 3, 2)
 
 
-def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
+def test_devices_are_ordered_and_ranks_named_by_the_coordinates_of_a_rank_map(tmp_path):
     # The ranks of a 4x6x2 job, scattered at random, two to a node.
     job = parse_shape("4x6x2:torus")
     torus = fold(job).coordinates(np.arange(48))
@@ -102,6 +102,10 @@ def test_devices_are_ordered_by_the_coordinates_of_a_rank_map(tmp_path):
     config = MeshConfig(shape="4x6x2:torus")
     found = torus_order(range(96), config, tmp_path / "map")
     np.testing.assert_array_equal(order[found], np.repeat(np.arange(48), 2))
+    named = [" ".join(f"{a}{n}" for a, n in zip("xyzabc", at, strict=True)) for at in torus]
+    assert torus_places(config, 96, tmp_path / "map") == [named[node] for node in order]
+    assert torus_places(config, 96, None) == [named[node] for node in np.repeat(range(48), 2)]
+    assert torus_places(MeshConfig(), 96, None) == []
 
 
 @pytest.mark.parametrize(

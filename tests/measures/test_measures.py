@@ -15,16 +15,16 @@ ROOMS = (
     *("evaluation", "inference", "models", "parallel", "layout", "pipeline", "collectives"),
     *("cluster", "data", "ledger", "kernels", "tofu"),
     *("config", "sections", "json_file", "json_types", "spelling", "huge_pages", "processor"),
+    *("compile_cache",),
     *("errors",),
 )
 # These start programs; what they read of the environment decides no result.
-STARTING = {"benchmarks", "cluster", "huge_pages", "processor"}
+STARTING = {"benchmarks", "cluster", "compile_cache", "huge_pages", "processor"}
 # What the other rooms read of it: where files are looked for; and once, as the program begins,
 # which kernels it takes, a value that JAX's caches know of.
 ENVIRONMENT = [
-    "fugaku_jax.data.builtin._user_cache",
     "fugaku_jax.kernels.native.<module>",
-    "fugaku_jax.layout.mesh.make_mesh",
+    "fugaku_jax.layout.mesh._given_rank_map",
 ]
 # What only tests use: a step traced without compiling it; what a model of the torus's links needs.
 UNUSED = [

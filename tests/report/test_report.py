@@ -17,6 +17,8 @@ from fugaku_jax.report.curves import LIGHT_AND_DARK, Series, dark_style, draw, i
 from fugaku_jax.report.report import write_picture, write_report
 from fugaku_jax.report.runs import read_runs
 from fugaku_jax.run.metrics import MetricsWriter
+from fugaku_jax.run.sessions import Seconds, record_seconds, record_session
+from fugaku_jax.run.stragglers import Pace, Stragglers, record_stragglers
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -128,6 +130,30 @@ def test_the_summary_says_what_the_metrics_say(tmp_path):
         "Peak memory": "1.00 GiB",
         "Steps skipped": "1",
     }
+
+
+def test_the_summary_says_what_share_of_all_sessions_led_further(tmp_path):
+    run = make_run(tmp_path / "a")
+    record_session(run, 0, processes=1, devices=1)
+    record_seconds(run, Seconds(steps=50.0, compile=10.0, validation=20.0), has_ended=False)
+    # It was killed after 15 s more of steps, which the next session took again.
+    record_session(run, 20, processes=1, devices=1, repeated=15.0)
+    record_seconds(run, Seconds(steps=20.0, restore=5.0), has_ended=True)
+    record_session(run, 40, processes=1, devices=1)
+    source = write_report([run], tmp_path / "a.html").read_text()
+    rows = dict(re.findall(r"<div><dt>([^<]*)</dt><dd>([^<]*)</dd></div>", source))
+    assert rows["Goodput"] == f"{70 / 120:.1%} of 2:00 min"
+    shares = "validation 16.7%, repeated steps 12.5%, compile 8.3%, restore 4.2%"
+    assert rows["The rest of the time"] == shares
+
+
+def test_the_summary_names_processes_that_were_slow(tmp_path):
+    run, page = make_run(tmp_path / "a"), tmp_path / "a.html"
+    assert "Slow processes" not in write_report([run], page).read_text()
+    slow = Pace("rank 3 (<node003>)", 0.03, 0.0, True), Pace("rank 1", 0.01, 0.0, False)
+    record_stragglers(run, Stragglers(3, 0.01, 0.0, slow))
+    shown = "<dt>Slow processes</dt><dd>rank 3 (&lt;node003&gt;)</dd>"
+    assert shown in write_report([run], page).read_text()
 
 
 def test_the_page_draws_every_curve_that_the_run_has_and_no_other(tmp_path):

@@ -102,7 +102,6 @@ def stopped(tmp_path_factory, store_path):
 @pytest.mark.parametrize(
     ("processes", "devices", "mesh"),
     [
-        (2, 1, {"mesh.pipeline": 2}),
         (2, 2, {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}),
         (4, 1, {"mesh.tensor": 2, "mesh.pipeline": 2, "mesh.sequence-parallel": ()}),
     ],

@@ -1,6 +1,7 @@
 """Checkpoints on disk: what becomes of damage, lost folders, full disks and weights gone bad."""
 
 import dataclasses
+import json
 import random
 import re
 import resource
@@ -21,9 +22,9 @@ from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import check_history
 from fugaku_jax.run.identity import claim_run_dir
 from fugaku_jax.run.metrics import MetricsWriter
-from fugaku_jax.training import checkpoint, loop
+from fugaku_jax.training import loop, saving_options
 from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
-from fugaku_jax.training.checkpoint_reading import DamagedCheckpoint
+from fugaku_jax.training.checkpoint_reading import FORMAT, DamagedCheckpoint
 from fugaku_jax.training.checksums import has_checksums
 from fugaku_jax.training.state import init_state
 
@@ -122,7 +123,7 @@ def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
 ):
     build = tensorstore_utils._build_zarr3_metadata
     plain = getattr(build, "__wrapped__", build)
-    monkeypatch.setattr(checkpoint, "check_chunks", lambda: None)
+    monkeypatch.setattr(saving_options, "check_chunks", lambda: None)
     monkeypatch.setattr(tensorstore_utils, "_build_zarr3_metadata", plain)
     run = saved(tmp_path / "run", config, state_of)
     assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
@@ -155,6 +156,41 @@ def test_what_is_no_good_checkpoint_is_set_aside_and_the_one_before_used(
         assert f"it is now {bad}.damaged, and the run goes on from step {good}" in said
         checkpoints.save(good + 3, make_layout(config), state_of(good + 3), {})
     assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(good + 3))
+
+
+@pytest.mark.parametrize("number", [None, 1, 99, 0, "two"])
+def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
+    config, state_of, run, number
+):
+    path = run / "checkpoints" / "6" / "identity" / "data.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("format") == FORMAT
+    path.write_text(json.dumps(fields | ({} if number is None else {"format": number})))
+    before = files(run)
+    with RunCheckpoints(run, config.checkpoint) as checkpoints:
+        if number in (None, 1):
+            assert same(checkpoints.restore(make_layout(config)), state_of(6))
+        elif number == 99:
+            with pytest.raises(
+                InputError, match=f"6 is of format 99, .* reads those up to {FORMAT}"
+            ):
+                checkpoints.restore(make_layout(config))
+            assert files(run) == before
+        else:
+            assert int(checkpoints.restore(make_layout(config)).step) == 3
+
+
+def test_what_a_checkpoint_does_not_hold_begins_anew_and_what_nobody_asks_for_is_left_alone(
+    change, run, state_of, capsys
+):
+    asked = change(training={"spike_deviations": 6.0})
+    layout = make_layout(asked)
+    state = RunCheckpoints(run).restore_step(6, layout)
+    assert "checkpoints/6 holds no recent: that begins anew" in capsys.readouterr().err
+    assert same(state, dataclasses.replace(init_state(layout), step=jnp.int32(6)))
+    with RunCheckpoints(run, asked.checkpoint) as checkpoints:
+        checkpoints.save(7, layout, dataclasses.replace(state, step=jnp.int32(7)), {})
+    assert same(RunCheckpoints(run).restore_step(7, make_layout(change())), state_of(7))
 
 
 def test_without_a_good_checkpoint_the_run_ends_and_nothing_is_changed(config, run):

@@ -19,7 +19,7 @@ from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.run.metrics import read_metrics, read_samples
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.hooks import guard, sample
+from fugaku_jax.training.hooks import sample
 from fugaku_jax.training.hooks.hook import Hook
 
 
@@ -49,7 +49,7 @@ def uninterrupted(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+@pytest.mark.parametrize("stop_after", [1, 3])
 def test_losses_of_a_run_stopped_and_continued_are_bit_identical(
     config, change, tmp_path, uninterrupted, stop_after
 ):
@@ -213,10 +213,9 @@ def diverging(change, **training):
 
 
 @pytest.mark.slow
-def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "MOST_SKIPPED_STEPS", 3)
-    with pytest.raises(RunError, match=r"3 steps up to step 3.*there is no checkpoint yet"):
-        loop.train(diverging(change), tmp_path)
+def test_a_gradient_that_stays_nan_ends_the_run(change, tmp_path):
+    with pytest.raises(RunError, match=r"not finite in the 3 steps 1 to 3.*no checkpoint yet"):
+        loop.train(diverging(change, most_skipped=3), tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 

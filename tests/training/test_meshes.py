@@ -32,18 +32,6 @@ CASES = {
         "mesh": {"data": 1, "pipeline": 4},
         "training": {"micro_batches": 6},
     },
-    "odd stages, unequal": {
-        "mesh": {"data": 1, "pipeline": 3, "layers": [1, 2, 1]},
-        "training": THREE,
-    },
-    "interleaved": {
-        "mesh": {"data": 1, "pipeline": 2, "schedule": "interleaved", "chunks": 2},
-        "training": THREE,
-    },
-    "zero bubble": {
-        "mesh": {"data": 2, "pipeline": 3, "tensor": 2, "schedule": "zero_bubble"},
-        "training": THREE,
-    },
     "recompute in the first stage": {
         "mesh": {"data": 2, "pipeline": 2, "recompute_stages": 1, "weights": "zero1"},
         "training": THREE,

@@ -10,6 +10,7 @@ import pytest
 from fugaku_jax.data.batch import Batch, document_segments
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training import precision
+from fugaku_jax.training.spikes import WINDOW, RecentSteps
 from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
 
@@ -195,3 +196,30 @@ def test_recomputation_saves_memory_and_does_not_change_the_result(change):
     # Of each layer `none` keeps at least the results of its four products, `block` its input only.
     stream = 4 * 4 * 64 * 16  # bytes of [4, 64, 16] in fp32
     assert needed["none"] - needed["block"] > 3 * 5 * stream
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_spike_changes_no_weight_and_is_no_overflow(change, precision):
+    config = without_dropout(change, spike_deviations=6.0, precision=precision)
+    layout = make_layout(config)
+    state, step = init_state(layout), make_train_step(layout)
+
+    def about(loss):
+        around = jnp.linspace(0.99, 1.01, WINDOW)
+        return RecentSteps(loss * around, 100 * around, jnp.int32(WINDOW))
+
+    state = dataclasses.replace(state, recent=about(1.0))  # that of fresh weights is about 7
+    before = jax.tree.map(np.array, state)
+    state, metrics = step(state, batch(config))
+    assert (float(metrics["spike"]), float(metrics["skipped"])) == (1.0, 1.0)
+    same = dataclasses.replace(before, step=before.step + 1)
+    if precision == "fp16":
+        good = dataclasses.replace(same.loss_scale, good_steps=same.loss_scale.good_steps + 1)
+        same = dataclasses.replace(same, loss_scale=good)
+    jax.tree.map(np.testing.assert_array_equal, state, same)
+    # What stays where it jumped to is a spike no more, once it is what is usual.
+    state = dataclasses.replace(state, recent=about(7.0))
+    state, metrics = step(state, batch(config))
+    assert (float(metrics["spike"]), float(metrics["skipped"])) == (0.0, 0.0)
+    assert int(state.recent.count) == WINDOW + 1

@@ -11,7 +11,7 @@ import pytest
 from drawn_runs import command, config_of, draw
 from sweep import Outcome, Trier, compare, differences, smallest, sweep
 
-RUNS = 8
+RUNS = 5
 SEED = 11
 
 

@@ -9,11 +9,13 @@ import pytest
 
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.run.metrics import MetricsWriter, read_metrics
+from fugaku_jax.run.sessions import record_session
 from fugaku_jax.training import trainer
 from fugaku_jax.training.adamw import Moments
 from fugaku_jax.training.hooks.hook import Hook
 from fugaku_jax.training.hooks.record import Record
 from fugaku_jax.training.state import TrainState
+from fugaku_jax.training.time_spent import TimeSpent
 from fugaku_jax.training.trainer import Trainer
 
 
@@ -136,7 +138,9 @@ def test_the_figures_of_each_step_are_written_once_and_in_order_though_the_run_w
     step, ends = 0, []
     while step < 9:
         with MetricsWriter(tmp_path, resume_step=step) as metrics:
-            hooks = [Record(metrics), Witness(stops_at=step + 3)]
+            record_session(tmp_path, step, processes=1, devices=1)
+            spent = TimeSpent()
+            hooks = [Record(tmp_path, metrics, spent), Witness(stops_at=step + 3)]
             step = Trainer(count, state_after(step), hooks).run(batches(step, 9), step, 9)
         ends.append(step)
     assert ends == [4, 8, 9]
@@ -199,3 +203,34 @@ def test_a_step_takes_from_completion_to_completion_without_what_hooks_do_with_t
 
     Trainer(take, state_after(0), [Work()]).run(batches(0, 6), 0, 6)
     assert seconds == expected
+
+
+def test_the_time_of_a_session_is_told_apart_and_nothing_is_counted_twice(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+
+    class Saves(Hook):
+        time_is_for = "save"
+
+        def needs_state(self, step):
+            return step == 2
+
+        def after_step(self, done):
+            clock.now += 5.0 if done.state is not None else 0.0
+
+    def take(state, batch):
+        clock.now += 2.0
+        return count(state, batch)
+
+    def slow(batches):
+        for batch in batches:
+            clock.now += 3.0 if batch[0] == 0 else 0.0
+            yield batch
+
+    spent = TimeSpent(before=7.0)
+    Trainer(take, state_after(0), [Saves()], spent).run(slow(batches(0, 4)), 0, 4)
+    clock.now += 1.0
+    seconds = spent.seconds()
+    # The hook saves after step 2 and after the last, and waits for data before the first.
+    assert (seconds.start, seconds.data, seconds.save, seconds.other) == (7.0, 3.0, 10.0, 1.0)
+    assert (seconds.steps, seconds.total) == (8.0, 7.0 + 3.0 + 8.0 + 10.0 + 1.0)

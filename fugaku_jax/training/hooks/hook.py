@@ -60,6 +60,9 @@ class Hook:
     needs_losses = False
     """Whether `outputs` is to hold `losses`, `[M, B, T]`: that of each position of the batch."""
 
+    time_is_for: str = "other"
+    """What the time counts as in which the devices wait for it; a name of `Seconds`."""
+
     def start(self, step: int, state: TrainState) -> None:
         """Called once, before the first step, when everything is compiled.
 

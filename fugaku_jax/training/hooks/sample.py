@@ -5,11 +5,13 @@ from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.segments import token_before_text
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook, is_time
-from fugaku_jax.training.state import whole_model
+from fugaku_jax.training.whole_model import whole_model
 
 
 class Sample(Hook):
     """Adds samples to a step, every `training.sample_every` steps."""
+
+    time_is_for = "samples"
 
     def __init__(self, layout: Layout, tokenizer: Tokenizer) -> None:
         self._layout, self._tokenizer = layout, tokenizer

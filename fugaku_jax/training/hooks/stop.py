@@ -15,17 +15,18 @@ class Stop(Hook):
     several processes, after n+2, as they ask each other behind the steps in flight.
 
     Args:
-        wish: tells whether this process wishes it, for instance because of a signal.
+        wishes: each tells whether this process wishes it: because of a signal, or of the time.
     """
 
-    def __init__(self, wish: Callable[[], bool]) -> None:
-        self._wish = wish
+    def __init__(self, *wishes: Callable[[], bool]) -> None:
+        self._wishes = wishes
         self._answer: Callable[[], bool] | None = None
 
     def after_step(self, done: CompletedStep) -> None:
         """Ask all processes, and hear what they said after the step before."""
+        wish = any(each() for each in self._wishes)
         if jax.process_count() == 1:
-            done.stop_asked |= self._wish()
+            done.stop_asked |= wish
             return
-        answer, self._answer = self._answer, ask_all(self._wish())
+        answer, self._answer = self._answer, ask_all(wish)
         done.stop_asked |= answer is not None and answer()

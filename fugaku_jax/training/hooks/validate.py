@@ -4,11 +4,13 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook, is_time
-from fugaku_jax.training.state import whole_model
+from fugaku_jax.training.whole_model import whole_model
 
 
 class Validate(Hook):
     """Adds the scores of all domains to a step's figures, every `training.validate_every` steps."""
+
+    time_is_for = "validation"
 
     def __init__(self, layout: Layout, store: Store) -> None:
         self._layout, self._training = layout, layout.config.training

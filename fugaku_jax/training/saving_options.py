@@ -1,0 +1,41 @@
+"""How Orbax writes a checkpoint: with checksums, in chunks of a layer, beside the training."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+
+from fugaku_jax.run.checkpoint_folder import LiteralPath
+from fugaku_jax.training.checkpoint_reading import IDENTITY
+from fugaku_jax.training.checksums import check_chunks
+
+CHUNK_BYTES = 1 << 28
+"""Most bytes of an array that can only be read together."""
+A_WEEK = 7 * 24 * 3600
+"""In seconds."""
+
+
+def saving_options() -> ocp.Context:
+    """Have checksums written, and large arrays cut, for a layer to be read without the others."""
+    check_chunks()
+    options = ocp.options.ArrayOptions.Saving.StorageOptions
+
+    def cut(key: tuple[Any, ...], value: Any) -> Any:
+        if np.ndim(value) == 0:
+            return None
+        stacked = "blocks" in jax.tree_util.keystr(key)
+        return options(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if stacked else None)
+
+    context = ocp.Context()
+    context.array.saving.scoped_storage_options_creator = cut
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name=IDENTITY)
+    context.checkpointables.registry = registry
+    context.file.path_class = LiteralPath
+    # What hinders making a folder then comes up at once; a thread would wait 20 minutes for it.
+    context.asynchronous.create_directories_asynchronously = False
+    # Orbax reckons by the time of day, which jumps when a clock is put right, and ends a save that
+    # seems to take 20 minutes; that of an import does take as long as what it reads.
+    context.asynchronous.timeout_secs = A_WEEK
+    return context
