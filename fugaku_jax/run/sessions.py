@@ -92,7 +92,10 @@ def record_session(
 
 def record_seconds(run_dir: Path, seconds: Seconds, has_ended: bool) -> None:
     """Write down where the time of the newest session went so far."""
-    *before, session = _all_sessions(run_dir)
+    sessions = _all_sessions(run_dir)
+    if not sessions:
+        return  # the directory is gone; what ended the session says so
+    *before, session = sessions
     _write(run_dir, [*before, replace(session, seconds=seconds, has_ended=has_ended)])
 
 

@@ -28,8 +28,10 @@ from fugaku_jax.training.hooks.hook import Hook
 sys.path.insert(0, str(Path(__file__).parents[2] / "launch"))
 from command import run_program
 
-STALL_SECONDS = 1.5
-"""How long a read stalls; of a longer one nothing else is seen."""
+STALL_SECONDS = 3.0
+"""How long a read stalls; of a longer one nothing else is seen. From one second on it is."""
+STALLED_READ = 7
+"""Which one: behind those that are read ahead while the step is compiled."""
 KILLED_AT = 7
 """The step after which a run of eight steps was killed, with checkpoints of steps 3 and 6."""
 
@@ -179,11 +181,12 @@ def full_at_metrics(bench: Bench) -> Seen:
 def stalled_read(bench: Bench) -> Seen:
     """The store answers only after a while."""
     shutil.rmtree(bench.run, ignore_errors=True)
-    read, stalled = Store.read, []
+    read, reads = Store.read, []
 
     def stall(*arguments, **options):
-        if not stalled:
-            stalled.append(time.sleep(STALL_SECONDS))
+        reads.append(arguments)
+        if len(reads) == STALLED_READ:
+            time.sleep(STALL_SECONDS)
         return read(*arguments, **options)
 
     with mock.patch.object(Store, "read", stall):
