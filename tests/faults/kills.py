@@ -35,7 +35,7 @@ RECIPE = (
     "--training.sample-tokens 2 --checkpoint.every 3"
 ).split()
 """A run of a few seconds with all that a restart could break."""
-OF_TIME = {"tokens_per_second", "step_seconds", "mfu", "memory_bytes"}
+OF_TIME = {"goodput", "tokens_per_second", "step_seconds", "mfu", "memory_bytes"}
 """Figures that are of this moment and this machine."""
 STAGES = ("start-up", "compile", "small files", "save", "step", "end")
 LIMIT_SECONDS = 600
