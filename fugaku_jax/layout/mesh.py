@@ -88,8 +88,7 @@ def process_places(config: MeshConfig, processes: int) -> list[str]:
 
 def _given_rank_map() -> Path | None:
     """Return the rank map that the job was started with, if it is not the mesh's own."""
-    path = os.environ.get(RANK_MAP)
-    return Path(path) if path else None
+    return Path(path) if (path := os.environ.get(RANK_MAP)) else None
 
 
 @contextmanager

@@ -81,7 +81,9 @@ def files_of_a_step(root: Path, arguments: tuple[str, ...] = ()) -> dict[str, in
         program = Path(__file__).with_name("step_trace.py")
         command = [root / ".venv/bin/python", program, root, out, *_SHRUNKEN, *arguments]
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-        environment = {"XLA_FLAGS": flags, "PYTHONDONTWRITEBYTECODE": "1"}  # leaves no trace there
+        # It leaves no trace there, and what is kept of compiling is no part of a step.
+        environment = {"XLA_FLAGS": flags, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["FUGAKU_JAX_COMPILED"] = "off"
         done = subprocess.run(
             [*map(str, command), "--run-dir", f"{folder}/run"],
             env=os.environ | environment,
