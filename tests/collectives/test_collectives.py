@@ -28,6 +28,7 @@ def results(tmp_path_factory, run_emulated):
     return dict(np.load(out))
 
 
+@pytest.mark.slow
 @every_case
 def test_psum_is_the_sum(name, results):
     """So that the oracle of the other tests is one."""

@@ -83,6 +83,7 @@ def nats_token_by_token(model, stream, end_of_document, reset):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", [False, True], ids=["packed", "reset at documents"])
 def test_scores_equal_predicting_one_token_at_a_time_in_float64(store, model, reset):
     config = dataclasses.replace(CONFIG, data=DataConfig(reset_at_document=reset))

@@ -166,6 +166,7 @@ def test_what_could_begin_a_stop_string_is_shown_when_the_text_ends(tokenizer):
     assert (row.text, row.finish) == ("rain", "length")
 
 
+@pytest.mark.slow
 def test_text_ends_where_the_models_positions_end(generator, endless, monkeypatch):
     monkeypatch.setattr(generator, "tokenizer", endless)
     prompt = "x" * 80

@@ -37,6 +37,7 @@ def test_what_is_no_model_is_refused(store, tmp_path):
         load_for_inference(tmp_path / "out", jnp.float32)
 
 
+@pytest.mark.slow
 def test_a_text_is_read_as_training_read_its_documents(store, tmp_path):
     run = make_run(tmp_path / "run", GPT2, store, reset=True)
     _, model, tokenizer, first_token = load_for_inference(run, jnp.float32)

@@ -108,6 +108,7 @@ def test_padding_rows_get_no_gradient():
     assert np.all(np.any(np.asarray(gradient[:VOCAB]) != 0, axis=1))
 
 
+@pytest.mark.slow
 def test_narrow_states_give_a_loss_close_to_float64_and_gradients_of_their_own_type():
     hidden, embedding, targets, weights = operands(dtype=jnp.bfloat16)
     function = jax.value_and_grad(lambda *x: cross_entropy(*x, VOCAB)[0], (0, 1))

@@ -63,6 +63,7 @@ def run_dir(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_json_has_all_figures_of_every_domain_and_the_total(evaluate, run_dir):
     figures = json.loads(evaluate(run_dir, "--json"))
     assert set(figures["domains"]) == {"en", "[/math]"}

@@ -70,6 +70,7 @@ def write_lines(path, *lines):
     return path
 
 
+@pytest.mark.slow
 def test_prompts_are_printed_with_what_follows(generate, run_dir):
     streamed = generate(run_dir, "3 wet", "--max-tokens", 6, "--seed", 5)
     assert streamed.startswith("3 wet")

@@ -173,6 +173,7 @@ def test_initial_weights_have_megatrons_standard_deviations():
             assert abs(value.mean()) < 6 * std / math.sqrt(value.size), name
 
 
+@pytest.mark.slow
 def test_layers_are_initialised_differently():
     kernel = np.asarray(nnx.state(GPT(TINY, jax.random.key(0)))["blocks"]["up"]["kernel"][...])
     assert not np.array_equal(kernel[0], kernel[1])
@@ -193,6 +194,7 @@ def test_recomputation_changes_no_gradient():
             assert relative_error(ours, flat(kept)[name]) < 1e-5, (remat, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, LLAMA], ids=["gpt2", "llama"])
 def test_reset_at_a_document_equals_running_documents_apart(config):
     graphdef, params = randomised(config)

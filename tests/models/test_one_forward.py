@@ -71,6 +71,7 @@ def watch(piece, seen):
     return watched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_what_the_model_does_is_written_once_for_all_who_use_it(way, monkeypatch):
     go, end = WAYS[way]

@@ -77,6 +77,7 @@ def test_without_tensor_parallelism_one_stage_has_one_hue_that_only_grows_lighte
     assert not any("tensor" in word or "stage" in word for word in words)
 
 
+@pytest.mark.slow
 def test_the_whole_original_mesh_fits_a_small_file(tmp_path):
     data, words, fills = picture(tmp_path / "mesh.svg", FUGAKU, tensor=6, pipeline=8)
     assert len(data) < 1_000_000

@@ -239,6 +239,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
         assert pictures[0] == pictures[1]
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_long_run_is_small_and_well_formed(tmp_path):
     run = tmp_path / "long"
     run.mkdir()

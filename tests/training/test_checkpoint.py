@@ -118,6 +118,7 @@ def test_damaged_weights_are_neither_used_nor_exported(config, run):
         [weights.read(tensor) for tensor in tensors(config.model)]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
     config, state_of, tmp_path, monkeypatch, capsys
 ):
@@ -130,6 +131,7 @@ def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
     assert "6 is from a version that wrote no checksums" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -158,6 +160,7 @@ def test_what_is_no_good_checkpoint_is_set_aside_and_the_one_before_used(
     assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(good + 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [None, 99, "two"])
 def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
     config, state_of, run, number
@@ -180,6 +183,7 @@ def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
             assert int(checkpoints.restore(make_layout(config)).step) == 3
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_does_not_hold_begins_anew_and_what_nobody_asks_for_is_left_alone(
     change, run, state_of, capsys
 ):
@@ -254,6 +258,7 @@ def test_a_name_that_is_a_pattern_is_a_name(config, state_of, tmp_path):
     assert all(weights.read(tensor).shape == tensor.shape for tensor in tensors(config.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["parameters", "moments"])
 def test_what_is_not_finite_replaces_no_checkpoint(config, state_of, run, part):
     state = state_of(9)

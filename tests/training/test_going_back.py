@@ -46,6 +46,7 @@ def test_occurrences_are_of_steps_and_leave_out_what_was_passed_over():
     assert [place[:2] for place in order.occurrences(0, 33, 40, steps=20)] == seen
 
 
+@pytest.mark.slow
 def test_a_spike_is_what_is_far_above_the_steps_that_were_taken():
     random = np.random.default_rng(0)
     recent, spikes = no_recent_steps(), []

@@ -142,6 +142,7 @@ def test_the_loss_falls(change, tmp_path):
     assert np.mean(curve[-5:]) < curve[0] - 0.5
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_changes_nothing(config, whole, capsys):
     before = (whole / "metrics.jsonl").read_bytes()
     assert loop.train(config, whole) == loop.DONE
@@ -153,6 +154,7 @@ def test_a_finished_run_says_so_and_changes_nothing(config, whole, capsys):
     assert (whole / "report.html").read_bytes() == report
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_with_the_fields_that_differ(change, tmp_path):
     loop.train(change(training={"stop_after": 1}), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

@@ -155,6 +155,7 @@ def test_what_is_no_transformation_or_cannot_be_saved_is_refused(change):
         make_optimizer(make_layout(change(optimizer={"kind": "lion"})), FACTORED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["replicated", "zero1", "fsdp"])
 def test_a_plan_knows_what_each_kind_remembers(change, weights):
     mesh = {"data": 2, "weights": weights}

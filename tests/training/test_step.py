@@ -132,6 +132,7 @@ def test_resetting_changes_the_loss_exactly_when_a_document_ends(change, ends, s
     assert (losses[0] == losses[1]) == same
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_weighted_mean_of_those_of_the_positions_where_0_teaches_nothing(change):
     config = without_dropout(change)
     layout, tokens = make_layout(config), np.array(batch(config).tokens)
