@@ -18,6 +18,7 @@ from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.checkpoint_reading import (
     STATE,
     DamagedCheckpoint,
+    check_format,
     reason,
     warn_without_checksums,
 )
@@ -31,7 +32,7 @@ class SavedWeights:
         """Find the checkpoint.
 
         Raises:
-            InputError: nothing was saved yet.
+            InputError: nothing was saved yet, or by a later version.
             DamagedCheckpoint: it cannot be read.
         """
         steps = saved_steps(run_dir)
@@ -39,6 +40,7 @@ class SavedWeights:
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
         self.step = steps[-1]
         """Steps that were taken before it was saved."""
+        check_format(run_dir, self.step)
         self._run_dir, self._state = run_dir, _state_of(run_dir, self.step)
         with self._reading():
             warn_without_checksums(run_dir, self.step)

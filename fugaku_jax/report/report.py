@@ -23,8 +23,8 @@ from fugaku_jax.models.size import parameter_count
 from fugaku_jax.report import curves
 from fugaku_jax.report.charts import charts, loss
 from fugaku_jax.report.runs import Run, read_runs
-from fugaku_jax.run.metrics import replace_file
 from fugaku_jax.run.sessions import time_of_sessions
+from fugaku_jax.run.whole_file import replace_file
 from fugaku_jax.spelling import amount, duration, printable
 
 _LAST_STEPS = 20  # whose mean is called the final training loss

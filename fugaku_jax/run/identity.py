@@ -1,6 +1,5 @@
 """The run directory: whose it is, and that nobody writes another run into it."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -19,7 +18,7 @@ from fugaku_jax.json_types import shown, typed
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.shape import shaped_like
 from fugaku_jax.run.configuration import CONFIG_FILE, read_config
-from fugaku_jax.run.metrics import replace_file
+from fugaku_jax.run.whole_file import write_json
 
 LEDGER_FILE = "ledger.json"
 PASSED_OVER = "passed_over"
@@ -158,7 +157,7 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
         ledger = kept | ledger
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(run_dir / CONFIG_FILE, config.to_dict())
+        write_json(run_dir / CONFIG_FILE, config.to_dict())
         write_ledger(run_dir, ledger)
         for path in run_dir.glob(_LEFT_BY_A_SESSION):
             path.unlink()
@@ -189,7 +188,7 @@ def read_ledger(run_dir: Path) -> dict[str, Any]:
 
 def write_ledger(run_dir: Path, ledger: dict[str, Any]) -> None:
     """Write a run's identity, whole or not at all."""
-    _write_json(run_dir / LEDGER_FILE, ledger)
+    write_json(run_dir / LEDGER_FILE, ledger)
 
 
 def is_untrained(run_dir: Path) -> bool:
@@ -267,8 +266,3 @@ def open_run_store(run_dir: Path, config: Config, place: str | None) -> Store:
     store = open_store(place or config.data.store)
     check_tokenizer(run_dir, store)
     return store
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))

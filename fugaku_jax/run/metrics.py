@@ -10,13 +10,14 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import parse_json
 from fugaku_jax.json_types import typed
+from fugaku_jax.run.whole_file import replace_file
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -126,19 +127,6 @@ def peak_memory_bytes() -> int:
     """The most memory that this process has held resident since it started, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
-
-
-def replace_file(path: Path, write: Callable[[Any], object]) -> None:
-    """Write a file whole or not at all: `write` gets a binary file that then becomes `path`."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ does not go by itself.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fugaku_jax.json_file import read_json
 from fugaku_jax.json_types import typed
 from fugaku_jax.run.checkpoint_folder import saved_steps
 from fugaku_jax.run.configuration import CONFIG_FILE
-from fugaku_jax.run.metrics import replace_file
+from fugaku_jax.run.whole_file import write_json
 
 RESTARTS_FILE = "restarts.json"
 MOST_FRUITLESS = 3
@@ -54,8 +53,7 @@ def why_not_go_on(run_dir: Path, code: int, most_fruitless: int = MOST_FRUITLESS
     before = typed(_Sessions, read_json(path), str(path)) if path.exists() else _Sessions()
     step = max(saved_steps(run_dir), default=0)
     now = _Sessions(step, 0 if step > before.step else before.fruitless + 1)
-    text = json.dumps(dataclasses.asdict(now))
-    replace_file(path, lambda file: file.write(f"{text}\n".encode()))
+    write_json(path, dataclasses.asdict(now))
     if now.fruitless < most_fruitless:
         return ""
     return f"{now.fruitless} sessions in a row have left no checkpoint after that of step {step}"

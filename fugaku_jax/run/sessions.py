@@ -5,7 +5,6 @@ time in which steps were taken that led further.
 """
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from fugaku_jax.json_file import read_json
 from fugaku_jax.json_types import typed
 from fugaku_jax.processor import processor_name
-from fugaku_jax.run.metrics import replace_file
+from fugaku_jax.run.whole_file import write_json
 
 SESSIONS_FILE = "sessions.json"
 
@@ -147,7 +146,5 @@ def _all_sessions(run_dir: Path) -> list[Session]:
 
 
 def _write(run_dir: Path, sessions: Sequence[Session]) -> None:
-    text = json.dumps(
-        {"sessions": [dataclasses.asdict(each) for each in sessions]}, ensure_ascii=False, indent=2
-    )
-    replace_file(run_dir / SESSIONS_FILE, lambda file: file.write(f"{text}\n".encode()))
+    found = [dataclasses.asdict(each) for each in sessions]
+    write_json(run_dir / SESSIONS_FILE, {"sessions": found})

@@ -1,14 +1,13 @@
 """Which processes of a run's last session were slow, as `stragglers.json` in its directory says."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fugaku_jax.json_file import read_json
 from fugaku_jax.json_types import typed
-from fugaku_jax.run.metrics import replace_file
+from fugaku_jax.run.whole_file import write_json
 
 STRAGGLERS_FILE = "stragglers.json"
 
@@ -54,8 +53,7 @@ class Stragglers:
 
 def record_stragglers(run_dir: Path, found: Stragglers) -> None:
     """Write down what was found."""
-    text = json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2)
-    replace_file(run_dir / STRAGGLERS_FILE, lambda file: file.write(f"{text}\n".encode()))
+    write_json(run_dir / STRAGGLERS_FILE, dataclasses.asdict(found))
 
 
 def slow_processes(run_dir: Path) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from fugaku_jax.config import OptimizerConfig
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.interop.hf_weights import tensors
@@ -178,6 +179,12 @@ def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
                 InputError, match=f"6 is of format 99, .* reads those up to {FORMAT}"
             ):
                 checkpoints.restore(make_layout(config))
+            # Whatever else it may mean by its names, an optimizer's among them.
+            other = dataclasses.replace(config, optimizer=OptimizerConfig(1e-3, kind="lion"))
+            with pytest.raises(InputError, match="is of format 99"):
+                checkpoints.restore(make_layout(other))
+            with pytest.raises(InputError, match="is of format 99"):
+                SavedWeights(run)
             assert files(run) == before
         else:
             assert int(checkpoints.restore(make_layout(config)).step) == 3
