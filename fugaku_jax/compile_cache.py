@@ -3,7 +3,9 @@
 JAX keeps them under a key of the program, its options, the flags of XLA and the version of jaxlib.
 To that is added here what the processor can do, in the folder's name, as a home directory may serve
 machines of several kinds; and that an entry is whole: JAX writes it in place, without a checksum,
-so that a process which is killed, or a bad disk, would leave what is executed later.
+so that a process which is killed, or a bad disk, would leave what is executed later. And the key of
+a program over several processes is the same in all of them: JAX's holds which of the devices are a
+process's own, and as process 0 alone writes, the others would always compile.
 
 What lies there is machine code. So it is kept in the user's own cache, which nobody else may enter,
 and not in a run's directory, which is handed on and must execute nothing.
@@ -23,6 +25,7 @@ MOST_BYTES = 1 << 30
 """Most bytes of a folder; the oldest entries go first."""
 _SUFFIX = "-cache"
 _DIGEST = hashlib.sha256
+_OF_DEVICES = "_hash_accelerator_config"
 
 
 def user_cache() -> Path:
@@ -34,16 +37,16 @@ def user_cache() -> Path:
 def use_compile_cache() -> None:
     """Have this process keep what it compiles, and use what was kept.
 
-    To be called before anything is compiled. A folder that cannot be written, or a JAX without the
-    class that is replaced here, leaves it at compiling.
+    To be called before anything is compiled. A folder that cannot be written, or a JAX without
+    what is replaced here, leaves it at compiling.
     """
     import jax
-    from jax._src import compilation_cache
+    from jax._src import cache_key, compilation_cache
 
     chosen = os.environ.get(VARIABLE, "")
     if chosen == "off" or os.environ.get(JAX_VARIABLE):
         return
-    if not hasattr(compilation_cache, "LRUCache"):
+    if not (hasattr(compilation_cache, "LRUCache") and hasattr(cache_key, _OF_DEVICES)):
         return
     folder = Path(chosen) if chosen else user_cache() / "compiled"
     folder /= _processor()
@@ -54,8 +57,9 @@ def use_compile_cache() -> None:
         folder.chmod(0o700)
     except OSError:
         return
-    # Not public, as JAX has no way to say how entries are written; asked for above.
+    # Not public, as JAX has no way to say how entries are written and named; asked for above.
     compilation_cache.LRUCache = CheckedCache  # pyrefly: ignore[bad-assignment]
+    setattr(cache_key, _OF_DEVICES, _hash_devices)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -90,7 +94,7 @@ class CheckedCache:
     def put(self, key: str, value: bytes) -> None:
         """Keep an entry, if its folder has room for it."""
         path = self._path / f"{key}{_SUFFIX}"
-        partial = path.with_name(f".{os.getpid()}.partial")
+        partial = path.with_name(f".{os.uname().nodename}-{os.getpid()}.partial")
         try:
             partial.write_bytes(value + _DIGEST(value).digest())
             partial.replace(path)
@@ -112,6 +116,12 @@ class CheckedCache:
                 return
             path.unlink(missing_ok=True)
             left -= size
+
+
+def _hash_devices(key: Any, devices: Any) -> None:
+    """Put into a key which devices a program is for, and which process has each."""
+    for device in devices.flat:
+        key.update(f"{device.device_kind} {device.id} of {device.process_index};".encode())
 
 
 def _processor() -> str:

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fugaku_jax.compile_cache import VARIABLE, CheckedCache
 
+HERE = Path(__file__).parent
+LOCAL = HERE.parent / "launch" / "cluster" / "local.py"
 PROGRAM = """
 import jax, jax.numpy as jnp, logging, sys
 from fugaku_jax.compile_cache import use_compile_cache
@@ -44,6 +47,28 @@ def test_a_second_process_compiles_nothing_and_a_damaged_entry_is_compiled_anew(
     assert compile_once(tmp_path) == (result, len(entries) - 1)
     assert compile_once(tmp_path) == (result, len(entries))
     assert (entries[0].parent.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.mark.slow
+def test_what_the_first_of_several_processes_has_kept_all_of_them_find(tmp_path):
+    variables = os.environ | {VARIABLE: str(tmp_path / "compiled")}
+    del variables["JAX_COMPILATION_CACHE_DIR"]
+    program = [str(HERE / "compile_cache_program.py"), str(tmp_path)]
+    found = []
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, str(LOCAL), "-n", "2", "--", *program],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.endswith("16.0\n")
+        found.append([(tmp_path / f"rank-{rank}").read_text() for rank in range(2)])
+    # A second rank that comes late finds it the first time.
+    assert found[0][0] == "0"
+    assert found[1] == ["1", "1"]
 
 
 @pytest.mark.slow

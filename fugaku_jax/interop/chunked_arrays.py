@@ -104,14 +104,13 @@ def array_spec(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _layout(array: ChunkedArray) -> dict[str, Any]:
-    """Say how TensorStore makes an array; compressed and checked as those of Orbax."""
-    zstd = {"name": "zstd", "configuration": {"level": 3}}
+    """Say how TensorStore makes an array; checked as those that are trained."""
     return {
         "metadata": {
             "shape": array.shape.shape,
             "data_type": array.shape.dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": array.chunk}},
-            "codecs": [{"name": "bytes"}, zstd, CHECKSUM],
+            "codecs": [{"name": "bytes"}, CHECKSUM],
         },
         "store_data_equal_to_fill_value": True,  # Orbax takes what is missing for damage
     }

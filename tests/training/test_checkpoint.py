@@ -109,8 +109,9 @@ def test_a_flipped_bit_in_any_file_changes_nothing_or_is_an_error_that_names_the
     assert all(f"{folder} is damaged" in error for error in errors)
 
 
-def test_damaged_weights_are_neither_used_nor_exported(config, run):
-    flip(largest(run / "checkpoints" / "6"), 300_000)
+def test_damaged_weights_are_neither_used_nor_exported(config, state_of, run):
+    table, path = state_of(6).parameters["tokens"]["table"], largest(run / "checkpoints" / "6")
+    flip(path, 8 * path.read_bytes().index(np.asarray(table).tobytes()[:64]))
     sentence = "6 is damaged: .*; rename it to use that of step 3"
     with pytest.raises(RunError, match=sentence):
         load_model(run)
