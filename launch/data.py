@@ -97,7 +97,10 @@ def passed(run: Run, store: str | None = None) -> None:
     from fugaku_jax.run.going_back import goings_back
 
     opened, order, _ = open_run_order(run, store)
-    for each in goings_back(run):
+    gone_back = goings_back(run)
+    if not gone_back:
+        print("The run went past no batch.")
+    for each in gone_back:
         print(f"after step {each.last_step}, back to that of {each.checkpoint}: {each.why}")
         print(*batch_rows(opened, order, each.batches), sep="\n")
 

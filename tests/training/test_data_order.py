@@ -1,4 +1,4 @@
-"""`launch/data.py find` tells a run's own steps: those of its metrics, with what they read."""
+"""`launch/data.py` tells a run's own steps: those of its metrics, what they read and went past."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fugaku_jax.data.store import Store
-from fugaku_jax.data.summary import find_document
+from fugaku_jax.data.summary import batch_rows, find_document
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.data_order import open_run_order
 from fugaku_jax.run.identity import LEDGER_FILE, claim_run_dir, run_identity
@@ -22,17 +22,23 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def find(monkeypatch, capsys):
+def data(monkeypatch, capsys):
     """Run the program in this process and return what it prints."""
     monkeypatch.syspath_prepend(ROOT / "launch")
 
     def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["data.py", "find", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["data.py", *map(str, arguments)])
         capsys.readouterr()
         runpy.run_path(str(ROOT / "launch" / "data.py"))["main"]()
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture
+def find(data):
+    """Run `find` of the program."""
+    return functools.partial(data, "find")
 
 
 @pytest.mark.slow
@@ -85,6 +91,23 @@ def test_the_store_of_a_run_is_the_one_it_read_wherever_it_lies(find, change, st
     (run / LEDGER_FILE).write_text(ledger.replace(store.sha256, "1" * 64))
     with pytest.raises(InputError, match=rf"not the store .*{store.sha256[:12]}.*{'1' * 12}"):
         find(run, "--document", document, "--store", store_path)
+
+
+def test_what_a_run_went_past_is_printed_with_why_and_the_documents(
+    data, change, store_path, tmp_path
+):
+    store = Store.open(str(store_path))
+    config = change()
+    claim_run_dir(tmp_path, config, store, run_identity(config, store))
+    assert data("passed", tmp_path) == "The run went past no batch.\n"
+    ledger = json.loads((tmp_path / LEDGER_FILE).read_text())
+    past = {"first_batch": 3, "last_batch": 4, "checkpoint": 2, "last_step": 5, "why": "spikes"}
+    (tmp_path / LEDGER_FILE).write_text(json.dumps(ledger | {"passed_over": [past]}))
+    first, *rows = data("passed", tmp_path).splitlines()
+    assert first == "after step 5, back to that of 2: spikes"
+    _, order, _ = open_run_order(tmp_path)
+    assert rows == [str(row) for row in batch_rows(store, order, [3, 4])]
+    assert len(rows) == 2 * config.training.batch_size
 
 
 @pytest.mark.parametrize("ledger", ["", "{}", "[]", '{"imported": {"sha256": "0"}}'])
