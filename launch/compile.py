@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 from command import parse, run_program
-from recipes import RECIPES, load_recipe
+from recipes import RECIPES, load_recipe, recipe_file
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +39,7 @@ def compile_one(
         devices: Devices there are; else what mesh.shape has, else as few as the degrees need.
         json: Print one JSON object, from names to figures.
     """
-    (step,) = compile_emulated([config], devices)
+    (step,) = compile_emulated([config], [recipe_file(name)], devices)
     show({name: step}, json)
 
 
@@ -50,7 +50,7 @@ def compile_all(json: Flag = False) -> None:
         json: Print one JSON object, from names to figures.
     """
     recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
-    steps = compile_emulated([load_recipe(name) for name in recipes])
+    steps = compile_emulated(list(map(load_recipe, recipes)), list(map(recipe_file, recipes)))
     show(dict(zip(recipes, steps, strict=True)), json)
 
 

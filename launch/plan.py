@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 from command import parse, run_program
-from recipes import load_recipe
+from recipes import load_recipe, recipe_file
 from rich.console import Console
 from rich.table import Table
 
@@ -23,19 +23,26 @@ from fugaku_jax.pipeline.slots import plan_slots
 from fugaku_jax.planning.draw_mesh import draw_mesh
 from fugaku_jax.planning.draw_schedule import draw_schedule
 from fugaku_jax.planning.mesh_plan import describe_schedule, plan_run, write_rank_map
+from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 
 Recipe = Annotated[Config, tyro.conf.arg(name="")]
 
 
-def plan(config: Recipe, devices: int | None = None, picture: Path | None = None) -> None:
+def plan(
+    config: Recipe,
+    name: tyro.conf.Suppress[str],
+    devices: int | None = None,
+    picture: Path | None = None,
+) -> None:
     """Show how a recipe would lie on a machine.
 
     Args:
         config: The configuration; every field can be overridden.
+        name: What it is called.
         devices: Devices there are; else what mesh.shape has, else as few as the degrees need.
         picture: Also draw the mesh into this .svg file.
     """
-    run = plan_run(config, devices)
+    run = plan_run(config, devices, optimizer_of_recipe(recipe_file(name), config))
     print(f"{run.parameters:,} parameters, {config.tokens_per_step:,} tokens a step")
     print(f"mesh {'x'.join(map(str, run.shape))}: {run.mesh or 'a single device'}")
     print(f"degrees: {', '.join(f'{kind} {degree}' for kind, degree in run.degrees.items())}")
@@ -87,13 +94,17 @@ def vcoordfile(config: Recipe, out: Path, job: str = "") -> None:
 
 def main() -> None:
     """Read the arguments and show."""
-    program, args = plan, sys.argv[1:]
+    args = sys.argv[1:]
     if args[:1] == ["schedule"]:
         return parse(schedule, args[1:], prog="plan.py schedule")
-    if args[:1] == ["vcoordfile"]:
-        program, args = vcoordfile, args[1:]
-    recipe = "tiny" if args[:1] in (["-h"], ["--help"]) else args.pop(0) if args else ""
-    return parse(partial(program, config=load_recipe(recipe)), args, description=__doc__)
+    if is_map := args[:1] == ["vcoordfile"]:
+        args = args[1:]
+    name = "tiny" if args[:1] in (["-h"], ["--help"]) else args.pop(0) if args else ""
+    config = load_recipe(name)
+    program = (
+        partial(vcoordfile, config=config) if is_map else partial(plan, config=config, name=name)
+    )
+    return parse(program, args, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
@@ -23,31 +22,12 @@ def load_recipe(name: str) -> Config:
     recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
     if name not in recipes:
         raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
-    return getattr(load_module(RECIPES / f"{name}.py"), name)()
+    return getattr(load_module(recipe_file(name)), name)()
 
 
-def load_optimizer(name: str, config: Config) -> Any:
-    """Call the recipe's `optimizer`, if the configuration asks for it.
-
-    Args:
-        name: of the recipe.
-        config: what its `optimizer` is called with.
-
-    Returns:
-        the optax transformation that it returns; None if `optimizer.kind` is not `recipe`.
-
-    Raises:
-        InputError: the recipe has no such function.
-    """
-    if config.optimizer.kind != "recipe":
-        return None
-    module = load_module(RECIPES / f"{name}.py")
-    if not hasattr(module, "optimizer"):
-        raise InputError(
-            f"optimizer.kind is 'recipe', but configs/{name}.py defines no `optimizer`; define it, "
-            "as docs/optimizers.md shows, or give another kind."
-        )
-    return module.optimizer(config)
+def recipe_file(name: str) -> Path:
+    """Return the file of a recipe."""
+    return RECIPES / f"{name}.py"
 
 
 def continued(recipe: Config, args: list[str], run_dir: Path) -> Config:

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # here, so that what follows is imported only once
 import tyro
 from command import parse, run_program
 from output import outlive_readers
-from recipes import continued, load_optimizer, load_recipe
+from recipes import continued, load_recipe, recipe_file
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.cluster.hosts import agree, find_hosts, join
@@ -80,15 +80,15 @@ def main() -> int:
             from fugaku_jax.interop.continual import start_from_hf
             from fugaku_jax.run.sessions import seconds_since_start
             from fugaku_jax.training.loop import train as run
+            from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 
             start = start_from_hf(from_hf) if from_hf else None
-            optimizer, passed = load_optimizer(name, config), seconds_since_start()
             return run(
                 config,
                 run_dir,
                 start,
-                optimizer=optimizer,
-                seconds_before=passed,
+                optimizer=optimizer_of_recipe(recipe_file(name), config),
+                seconds_before=seconds_since_start(),
                 watchdog=watchdog,
             )
 

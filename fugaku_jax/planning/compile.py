@@ -14,17 +14,21 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from fugaku_jax.config import Config
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.training.learning_rate import make_learning_rate
+from fugaku_jax.training.optimizer import make_optimizer
+from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 from fugaku_jax.training.state import abstract_state
 from fugaku_jax.training.step import make_train_step
 
@@ -53,21 +57,29 @@ class CompiledStep:
     the same schedule's in float64."""
 
 
-def compile_step(config: Config, devices: int) -> CompiledStep:
+def compile_step(
+    config: Config, devices: int, built: optax.GradientTransformation | None = None
+) -> CompiledStep:
     """Compile a run's step for the first devices that JAX has here, or in other processes.
+
+    Args:
+        config: the run.
+        devices: how many.
+        built: what its recipe updates the weights by, if `optimizer.kind` is `recipe`.
 
     Raises:
         InputError: the run does not fit the mesh, or the mesh the devices.
     """
     layout = make_layout(config, jax.devices()[:devices])
+    optimizer = make_optimizer(layout, built)
 
     def on_mesh(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         sharding = jax.NamedSharding(layout.mesh, leaf.sharding.spec if leaf.sharding else jax.P())
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     start = time.perf_counter()
-    state = jax.tree.map(on_mesh, abstract_state(layout))
-    compiled = make_train_step(layout).lower(state, layout.batch).compile()
+    state = jax.tree.map(on_mesh, abstract_state(layout, optimizer))
+    compiled = make_train_step(layout, optimizer=optimizer).lower(state, layout.batch).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
     return CompiledStep(
@@ -81,25 +93,34 @@ def compile_step(config: Config, devices: int) -> CompiledStep:
     )
 
 
-def compile_emulated(configs: Sequence[Config], devices: int | None = None) -> list[CompiledStep]:
+def compile_emulated(
+    configs: Sequence[Config], recipes: Sequence[Path], devices: int | None = None
+) -> list[CompiledStep]:
     """Compile the steps of runs, each for its own mesh, in processes that emulate the devices.
 
     The processes are as many as it takes to have the largest mesh's devices; the first compiles.
 
     Args:
         configs: the runs.
+        recipes: the recipe's file of each, which may build its optimizer.
         devices: how many devices each has; those that `plan_run` gives it if not given.
 
     Raises:
         InputError: a run does not fit its mesh, or the mesh the devices.
         RuntimeError: the compiler failed; the end of what it said.
     """
-    counts = [math.prod(plan_run(config, devices).shape) * config.mesh.local for config in configs]
+    counts = []
+    for config, recipe in zip(configs, recipes, strict=True):
+        planned = plan_run(config, devices, optimizer_of_recipe(recipe, config))
+        counts.append(math.prod(planned.shape) * config.mesh.local)
     processes = next(n for n in range(1, max(counts) + 1) if _fits(max(counts), n))
     with socket.create_server(("127.0.0.1", 0)) as server:
         coordinator = f"127.0.0.1:{server.getsockname()[1]}"
     job = {
-        "runs": [(config.to_dict(), n) for config, n in zip(configs, counts, strict=True)],
+        "runs": [
+            (config.to_dict(), str(recipe), n)
+            for config, recipe, n in zip(configs, recipes, counts, strict=True)
+        ],
         "devices": max(counts) // processes,
         "processes": processes,
         "coordinator": coordinator if processes > 1 else None,

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import jax
 
@@ -27,8 +28,13 @@ def main() -> None:
     else:
         from fugaku_jax.config import config_from_dict
         from fugaku_jax.planning.compile import compile_step
+        from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 
-        steps = [compile_step(config_from_dict(run), devices) for run, devices in job["runs"]]
+        steps = []
+        for fields, recipe, devices in job["runs"]:
+            config = config_from_dict(fields)
+            built = optimizer_of_recipe(Path(recipe), config)
+            steps.append(compile_step(config, devices, built))
         print(json.dumps([asdict(step) for step in steps]), flush=True)
     os._exit(0)  # JAX would wait for all the others to end
 

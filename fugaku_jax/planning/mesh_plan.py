@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 from jaxtyping import Int, PyTree
 
 from fugaku_jax.config import Config, MeshConfig
@@ -21,6 +22,7 @@ from fugaku_jax.pipeline.duration import bubble, formula_bubble
 from fugaku_jax.pipeline.schedule import Schedule
 from fugaku_jax.tofu.allocation import RankMap, fold, parse_shape, write_vcoordfile
 from fugaku_jax.tofu.topology import AXES
+from fugaku_jax.training.optimizer import make_optimizer
 from fugaku_jax.training.state import abstract_state
 
 
@@ -53,8 +55,7 @@ class RunPlan:
     @property
     def shape(self) -> tuple[int, ...]:
         """Nodes along x y z a b c."""
-        parts = self.assignment.parts
-        return tuple(math.prod(p.size for p in parts if p.name[0] == axis) for axis in AXES)
+        return _shape(self.assignment)
 
     @property
     def degrees(self) -> dict[str, int]:
@@ -63,13 +64,18 @@ class RunPlan:
         return {kind: math.prod(p.size for p in parts if p.kind == kind) for kind in KINDS}
 
 
-def plan_run(config: Config, devices: int | None = None) -> RunPlan:
+def plan_run(
+    config: Config,
+    devices: int | None = None,
+    built: optax.GradientTransformation | None = None,
+) -> RunPlan:
     """Lay a run out on devices that need not exist.
 
     Args:
         config: the run.
         devices: how many; those of `mesh.shape` if not given, and without that as few as the
             degrees need.
+        built: what its recipe updates the weights by, if `optimizer.kind` is `recipe`.
 
     Raises:
         InputError: the run does not fit the mesh, or the mesh the devices.
@@ -80,7 +86,7 @@ def plan_run(config: Config, devices: int | None = None) -> RunPlan:
         raise InputError(f"--devices is {devices}, but it must be at least 1.")
     assignment = assign_axes(config.mesh, devices)
     layout = make_layout(config, devices)
-    state = abstract_state(layout)
+    state = abstract_state(layout, make_optimizer(layout, built))
     schedule, slots = layout.pipeline
     return RunPlan(
         parameters=parameter_count(config.model),
@@ -125,11 +131,13 @@ def write_rank_map(config: Config, path: Path, job: str = "") -> Path:
     asked = parse_shape(job or config.mesh.shape)
     torus = fold(asked)
     mesh = config.mesh if config.mesh.shape else replace(config.mesh, shape=str(asked))
-    planned = plan_run(replace(config, mesh=mesh))
-    if planned.shape != torus.shape:
+    devices = _fewest_devices(mesh)
+    make_layout(replace(config, mesh=mesh), devices)  # says what does not fit
+    shape = _shape(assign_axes(mesh, devices))
+    if shape != torus.shape:
         raise InputError(
             f"job {asked} folds to {_times(torus.shape)}, but mesh.shape {mesh.shape} is "
-            f"{_times(planned.shape)}; give the job that the mesh was made for."
+            f"{_times(shape)}; give the job that the mesh was made for."
         )
     # Splitting axes moves no device, so the mesh counts its nodes as the torus does.
     nodes = np.repeat(np.arange(torus.nodes), mesh.local)
@@ -145,6 +153,12 @@ def _ranges(runs: Int[np.ndarray, "C N"]) -> str:
     """The layers of a stage, whose runs end in empty slots, negative ones."""
     ends = ((run[0], run.max()) for run in runs)
     return ", ".join(f"{first}–{last}" if first < last else f"{first}" for first, last in ends)
+
+
+def _shape(assignment: Assignment) -> tuple[int, ...]:
+    return tuple(
+        math.prod(part.size for part in assignment.parts if part.name[0] == axis) for axis in AXES
+    )
 
 
 def _times(shape: tuple[int, ...]) -> str:

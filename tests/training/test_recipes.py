@@ -15,6 +15,7 @@ import pytest
 from fugaku_jax.config import Config
 from fugaku_jax.planning.compile import CompiledStep, compile_emulated
 from fugaku_jax.planning.mesh_plan import plan_run
+from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -43,27 +44,40 @@ def on_few_devices(config: Config) -> Config:
     return with_replicas(config, max(ways))
 
 
-def compile_as_in_a_run(configs: list[Config]) -> list[CompiledStep]:
+def compile_as_in_a_run(configs: list[Config], recipe: Path) -> list[CompiledStep]:
     """Compile with the emitters that `conftest.py` leaves out: memory may depend on them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=true")
-        return compile_emulated(configs)
+        return compile_emulated(configs, [recipe] * len(configs))
 
 
 @pytest.fixture(scope="module")
-def compiled(recipes) -> dict[str, CompiledStep]:
+def own(recipes, tmp_path_factory) -> tuple[Config, Path]:
+    """A run by an optimizer that its recipe builds, and the recipe's file."""
+    path = tmp_path_factory.mktemp("configs") / "own.py"
+    path.write_text("import optax\n\n\ndef optimizer(config):\n    return optax.nadam(0.1)\n")
+    tiny = shrunken(recipes["tiny"])
+    return replace(tiny, optimizer=replace(tiny.optimizer, kind="recipe")), path
+
+
+@pytest.fixture(scope="module")
+def compiled(recipes, own) -> dict[str, CompiledStep]:
     """The steps of all recipes, and of the largest one on half as many replicas."""
     runs = {name: on_few_devices(config) for name, config in recipes.items()}
     original = runs["fugaku_llm_13b"]
     runs["half"] = with_replicas(original, original.mesh.data // 2)
-    return dict(zip(runs, compile_as_in_a_run(list(runs.values())), strict=True))
+    runs["own"], recipe = own
+    return dict(zip(runs, compile_as_in_a_run(list(runs.values()), recipe), strict=True))
 
 
-def test_the_step_of_every_recipe_compiles_for_its_mesh(recipes, compiled):
-    for name, config in recipes.items():
-        planned, step = plan_run(config), compiled[name]
+def test_the_step_of_every_recipe_compiles_for_its_mesh(recipes, own, compiled):
+    its_own, path = own
+    few = {name: on_few_devices(config) for name, config in recipes.items()} | {"own": its_own}
+    for name, config in (recipes | {"own": its_own}).items():
+        planned = plan_run(config, built=optimizer_of_recipe(path, config))
+        step = compiled[name]
         assert step.parameters == planned.parameters
-        assert step.tokens == on_few_devices(config).total_tokens
+        assert step.tokens == few[name].total_tokens
         assert step.temporary_bytes > 0
         # A few counters and the tokens of a replica come to weights and moments.
         state = planned.parameter_bytes + planned.optimizer_bytes
@@ -84,7 +98,8 @@ def test_a_device_of_the_original_needs_no_more_however_many_replicas_there_are(
 @pytest.mark.machine
 def test_the_step_of_the_original_compiles_for_the_whole_machine(recipes):
     config = recipes["fugaku_llm_13b"]
-    whole, few = (compile_as_in_a_run([c])[0] for c in (config, on_few_devices(config)))
+    runs = config, on_few_devices(config)
+    whole, few = (compile_as_in_a_run([run], Path())[0] for run in runs)
     assert whole.devices == 13_824
     assert whole.temporary_bytes == few.temporary_bytes
     assert whole.argument_bytes == few.argument_bytes
