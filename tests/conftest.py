@@ -47,7 +47,7 @@ _SHAPED = [
     for path in (file.relative_to(_PACKAGE) for file in _PACKAGE.rglob("*.py"))
     if not str(path).startswith(_LEFT_OUT) and "jaxtyping" in (_PACKAGE / path).read_text("utf-8")
 ]
-install_import_hook(_SHAPED, "beartype.beartype")
+install_import_hook(_SHAPED, "checked_once.check")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -108,7 +108,10 @@ def test_all_groups_stand_beside_the_machine(monkeypatch):
     monkeypatch.setattr(kernels, "products", lambda dtype: [Product(8, 16, 48, dtype)])
     monkeypatch.setattr(kernels, "attentions", lambda dtype: [Attention(24, dtype, 1, 2, 8)])
     monkeypatch.setattr(kernels, "Update", lambda: CASES[-1])
+    figures = compare(rounds=1, group="adamw")
+    assert figures.keys() == {"machine", "adamw"}
+    assert [row["contender"] for row in figures["adamw"]] == [CASES[-1].name]
+    monkeypatch.setattr(kernels, "run", lambda cases, *_: cases)  # which that has shown to work
     figures = compare(rounds=1)
     assert figures.keys() == {"machine", *kernels.GROUPS}
     assert [len(figures[name]) for name in kernels.GROUPS] == [2, 2, 1]
-    assert compare(rounds=1, group="adamw").keys() == {"machine", "adamw"}

@@ -49,6 +49,7 @@ def test_gelu_equals_the_formula_in_float64(implementation, dtype):  # noqa: ARG
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_its_gradient_equals_the_slope_in_float64(library, dtype):  # noqa: ARG001
     @settings(max_examples=8, deadline=None)

@@ -114,6 +114,7 @@ def test_parameters_of_another_type_are_an_error_of_the_call(library):  # noqa: 
         step(narrow, jnp.ones((5, 7)), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_sum_of_squares_equals_float64(implementation, dtype):  # noqa: ARG001
     @settings(max_examples=8, deadline=None)

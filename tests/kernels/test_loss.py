@@ -180,6 +180,7 @@ def test_the_compiled_gradient_never_holds_the_logits_of_the_batch(monkeypatch):
     assert theirs.memory_analysis().temp_size_in_bytes >= 4 * POSITIONS * ROWS
 
 
+@pytest.mark.slow
 def test_the_compiled_training_step_never_holds_the_logits_of_the_batch(monkeypatch):
     monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * ROWS * CHUNK)
     config = Config(

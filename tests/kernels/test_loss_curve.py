@@ -18,7 +18,7 @@ from fugaku_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow
 
-STEPS, WINDOW, SEEDS = 200, 10, (1, 2)
+STEPS, WINDOW, SEEDS = 120, 10, (1, 2)
 VOCAB, BATCH, LENGTH = 61, 4, 37
 FOLLOWERS = 4  # tokens that may come after one, so that ln 4 = 1.4 of ln 61 = 4.1 nats remain
 

@@ -109,6 +109,7 @@ def test_packed_operands_give_the_very_numbers_of_separate_ones(head_dim):
     np.testing.assert_array_equal(d_qkv, jnp.stack(gradients, axis=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmented", [False, True])
 @pytest.mark.parametrize("length", [5, 130, 203])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

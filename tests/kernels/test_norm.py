@@ -59,6 +59,7 @@ def test_layer_norm_equals_numpy_for_any_shape(implementation):  # noqa: ARG001
     check()
 
 
+@pytest.mark.slow
 def test_the_gradients_equal_those_in_float64_for_any_shape(implementation):  # noqa: ARG001
     @settings(max_examples=8, deadline=None)
     @given(st.lists(st.sampled_from([0, 1, 3, 17, 31]), max_size=2), st.sampled_from(WIDTHS))
@@ -138,6 +139,7 @@ def rms_and_gradients(x, scale, dy):
     return y, *back(dy)
 
 
+@pytest.mark.slow
 def test_rms_norm_and_its_gradients_equal_those_in_float64_for_any_shape(implementation):  # noqa: ARG001
     @settings(max_examples=12, deadline=None)
     @given(st.lists(st.sampled_from([0, 1, 3, 17, 31]), max_size=2), st.sampled_from(WIDTHS))

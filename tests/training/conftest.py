@@ -74,6 +74,12 @@ def config(store_path: Path) -> Config:
     )
 
 
+@pytest.fixture(autouse=True)
+def without_charts(monkeypatch) -> None:
+    """A session's report has no charts: to draw them takes as long as to trace its step."""
+    monkeypatch.setattr("fugaku_jax.report.report.charts", lambda _: ())
+
+
 @pytest.fixture
 def change(config: Config):
     """Return the run with some fields changed: `change(training={"steps": 2})`."""

@@ -4,6 +4,8 @@ import math
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch, document_segments
@@ -11,9 +13,9 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.adamw import Moments
 from fugaku_jax.training.optimizer import Optimizer
-from fugaku_jax.training.state import init_state
+from fugaku_jax.training.state import TrainState, fresh_state, init_state
 from fugaku_jax.training.step import make_train_step
-from fugaku_jax.training.storage_order import in_layer_order
+from fugaku_jax.training.storage_order import in_layer_order, parameters_in_storage_order
 
 END_OF_DOCUMENT = 0
 
@@ -29,25 +31,47 @@ def lay_out(config: Config) -> Layout:
     return make_layout(config, jax.devices()[:count])
 
 
-def train(layout: Layout, steps: int, optimizer: Optimizer | None = None) -> dict[str, np.ndarray]:
+def start_from(
+    layout: Layout, parameters: PyTree[Float[Array, "..."]], optimizer: Optimizer | None = None
+) -> TrainState:
+    """Return the state before the first step with the parameters of another mesh, in layer order.
+
+    It is compiled in a tenth of the time that drawing them anew takes.
+    """
+    stored = parameters_in_storage_order(layout, parameters)
+    places = [
+        NamedSharding(layout.mesh, p.spec(state=False)) for p in jax.tree.leaves(layout.placements)
+    ]
+    leaves, tree = jax.tree.flatten(stored)
+    placed = tree.unflatten(jax.device_put(leaves, places))
+    return fresh_state(layout, placed, optimizer)
+
+
+def train(
+    layout: Layout,
+    steps: int,
+    optimizer: Optimizer | None = None,
+    state: TrainState | None = None,
+) -> dict[str, np.ndarray]:
     """Train a run.
 
     Every eighth token or so ends a document. Where attention starts anew behind it, the batches
     have weights, too, as those of packed conversations would. The optimizer is the one that the
-    run names, if none is given.
+    run names, and the state that of its seed, if none is given.
 
     Returns:
-        `losses` and `norms` of the steps; `losses of positions` of the last one; sums over `slots
-        without a layer`; the parameters by their names, and under `mean/` the first moments, the
-        running means of their gradients; with another optimizer than AdamW, in their place, under
-        `memory/`, what a checkpoint holds of what it remembers. Layers are in their order and the
-        vocabulary's rows as the model has them, so that all meshes return the same arrays.
+        `losses` and `norms` of the steps; `losses of positions` of the last one, row by row; sums
+        over `slots without a layer`; the parameters by their names, and under `mean/` the first
+        moments, the running means of their gradients; with another optimizer than AdamW, in their
+        place, under `memory/`, what a checkpoint holds of what it remembers. Layers are in their
+        order and the vocabulary's rows as the model has them, so that all meshes return the same
+        arrays.
     """
     config, training = layout.config, layout.config.training
     rows = training.batch_size // training.micro_batches
     shape = (training.micro_batches, rows, config.model.sequence_length + 1)
     random = np.random.default_rng(0)
-    state = init_state(layout, optimizer)
+    state = state or init_state(layout, optimizer)
     step = make_train_step(layout, True, optimizer)
     losses, norms = [], []
     for _ in range(steps):
@@ -61,7 +85,7 @@ def train(layout: Layout, steps: int, optimizer: Optimizer | None = None) -> dic
         losses.append(float(metrics["loss"]))
         norms.append(float(metrics["grad_norm"]))
     found = {"losses": np.array(losses), "norms": np.array(norms)}
-    found["losses of positions"] = np.asarray(metrics["losses"])
+    found["losses of positions"] = np.asarray(metrics["losses"]).reshape(-1, shape[2] - 1)
     empty = layout.stages.layers.ravel() < 0
     learned, named = [state.parameters], [("", state.parameters)]
     if isinstance(state.moments, Moments):

@@ -35,6 +35,8 @@ RUN = {
     "training.validation-tokens": 500,
     "checkpoint.every": 3,
 }
+# The end, where it is validated, is left to those whose matter that is.
+TWO_STEPS = {"training.stop-after": 2}
 INTERLEAVED = {
     "mesh.tensor": 2,
     "mesh.pipeline": 2,
@@ -94,27 +96,23 @@ def one(tmp_path_factory, store_path):
 def stopped(tmp_path_factory, store_path):
     """The run on eight devices, stopped after three steps; its layers do not lie in their order."""
     run_dir = tmp_path_factory.mktemp("eight") / "run"
-    code, said = train(run_dir, store_path, devices=8, **INTERLEAVED, **{"training.stop-after": 3})
+    code, said = train(
+        run_dir,
+        store_path,
+        devices=8,
+        **INTERLEAVED,
+        **{"training.stop-after": 3, "training.validate-every": 0},
+    )
     assert code == 75, said
     return run_dir
 
 
-@pytest.mark.parametrize(
-    ("processes", "devices", "mesh"),
-    [
-        (2, 2, {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}),
-        (4, 1, {"mesh.tensor": 2, "mesh.pipeline": 2, "mesh.sequence-parallel": ()}),
-    ],
-)
-def test_several_processes_train_as_one_device_does(
-    one, tmp_path, store_path, processes, devices, mesh
-):
-    code, said = train(tmp_path / "run", store_path, processes=processes, devices=devices, **mesh)
+def test_two_processes_of_two_devices_train_as_one_device_does(one, tmp_path, store_path):
+    mesh = {"mesh.tensor": 2, "mesh.pipeline": 2, "mesh.sequence-parallel": ()}
+    code, said = train(tmp_path / "run", store_path, processes=2, devices=2, **mesh)
     assert code == 0, said
-    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
-    for name in ("validation_loss", "validation_bits_per_byte"):
-        ours, its = figures(tmp_path / "run", name), figures(one, name)
-        np.testing.assert_allclose(ours, its, rtol=1e-5)
+    for name in ("loss", "validation_loss", "validation_bits_per_byte"):
+        np.testing.assert_allclose(figures(tmp_path / "run", name), figures(one, name), rtol=1e-5)
 
 
 def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
@@ -123,12 +121,12 @@ def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
     names = {"localhost": "127.0.0.1"} | {f"node{i}": f"10.7.0.{i + 1}" for i in range(4)}
     table = tmp_path / "hosts"
     table.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
-    mesh = {"mesh.pipeline": 2, "mesh.weights": "zero1"}
+    mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}
     program = [sys.executable, LAUNCH / "train.py"]
-    arguments = command(tmp_path / "run", store_path, mesh)[1:]
+    arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)[1:]
     code, said = run([*unshare, "bash"], FOUR_HOSTS, table, *program, *arguments)
-    assert code == 0, said
-    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
+    assert code == 75, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +142,10 @@ def test_a_checkpoint_of_eight_devices_goes_on_elsewhere(
     one, stopped, tmp_path, store_path, processes, devices, mesh
 ):
     shutil.copytree(stopped, tmp_path / "run")
+    mesh |= TWO_STEPS
     code, said = train(tmp_path / "run", store_path, processes=processes, devices=devices, **mesh)
-    assert code == 0, said
-    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one), rtol=1e-5)
+    assert code == 75, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:5], rtol=1e-5)
 
 
 DO_NOT_FIT = [

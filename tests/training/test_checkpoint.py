@@ -32,31 +32,43 @@ from fugaku_jax.training.state import init_state
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 
-@pytest.fixture
-def state_of(config):
+@pytest.fixture(scope="module")
+def layout(config):
+    """Where the run lies."""
+    return make_layout(config)
+
+
+@pytest.fixture(scope="module")
+def state_of(layout):
     """Return the state of a step."""
-    state = init_state(make_layout(config))
+    state = init_state(layout)
     return lambda step: dataclasses.replace(state, step=jnp.int32(step))
 
 
-@pytest.fixture
-def run(config, state_of, tmp_path):
+@pytest.fixture(scope="module")
+def undamaged(layout, state_of, tmp_path_factory):
     """A run with checkpoints of steps 3 and 6."""
-    return saved(tmp_path / "run", config, state_of)
+    return saved(tmp_path_factory.mktemp("undamaged") / "run", layout, state_of)
 
 
-def saved(run_dir, config, state_of):
+@pytest.fixture
+def run(undamaged, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(undamaged, tmp_path / "run")
+
+
+def saved(run_dir, layout, state_of):
+    config, identity = layout.config, {"config": layout.config.to_dict()}
     claim_run_dir(run_dir, config, open_store(config.data.store), {})
-    layout, identity = make_layout(config), {"config": config.to_dict()}
     with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
         for step in (3, 6):
             checkpoints.save(step, layout, state_of(step), identity)
     return run_dir
 
 
-def save(run_dir, config, state):
-    with RunCheckpoints(run_dir, config.checkpoint) as checkpoints:
-        checkpoints.save(9, make_layout(config), state, {})
+def save(run_dir, layout, state):
+    with RunCheckpoints(run_dir, layout.config.checkpoint) as checkpoints:
+        checkpoints.save(9, layout, state, {})
 
 
 def files(folder):
@@ -92,7 +104,7 @@ def same(one, other):
 
 @pytest.mark.slow
 def test_a_flipped_bit_in_any_file_changes_nothing_or_is_an_error_that_names_the_checkpoint(
-    config, state_of, run
+    layout, state_of, run
 ):
     assert has_checksums(run / "checkpoints" / "6" / "state")
     folder, draw = run / "checkpoints" / "6", random.Random(0)
@@ -101,7 +113,7 @@ def test_a_flipped_bit_in_any_file_changes_nothing_or_is_an_error_that_names_the
         whole = path.read_bytes()
         flip(path, draw.randrange(8 * len(whole)))
         try:
-            assert same(RunCheckpoints(run).restore_step(6, make_layout(config)), state_of(6)), path
+            assert same(RunCheckpoints(run).restore_step(6, layout), state_of(6)), path
         except DamagedCheckpoint as error:
             errors.append(str(error))
         path.write_bytes(whole)
@@ -122,14 +134,14 @@ def test_damaged_weights_are_neither_used_nor_exported(config, state_of, run):
 
 @pytest.mark.slow
 def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
-    config, state_of, tmp_path, monkeypatch, capsys
+    layout, state_of, tmp_path, monkeypatch, capsys
 ):
     build = tensorstore_utils._build_zarr3_metadata
     plain = getattr(build, "__wrapped__", build)
     monkeypatch.setattr(saving_options, "check_chunks", lambda: None)
     monkeypatch.setattr(tensorstore_utils, "_build_zarr3_metadata", plain)
-    run = saved(tmp_path / "run", config, state_of)
-    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
+    run = saved(tmp_path / "run", layout, state_of)
+    assert same(RunCheckpoints(run).restore(layout), state_of(6))
     assert "6 is from a version that wrote no checksums" in capsys.readouterr().err
 
 
@@ -147,25 +159,25 @@ def test_a_checkpoint_without_checksums_is_read_and_said_to_have_none(
     ],
 )
 def test_what_is_no_good_checkpoint_is_set_aside_and_the_one_before_used(
-    config, state_of, run, capsys, damage
+    layout, state_of, run, capsys, damage
 ):
     damage(run / "checkpoints" / "6")
     good, bad = (6, 999) if (run / "checkpoints" / "999").exists() else (3, 6)
     before = len(files(run))
-    with RunCheckpoints(run, config.checkpoint) as checkpoints:
-        assert same(checkpoints.restore(make_layout(config)), state_of(good))
+    with RunCheckpoints(run, layout.config.checkpoint) as checkpoints:
+        assert same(checkpoints.restore(layout), state_of(good))
         assert len(files(run)) == before
         said = capsys.readouterr().err
         assert f"{bad} is damaged" in said
         assert f"it is now {bad}.damaged, and the run goes on from step {good}" in said
-        checkpoints.save(good + 3, make_layout(config), state_of(good + 3), {})
-    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(good + 3))
+        checkpoints.save(good + 3, layout, state_of(good + 3), {})
+    assert same(RunCheckpoints(run).restore(layout), state_of(good + 3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [None, 99, "two"])
 def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
-    config, state_of, run, number
+    layout, config, state_of, run, number
 ):
     path = run / "checkpoints" / "6" / "identity" / "data.json"
     fields = json.loads(path.read_text())
@@ -174,12 +186,12 @@ def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
     before = files(run)
     with RunCheckpoints(run, config.checkpoint) as checkpoints:
         if number is None:
-            assert same(checkpoints.restore(make_layout(config)), state_of(6))
+            assert same(checkpoints.restore(layout), state_of(6))
         elif number == 99:
             with pytest.raises(
                 InputError, match=f"6 is of format 99, .* reads those up to {FORMAT}"
             ):
-                checkpoints.restore(make_layout(config))
+                checkpoints.restore(layout)
             # Whatever else it may mean by its names, an optimizer's among them.
             other = dataclasses.replace(config, optimizer=OptimizerConfig(1e-3, kind="lion"))
             with pytest.raises(InputError, match="is of format 99"):
@@ -188,7 +200,7 @@ def test_a_format_is_read_if_it_is_known_and_a_later_one_is_no_damage(
                 SavedWeights(run)
             assert files(run) == before
         else:
-            assert int(checkpoints.restore(make_layout(config)).step) == 3
+            assert int(checkpoints.restore(layout).step) == 3
 
 
 @pytest.mark.slow
@@ -214,14 +226,15 @@ def test_without_a_good_checkpoint_the_run_ends_and_nothing_is_changed(config, r
     assert {path: path.read_bytes() for path in files(run / "checkpoints")} == before
 
 
-@pytest.mark.slow
-def test_a_run_that_lost_its_checkpoints_is_refused_and_keeps_its_history(change, tmp_path):
-    loop.train(change(training={"stop_after": 2}), tmp_path)
-    shutil.rmtree(tmp_path / "checkpoints")
-    before = {path: path.read_bytes() for path in files(tmp_path)}
+def test_a_run_that_lost_its_checkpoints_is_refused_and_keeps_its_history(config, run):
+    with MetricsWriter(run, resume_step=0) as metrics:
+        for step in (1, 2):
+            metrics.write(step, {"loss": 1.0})
+    shutil.rmtree(run / "checkpoints")
+    before = {path: path.read_bytes() for path in files(run)}
     with pytest.raises(InputError, match=r"figures of 2 steps but no checkpoint in .*--run-dir"):
-        loop.train(change(), tmp_path)
-    assert {path: path.read_bytes() for path in files(tmp_path)} == before
+        loop.train(config, run)
+    assert {path: path.read_bytes() for path in files(run)} == before
 
 
 @pytest.mark.parametrize(
@@ -258,9 +271,9 @@ def test_an_imported_run_without_its_weights_does_not_begin_from_random_ones(con
         check_history(tmp_path, config, ledger, has_start=False)
 
 
-def test_a_name_that_is_a_pattern_is_a_name(config, state_of, tmp_path):
-    run = saved(tmp_path / "a[b]" / "*?", config, state_of)
-    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
+def test_a_name_that_is_a_pattern_is_a_name(layout, config, state_of, tmp_path):
+    run = saved(tmp_path / "a[b]" / "*?", layout, state_of)
+    assert same(RunCheckpoints(run).restore(layout), state_of(6))
     load_model(run)
     weights = SavedWeights(run)
     assert all(weights.read(tensor).shape == tensor.shape for tensor in tensors(config.model))
@@ -268,13 +281,13 @@ def test_a_name_that_is_a_pattern_is_a_name(config, state_of, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["parameters", "moments"])
-def test_what_is_not_finite_replaces_no_checkpoint(config, state_of, run, part):
+def test_what_is_not_finite_replaces_no_checkpoint(layout, state_of, run, part):
     state = state_of(9)
     broken = jax.tree.map(lambda x: x.at[..., -1].set(jnp.inf) if x.ndim else x, state)
     state = dataclasses.replace(state, **{part: getattr(broken, part)})
     before = files(run)
     with pytest.raises(RunError, match=r"step 9 are not finite.*checkpoint of step 6 is kept"):
-        save(run, config, state)
+        save(run, layout, state)
     assert files(run) == before
 
 
@@ -293,23 +306,23 @@ def test_a_run_whose_weights_turn_nan_says_so_and_keeps_what_was_good(change, tm
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
-def test_a_full_disk_ends_in_a_sentence_and_the_earlier_checkpoint_is_good(config, state_of, run):
+def test_a_full_disk_ends_in_a_sentence_and_the_earlier_checkpoint_is_good(layout, state_of, run):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(RunError, match=r"of step 6 is kept.*What failed: .*too large"):
-            save(run, config, state_of(9))
+            save(run, layout, state_of(9))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert same(RunCheckpoints(run).restore(make_layout(config)), state_of(6))
+    assert same(RunCheckpoints(run).restore(layout), state_of(6))
 
 
-def test_a_folder_that_cannot_be_written_ends_in_a_sentence_at_once(config, state_of, run):
-    with RunCheckpoints(run, config.checkpoint) as checkpoints:
+def test_a_folder_that_cannot_be_written_ends_in_a_sentence_at_once(layout, state_of, run):
+    with RunCheckpoints(run, layout.config.checkpoint) as checkpoints:
         (run / "checkpoints").rename(run / "aside")
         (run / "checkpoints").write_text("in the way")
         with pytest.raises(RunError, match=r"No checkpoint could be written to .*Not a directory"):
-            checkpoints.save(9, make_layout(config), state_of(9), {})
+            checkpoints.save(9, layout, state_of(9), {})
 
 
 def test_the_page_reads_a_checkpoint_without_this_project(run, state_of):
