@@ -28,6 +28,7 @@ def make_config(folder: Path) -> Config:
             validate_every=0,
             validation_tokens=64,
             sample_tokens=0,
+            most_skipped=2,
         ),
         data=DataConfig(store=store.url),
         checkpoint=CheckpointConfig(every=3),
