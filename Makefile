@@ -70,7 +70,9 @@ measures: env ## count what a stranger reads for one step, and what no signature
 licences: env ## write docs/licences.md: what is installed, with version and licence
 	$(RUN) tests/faults/licences.py
 
+# Where pip-audit cannot be installed, what follows says so.
 audit: env ## ask a data base of vulnerabilities for all that is installed
+	$(INSTALL) --upgrade --target $(VENV)/pip-audit pip-audit || true
 	$(RUN) tests/faults/audit.py
 
 check: env ## lint, formatting and types: ruff and pyrefly

@@ -1,7 +1,9 @@
 """The weights in a checkpoint, read and written piece by piece rather than as a whole."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,24 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import PyTree, Shaped
 
+from fugaku_jax.config import Config, MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.chunked_arrays import ChunkedArray, ChunkedTree, Index, array_spec
 from fugaku_jax.interop.hf_weights import Tensor
+from fugaku_jax.models.layout import layout_for_use
 from fugaku_jax.run.checkpoint_folder import checkpoint_folder, saved_steps
+from fugaku_jax.run.configuration import read_config
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.checkpoint_reading import (
     STATE,
     DamagedCheckpoint,
+    check_arrays,
     check_format,
+    names,
     reason,
-    warn_without_checksums,
 )
 from fugaku_jax.training.saving_options import CHUNK_BYTES
+from fugaku_jax.training.storage_order import saved_parameter_types
 
 
 class SavedWeights:
@@ -32,7 +39,8 @@ class SavedWeights:
         """Find the checkpoint.
 
         Raises:
-            InputError: nothing was saved yet, or by a later version.
+            InputError: nothing was saved yet, or by a later version; the configuration cannot be
+                read.
             DamagedCheckpoint: it cannot be read.
         """
         steps = saved_steps(run_dir)
@@ -43,7 +51,8 @@ class SavedWeights:
         check_format(run_dir, self.step)
         self._run_dir, self._state = run_dir, _state_of(run_dir, self.step)
         with self._reading():
-            warn_without_checksums(run_dir, self.step)
+            check_arrays(run_dir, self.step)
+        self._shapes = _parameter_shapes(replace(read_config(run_dir), mesh=MeshConfig()))
 
     def read(self, tensor: Tensor) -> Shaped[np.ndarray, "..."]:
         """Read a tensor of Hugging Face's, and no more than the parts of the array that hold it.
@@ -51,9 +60,12 @@ class SavedWeights:
         Raises:
             DamagedCheckpoint: it cannot be read.
         """
-        name = ".".join(("parameters", *tensor.path))
+        name = ".".join(tensor.path)
         with self._reading():
-            return tensor.export(ts.open(array_spec(self._state, name), open=True).result())
+            array = ts.open(array_spec(self._state, f"parameters.{name}"), open=True).result()
+            if array.shape != self._shapes[name]:
+                raise ValueError(f"{name} has the shape {array.shape}, not {self._shapes[name]}")
+            return tensor.export(array)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -86,6 +98,12 @@ def write_weights(
     parameters = jax.tree.map_with_path(leaf, shapes)
     with RunCheckpoints(run_dir) as checkpoints:
         checkpoints.save_parameters(ChunkedTree({"parameters": parameters}), identity)
+
+
+@functools.cache
+def _parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's parameters, by their names in a checkpoint."""
+    return names(saved_parameter_types(layout_for_use(config)))
 
 
 def _state_of(run_dir: Path, step: int) -> Path:

@@ -18,7 +18,7 @@ from fugaku_jax.json_types import shown, typed
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.shape import shaped_like
 from fugaku_jax.run.configuration import CONFIG_FILE, read_config
-from fugaku_jax.run.whole_file import write_json
+from fugaku_jax.run.whole_file import is_full, write_json
 
 LEDGER_FILE = "ledger.json"
 PASSED_OVER = "passed_over"
@@ -162,6 +162,8 @@ def claim_run_dir(run_dir: Path, config: Config, store: Store, ledger: dict[str,
         for path in run_dir.glob(_LEFT_BY_A_SESSION):
             path.unlink()
     except OSError as error:
+        if is_full(error):
+            raise
         raise InputError(f"--run-dir {run_dir} cannot be written: {error}.") from error
 
 

@@ -53,7 +53,10 @@ def why_not_go_on(run_dir: Path, code: int, most_fruitless: int = MOST_FRUITLESS
     before = typed(_Sessions, read_json(path), str(path)) if path.exists() else _Sessions()
     step = max(saved_steps(run_dir), default=0)
     now = _Sessions(step, 0 if step > before.step else before.fruitless + 1)
-    write_json(path, dataclasses.asdict(now))
+    try:
+        write_json(path, dataclasses.asdict(now))
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}), by which sessions in vain are counted"
     if now.fruitless < most_fruitless:
         return ""
     return f"{now.fruitless} sessions in a row have left no checkpoint after that of step {step}"

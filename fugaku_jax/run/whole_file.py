@@ -1,10 +1,16 @@
 """Files of a run that are there whole or not at all, whatever ends the program that writes them."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether a disk has no room, or a user no more of it: no input is wrong then."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def replace_file(path: Path, write: Callable[[Any], object]) -> None:

@@ -119,10 +119,14 @@ def names(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in leaves}
 
 
-def warn_without_checksums(run_dir: Path, step: int) -> None:
-    """Say if a checkpoint was saved before its arrays had checksums."""
-    folder = checkpoint_folder(run_dir, step)
-    if jax.process_index() == 0 and not has_checksums(folder / STATE):
+def check_arrays(run_dir: Path, step: int) -> None:
+    """Look at what a checkpoint says of its arrays; say if it was saved before they had checksums.
+
+    Raises:
+        ValueError: as `stored_arrays`.
+    """
+    is_checked = has_checksums(checkpoint_folder(run_dir, step) / STATE)
+    if jax.process_index() == 0 and not is_checked:
         print(
             f"warning: {run_dir / CHECKPOINTS / str(step)} is from a version that wrote no "
             "checksums, so damage to it could not be seen.",
@@ -144,7 +148,7 @@ def _load_alone(run_dir: Path, step: int, target: PyTree) -> Any:
     """Load this process's share; no process waits for another, which may have failed."""
     if not is_finished(run_dir, step):
         raise FileNotFoundError(f"it has no {FINISHED}")
-    warn_without_checksums(run_dir, step)
+    check_arrays(run_dir, step)
     context, me = ocp.Context(), jax.process_index()
     context.pytree.loading.partial_load = True
     context.file.path_class = LiteralPath

@@ -19,15 +19,14 @@ reads such a checkpoint is warned.
 """
 
 import importlib.metadata
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from fugaku_jax.errors import RunError
+from fugaku_jax.training.stored_arrays import codecs, stored_arrays
 
 CHECKSUM = {"name": "crc32c"}
 
@@ -54,16 +53,8 @@ def check_chunks() -> None:
 
 
 def has_checksums(folder: Path) -> bool:
-    """Tell whether all arrays in a folder of Orbax's carry checksums.
-
-    Raises:
-        ValueError: what it says of its arrays is damaged.
-    """
-    place = {"driver": "ocdbt", "base": f"{folder.as_uri()}/"}
-    store = ts.KvStore.open(place).result()
-    arrays = [key for key in store.list().result() if key.endswith(b"/zarr.json")]
-    metadata = [json.loads(store.read(key).result().value) for key in arrays]
-    return all("crc32c" in set(_names(each["codecs"])) for each in metadata)
+    """Tell whether all arrays in a folder of Orbax's carry checksums. Raises as `stored_arrays`."""
+    return all("crc32c" in set(codecs(each)) for each in stored_arrays(folder))
 
 
 def _with_checksums(build: Any) -> Callable[..., dict[str, Any]]:
@@ -75,10 +66,3 @@ def _with_checksums(build: Any) -> Callable[..., dict[str, Any]]:
 
     built.__wrapped__ = build  # type: ignore[attr-defined]  # as functools.wraps marks it
     return built
-
-
-def _names(codecs: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the codecs of chunks; those of a shard's index are not among them."""
-    for codec in codecs:
-        yield codec["name"]
-        yield from _names(codec.get("configuration", {}).get("codecs", []))

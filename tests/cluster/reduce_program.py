@@ -55,7 +55,7 @@ def ask() -> None:
 
 
 def main(deed: str = "", culprit: str = "") -> int:
-    """Do what all ranks do; the rank `culprit` comes late, differs, fails, stops or dies."""
+    """Do what all ranks do; the rank `culprit` comes late, differs, fails or stops."""
     hosts = find_hosts(os.environ)
     mine = hosts is not None and culprit == str(hosts.rank)
     if deed == "late" and mine:
@@ -66,11 +66,11 @@ def main(deed: str = "", culprit: str = "") -> int:
     agree(hosts, "configuration", {"model": {"n_layers": 2}, "training": {"seed": seed}})
     watchdog = join(hosts)
     reduce()
-    if deed in ("stop", "die"):
+    if deed == "stop":
         watchdog.watch(1.0, step=3)
         time.sleep(2)  # it says so every second
         if mine:
-            os.kill(os.getpid(), signal.SIGSTOP if deed == "stop" else signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP)
         with watchdog.blaming():
             reduce()
     if deed == "late":

@@ -1,7 +1,7 @@
 """Who does not get on is named, and all end: ranks that are silent, lost, behind, or stuck.
 
 The ranks are watchdogs of one process here, which look a hundred times a second, and sockets that
-say what a rank would; at the end of the file they are processes.
+say what a rank would; at the end of the file they are processes, as in tests/faults.
 """
 
 import json
@@ -213,24 +213,16 @@ LOCAL = HERE.parents[1] / "launch" / "cluster" / "local.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("deed", "culprit", "said"),
-    [
-        ("stop", 1, "error: Rank 1 ({host}) has been silent for 5 s, after step 3: stopped"),
-        ("stop", 0, "[rank 1] error: Rank 0 ({host}) has been silent for 5 s, after step 3"),
-        ("die", 1, "error: Rank 1 ({host}) ended before the others, after step 3."),
-        ("die", 0, "error: rank 0 ended by SIGKILL."),
-    ],
-)
-def test_of_two_processes_one_is_stopped_or_killed_and_both_end(deed, culprit, said):
+def test_if_rank_0_of_two_processes_is_stopped_the_other_says_so_and_both_end():
     program = str(HERE / "reduce_program.py")
     done = subprocess.run(
-        [sys.executable, str(LOCAL), "-n", "2", "--", program, deed, str(culprit)],
+        [sys.executable, str(LOCAL), "-n", "2", "--", program, "stop", "0"],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
-    assert done.returncode == (1 if deed == "stop" else 137)
-    assert said.format(host=socket.gethostname()) in done.stderr
+    assert done.returncode == 1
+    said = f"[rank 1] error: Rank 0 ({socket.gethostname()}) has been silent for 5 s, after step 3"
+    assert said in done.stderr

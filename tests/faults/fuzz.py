@@ -1,8 +1,8 @@
 """Hand broken files to everything that reads one, and see that each is read or refused.
 
 `make fuzz FUZZ_SECONDS=600` tries all readers (`fuzz_targets.py`) for that long. A fault is all but
-success or a sentence: another error, a crash, more than 10 s, or more memory than a bound. Its
-bytes are kept in a file that is named; `python tests/faults/fuzz.py --case READER FILE` tries it.
+success or a sentence: another error, a crash, more than 10 s, more memory than a bound, or anything
+executed. Its bytes are kept in a file that is named; `fuzz.py --case READER FILE` tries it.
 
 Exit codes: 0 no fault, 1 faults.
 """
@@ -75,6 +75,7 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
 
     The file `current` holds what is being tried; `faults/` what raised anything but a sentence.
     """
+    from executions import Executions
     from fuzz_targets import TARGETS
     from mutations import mutated
 
@@ -84,6 +85,7 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
     # In memory where that can be: a disk would take most of the time.
     shared = Path("/dev/shm")
     own = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir=shared if shared.is_dir() else folder))
+    executions = Executions(own)
     seeds, read = TARGETS[name](own)
     for each in seeds:
         read(each)
@@ -104,7 +106,8 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
         signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
         place: tuple[object, ...] = ()
         try:
-            read(data)
+            with executions.watching():
+                read(data)
             counts["read"] += 1
         except (InputError, RunError) as error:
             place = place_of(error)
@@ -122,6 +125,9 @@ def work(name: str, folder: Path, seed: int, first: int, most: int, seconds: flo
             counts[f"fault: {type(error).__name__}"] += 1
             keep(folder, name, data, type(error).__name__, error)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if said := executions.take():
+            counts["fault: executes"] += 1
+            keep(folder, name, data, "executes", said)
         if peak_memory_bytes() > most_memory:
             most_memory = peak_memory_bytes() + MEMORY_BYTES
             counts["fault: memory"] += 1

@@ -1,16 +1,15 @@
 """What reads files that anybody may have made, each with good files to begin from.
 
 A target is a function of an empty folder that returns seeds and a reader of such bytes. A reader
-reads as programs do, and looks at what it has read.
+reads as programs do, and looks at what it has read. Here are those of data and of runs.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
 import itertools
 import json
-import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,36 +19,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorstore as ts
 import zstandard
+from fuzz_models import MODELS, Read, Target
+from small_inputs import TEXT, as_json, config, small_store
 
-from fugaku_jax.config import (
-    CheckpointConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainingConfig,
-    flat_fields,
-)
+from fugaku_jax.config import DataConfig, flat_fields
 from fugaku_jax.data import kvstore
-from fugaku_jax.data.build import build_store
-from fugaku_jax.data.builtin import documents
 from fugaku_jax.data.corpus import LineBlock, parse_block, read_blocks
-from fugaku_jax.data.inputs import InputSet, read_inputs
+from fugaku_jax.data.inputs import read_inputs
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.store_format import FORMAT
-from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.data.tokenizer import train as train_tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.files import _line
-from fugaku_jax.interop.hf_config import to_hf_config
-from fugaku_jax.interop.hf_shape import is_hf_directory, with_model_of
-from fugaku_jax.interop.megatron_files import open_files
-from fugaku_jax.interop.safetensors_reader import read_header, read_headers
-from fugaku_jax.interop.safetensors_shards import LazyTensor, write_shards
-from fugaku_jax.interop.tokenizer_from_json import tokenizer_from_json
-from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
+from fugaku_jax.interop.hf_weights import tensors
+from fugaku_jax.interop.saved_weights import SavedWeights, write_weights
 from fugaku_jax.ledger.documents import from_parquet
+from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import check_history
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.data_order import open_run_order
@@ -61,10 +46,7 @@ from fugaku_jax.run.identity import (
 )
 from fugaku_jax.run.metrics import read_metrics, read_samples
 from fugaku_jax.run.sessions import read_sessions, record_session
-
-Read = Callable[[bytes], object]
-Target = Callable[[Path], tuple[list[bytes], Read]]
-TEXT = "むかしむかし、3 wet dogs\n\tran."
+from fugaku_jax.training.storage_order import saved_parameter_types
 
 
 def configuration(folder: Path) -> tuple[list[bytes], Read]:
@@ -75,53 +57,6 @@ def configuration(folder: Path) -> tuple[list[bytes], Read]:
         flat_fields(read_config(folder).to_dict())
 
     return [as_json(config().to_dict()), as_json(config("llama").to_dict())], read
-
-
-def hugging_face(folder: Path) -> tuple[list[bytes], Read]:
-    """`config.json` of a model of Hugging Face's."""
-
-    def read(data: bytes) -> None:
-        (folder / "config.json").write_bytes(data)
-        is_hf_directory(folder)
-        with_model_of(config(), folder)
-
-    models = (config().model, config("llama").model)
-    return [as_json(to_hf_config(model, 2, [2, 3], "float32")) for model in models], read
-
-
-def safetensors(folder: Path) -> tuple[list[bytes], Read]:
-    """A file of weights."""
-    names = {"a": (3, 2), "b.c": (0, 2), "むかし": (4,)}
-    tensors = [LazyTensor(n, s, lambda s=s: np.ones(s, np.float32)) for n, s in names.items()]
-    seeds = []
-    for dtype in ("float32", "bfloat16"):
-        write_shards(folder, tensors, dtype, 1 << 20)
-        seeds.append((folder / "model.safetensors").read_bytes())
-    # Headers that are changed as JSON fit their length again.
-    headers = [seed[8 : 8 + struct.unpack("<Q", seed[:8])[0]] for seed in seeds]
-
-    def read(data: bytes) -> None:
-        if data.startswith(b"{"):
-            data = struct.pack("<Q", len(data)) + data + bytes(40 if b"F32" in data else 20)
-        (folder / "model.safetensors").write_bytes(data)
-        for tensor in read_header(folder / "model.safetensors").values():
-            tensor.read().astype(np.float32).sum()
-
-    return [*seeds, *headers], read
-
-
-def index_of_shards(folder: Path) -> tuple[list[bytes], Read]:
-    """`model.safetensors.index.json`."""
-    tensors = [LazyTensor(n, (2,), lambda: np.ones(2, np.float32)) for n in "ab"]
-    write_shards(folder, tensors, "float32", 8)
-    path = folder / "model.safetensors.index.json"
-    seed = path.read_bytes()
-
-    def read(data: bytes) -> None:
-        path.write_bytes(data)
-        read_headers(folder)
-
-    return [seed], read
 
 
 def store_header(folder: Path) -> tuple[list[bytes], Read]:
@@ -180,62 +115,6 @@ def document_table(folder: Path) -> tuple[list[bytes], Read]:
             raise InputError(str(error)) from error
 
     return seeds, read
-
-
-def tokenizer_model(folder: Path) -> tuple[list[bytes], Read]:
-    """A SentencePiece model."""
-
-    def read(data: bytes) -> None:
-        made = Tokenizer(data)
-        made.decode(made.encode(TEXT))
-        made.encode_array(TEXT)
-        assert made.ends
-        assert made.cuts_sha256
-        if made.only_here is None:
-            to_tokenizer_json(made, None)
-        for token in range(min(made.vocab_size, 10)):
-            made.byte(token)
-
-    return [small_tokenizer(folder).model_bytes], read
-
-
-def tokenizer_json(folder: Path) -> tuple[list[bytes], Read]:
-    """`tokenizer.json` of a model of Hugging Face's."""
-    seed = as_json(to_tokenizer_json(small_tokenizer(folder), 1))
-
-    def read(data: bytes) -> None:
-        (folder / "tokenizer.json").write_bytes(data)
-        made = tokenizer_from_json(folder)
-        if made:
-            made.decode(made.encode(TEXT))
-
-    return [seed], read
-
-
-def megatron(folder: Path) -> tuple[list[bytes], Read]:
-    """A file of `torch.save`: what its pickle says, in an archive that is whole."""
-    (folder / "mp_rank_00").mkdir()
-    path, pickle = folder / "mp_rank_00" / "model_optim_rng.pt", megatron_pickle()
-
-    def read(data: bytes) -> None:
-        path.write_bytes(archive(data))
-        for tensor in open_files(folder).ranks[0].values():
-            tensor.read().astype(np.float32).sum()
-
-    return [pickle], read
-
-
-def megatron_archive(folder: Path) -> tuple[list[bytes], Read]:
-    """A file of `torch.save`: the archive."""
-    (folder / "mp_rank_00").mkdir()
-    path = folder / "mp_rank_00" / "model_optim_rng.pt"
-
-    def read(data: bytes) -> None:
-        path.write_bytes(data)
-        for tensor in open_files(folder).ranks[0].values():
-            tensor.read().astype(np.float32).sum()
-
-    return [archive(megatron_pickle())], read
 
 
 def corpus(suffix: str) -> Target:
@@ -347,51 +226,65 @@ def ledger(folder: Path) -> tuple[list[bytes], Read]:
     return [seed, seed[:-2].rstrip() + as_json(imported).replace(b"{", b",", 1)], read
 
 
+def checkpoint(folder: Path) -> tuple[list[bytes], Read]:
+    """What a checkpoint says of one of its arrays."""
+    state, read_all = saved_weights(folder)
+    place = {"driver": "ocdbt", "base": f"{state.as_uri()}/"}
+    key, store = b"parameters.norm.scale/zarr.json", ts.KvStore.open(place).result()
+    seed = store.read(key).result().value
+
+    def read(data: bytes) -> None:
+        store.write(key, data).result()
+        read_all()
+
+    return [seed], read
+
+
+def checkpoint_file(name: str, pattern: str) -> Target:
+    """Return the target of a kind of file of the database that a checkpoint's arrays are in."""
+
+    def target(folder: Path) -> tuple[list[bytes], Read]:
+        state, read_all = saved_weights(folder)
+        path = next(state.glob(pattern))
+        seed = path.read_bytes()
+
+        def read(data: bytes) -> None:
+            path.write_bytes(data)
+            read_all()
+
+        return [seed], read
+
+    target.__name__ = f"checkpoint.{name}"
+    return target
+
+
+def saved_weights(folder: Path) -> tuple[Path, Callable[[], None]]:
+    """Save weights; return the folder of the arrays, and what reads all of them."""
+    ours, run = config(), folder / "run"
+    types = saved_parameter_types(make_layout(ours))
+    write_weights(run, types, lambda _, shape, index: np.ones(shape, np.float32)[index], {})
+    (run / "config.json").write_bytes(as_json(ours.to_dict()))
+
+    def read() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):  # one without checksums gets a warning
+            saved = SavedWeights(run)
+        for tensor in tensors(ours.model):
+            saved.read(tensor).sum()
+
+    return run / "checkpoints" / "0" / "state", read
+
+
 TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (
-        *(configuration, hugging_face, safetensors, index_of_shards, store_header, store_arrays),
-        *(store_tokens, document_table, tokenizer_model, tokenizer_json, megatron),
-        megatron_archive,
+        *MODELS,
+        *(configuration, store_header, store_arrays, store_tokens, document_table),
         *map(corpus, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")),
-        *(mixture, prompts, metrics, small_files, ledger),
+        *(mixture, prompts, metrics, small_files, ledger, checkpoint),
+        checkpoint_file("manifest", "manifest.ocdbt"),
+        checkpoint_file("node", "d/*"),
     )
 }
-
-
-def config(family: str = "gpt2") -> Config:
-    """Return a small configuration."""
-    return Config(
-        model=ModelConfig(
-            vocab_size=97, n_layers=1, d_model=16, n_heads=2, sequence_length=32, family=family
-        ),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        training=TrainingConfig(steps=5, batch_size=2),
-        checkpoint=CheckpointConfig(every=2),
-    )
-
-
-def as_json(value: object) -> bytes:
-    """Return a value as JSON."""
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def small_tokenizer(folder: Path) -> Tokenizer:
-    """Return a tokenizer of 600 pieces, made once for a folder and those beside it."""
-    path = folder.parent / "small.model"
-    if not path.exists():
-        texts = [each["text"] for each in itertools.islice(documents("ja"), 60)]
-        path.write_bytes(train_tokenizer(texts, 800).model_bytes)
-    return Tokenizer.from_file(path)
-
-
-def small_store(folder: Path) -> Path:
-    """Build a store of ten documents."""
-    path = folder / "ja.jsonl"
-    path.write_bytes(b"\n".join(as_json(x) for x in itertools.islice(documents("ja"), 10)))
-    sets = [InputSet("ja", (path,), "ja", 1.0)]
-    build_store(str(folder / "store"), sets, small_tokenizer(folder), validation=0.3)
-    return folder / "store"
 
 
 def rehashed(data: bytes) -> bytes:
@@ -405,33 +298,3 @@ def rehashed(data: bytes) -> bytes:
         return json.dumps({"format": FORMAT, "version": 1, "sha256": sha256, **content}).encode()
     except (ValueError, AttributeError, RecursionError):
         return data
-
-
-def megatron_pickle() -> bytes:
-    """Return what `torch.save` would write of a small checkpoint, without PyTorch."""
-    tensor = (
-        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
-        b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x02K\x02\x86K\x02K\x01\x86\x89"
-        b"ccollections\nOrderedDict\n)RtR"
-    )
-    args = b"cargparse\nNamespace\n)\x81}(X\x0a\x00\x00\x00num_layersK\x02X\x01\x00\x00\x00aNub"
-    inner = b"}X\x0e\x00\x00\x00language_model}X\x0a\x00\x00\x00layers.0.w" + tensor + b"ss"
-    rng = b"]q\x05(K\x01G?\xf0\x00\x00\x00\x00\x00\x00h\x05\x88\x8a\x01\x05e"
-    return (
-        b"\x80\x02}q\x00(X\x04\x00\x00\x00args" + args + b"X\x05\x00\x00\x00model" + inner
-        + b"X\x03\x00\x00\x00rng" + rng + b"X\x12\x00\x00\x00checkpoint_versionG@\x08"
-        + bytes(6) + b"u."
-    )  # fmt: skip
-
-
-def archive(pickle: bytes) -> bytes:
-    """Return the archive that `torch.save` would put a pickle and a storage into."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as into:
-        for name, content in {
-            "data.pkl": pickle,
-            "byteorder": b"little",
-            "data/0": bytes(16),
-        }.items():
-            into.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
-    return file.getvalue()

@@ -24,6 +24,7 @@ from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.run.identity import LEDGER_FILE
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics, read_samples
 from fugaku_jax.run.sessions import read_sessions
+from fugaku_jax.run.stragglers import STRAGGLERS_FILE
 
 ROOT = Path(__file__).parents[2]
 DYING = Path(__file__).with_name("dying.py")
@@ -302,10 +303,10 @@ def names(run_dir: Path) -> set[str]:
 def left_behind(run_dir: Path) -> set[str]:
     """Return the names of what lies there, but for what a later session removes or nobody minds.
 
-    That is a checkpoint more than are kept, whose removal was cut off by the end, and a part of a
-    report.
+    That is a checkpoint more than are kept, whose removal was cut off by the end, a part of a
+    report, and which processes were slow, as only sessions of ten steps or more compare them.
     """
-    found = names(run_dir)
+    found = names(run_dir) - {STRAGGLERS_FILE}
     return {name for name in found if not (name.isdecimal() or name.startswith(".report.html."))}
 
 

@@ -17,6 +17,9 @@ HEADER = """# Licences of what the project needs
 What `pyproject.toml` asks for (in bold), and what that asks for, as installed where
 `make licences` was last run. A licence is what the package says of itself.
 
+`make audit` asks PyPI's data base of vulnerabilities, by `pip-audit`, for what is installed, and
+names the versions of which it could ask nobody ([so far all](trust.md)).
+
 | package | version | licence |
 |---|---|---|
 """

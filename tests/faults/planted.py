@@ -8,7 +8,6 @@ import contextlib
 import io
 import random
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -16,10 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import numpy as np
+from poison import poisoned
+
 from fugaku_jax.config import Config
+from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
+from fugaku_jax.run.going_back import goings_back, record_going_back
+from fugaku_jax.run.identity import claim_run_dir, run_identity
 from fugaku_jax.run.metrics import read_metrics
 from fugaku_jax.run.sessions import read_sessions
 from fugaku_jax.training import loop
@@ -34,6 +40,8 @@ STALLED_READ = 7
 """Which one: behind those that are read ahead while the step is compiled."""
 KILLED_AT = 7
 """The step after which a run of eight steps was killed, with checkpoints of steps 3 and 6."""
+SICK_BATCHES = (3, 4)
+"""Which are read by the two steps after the first checkpoint: as many skipped as go back."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,12 @@ class Seen:
     """Steps that had to be taken again; None if nothing is left of the run."""
 
 
+TOLD = re.compile(
+    r"(\[rank \d\] )?(error|warning|waited|stopped|interrupted|Loss or gradient)|step .* skipped"
+)
+"""Lines that a session prints of a fault."""
+
+
 class Each(Hook):
     """Calls a function with each step that is done."""
 
@@ -56,18 +70,20 @@ class Each(Hook):
 
 
 class Bench:
-    """Where faults are planted.
+    """Where faults are planted. All sessions take the step that the first has compiled.
 
     Args:
         config: a run of eight steps that is saved every three.
-        folder: for its runs.
+        folder: for its runs; that which nothing befell is made if it is not there.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.run = folder / "run"
         self.whole, self._killed = folder / "whole", folder / "killed"
-        assert self.session(self.whole)[0] == loop.DONE
+        self._step: Any = None
+        if not self.whole.exists():
+            assert self.session(self.whole)[0] == loop.DONE
 
     def session(self, run_dir: Path, function: Callable | None = None) -> tuple[int, str]:
         """Train as `launch/train.py` does; return its exit code and what it said of a fault.
@@ -77,16 +93,44 @@ class Bench:
         """
         said = io.StringIO()
         hooks = [Each(function)] if function else []
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stderr(said))
+            stack.enter_context(contextlib.redirect_stdout(said))
+            stack.enter_context(mock.patch.object(loop._Run, "_take_step", self._compiled()))
+            stack.enter_context(mock.patch.object(loop, "_draw_report"))  # a second's work
             try:
                 run_program(lambda: loop.train(self.config, run_dir, hooks=hooks))
             except SystemExit as end:
                 code = int(end.code or 0)
         lines = said.getvalue().replace(str(run_dir), "RUN").splitlines()
-        told = [
-            line for line in lines if re.match("error|warning|waited|stopped|interrupted", line)
-        ]
-        return code, " ".join(re.sub(r"\d+\.\d s", "N s", line) for line in told)
+        told = [line for line in lines if TOLD.match(line)]
+        return code, plain(" ".join(told))
+
+    def poisoned_session(self, run_dir: Path, rows: np.ndarray) -> tuple[int, str]:
+        """Train where the gradient of some rows, `[N, T+1]`, is NaN."""
+        before, self._step = self._step, None
+        with poisoned(rows):
+            ended = self.session(run_dir)
+        self._step = before
+        return ended
+
+    def rows(self, batch: int) -> np.ndarray:
+        """Return the rows of a batch, `[B, T+1]`."""
+        store = Store.open(self.config.data.store)
+        length, training = self.config.model.sequence_length, self.config.training
+        order = SampleOrder.of_store(store, length, training.batch_size, self.config.data.seed)
+        sets, starts, _ = order.locate_batch(batch)
+        assert set(sets.tolist()) == {0}
+        return store.read(0, "train", starts, length + 1)
+
+    def _compiled(self) -> property:
+        compiling = loop._Run._take_step.func
+
+        def step(run: Any) -> Any:
+            self._step = self._step or compiling(run)
+            return self._step
+
+        return property(step)
 
     def killed(self) -> Path:
         """Return a fresh copy of a run that was killed after step 7."""
@@ -101,25 +145,35 @@ class Bench:
         shutil.copytree(self._killed, self.run)
         return self.run
 
-    def seen(self, code: int, said: str, saved: int = 0) -> Seen:
+    def seen(self, code: int, said: str, taken: int | None = None) -> Seen:
         """Let the run go on to its end, unless it is done, and hold it to the whole one.
 
         Args:
             code: of the session that met the fault.
             said: by it.
-            saved: steps that were safe before it.
+            taken: steps that had been taken; those whose figures are there if not given.
         """
-        steps = saved
+        if taken is None:
+            taken = 0 if code == loop.DONE else len(read_metrics(self.run))
         if code != loop.DONE:
-            steps = len(read_metrics(self.run))
             assert self.session(self.run)[0] == loop.DONE
         first = read_sessions(self.run, self.config.training.steps)[-1].steps_before
-        losses = [[line["loss"] for line in read_metrics(run)] for run in (self.run, self.whole)]
-        assert losses[0] == losses[1]
-        return Seen(said, code, steps - first)
+        assert losses(self.run) == losses(self.whole)
+        return Seen(said, code, taken - first)
 
 
 Fault = Callable[[Bench], Seen]
+
+
+def plain(said: str) -> str:
+    """Leave out of what was said what is of this moment."""
+    said = re.sub(r"step (\d+)/\d+  loss.*? step skipped · \S+( s)? left", r"step \1 skipped", said)
+    return re.sub(r"\d+\.\d s", "N s", said)
+
+
+def losses(run_dir: Path) -> list[float]:
+    """Return the losses of a run."""
+    return [line["loss"] for line in read_metrics(run_dir)]
 
 
 def after_damage(damage: Callable[[Path], object]) -> Fault:
@@ -132,7 +186,7 @@ def after_damage(damage: Callable[[Path], object]) -> Fault:
         code, said = bench.session(bench.run)
         # What Orbax says of damage is its own matter.
         said = re.sub("damaged: .*; it is now", "damaged: …; it is now", said)
-        return bench.seen(code, said, saved=6)
+        return bench.seen(code, said, taken=6)
 
     return fault
 
@@ -147,21 +201,6 @@ def flip(path: Path) -> None:
 def at_step(number: int, happen: Callable[[], object]) -> Callable:
     """Return what makes something happen once a step is done."""
     return lambda done: happen() if done.number == number else None
-
-
-def full_while_saving(bench: Bench) -> Seen:
-    """No room for a checkpoint: the system refuses larger files, as a full disk would."""
-    shutil.rmtree(bench.run, ignore_errors=True)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-
-    try:
-        code, said = bench.session(bench.run, at_step(5, fill))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    return bench.seen(code, re.sub(r"What failed: .*", "What failed: …", said))
 
 
 def full_at_metrics(bench: Bench) -> Seen:
@@ -230,6 +269,21 @@ def asked_to_stop(bench: Bench) -> Seen:
     return bench.seen(code, said)
 
 
+def poisoned_document(bench: Bench) -> Seen:
+    """A document with a gradient of NaN, which two steps read, one after the other."""
+    shutil.rmtree(bench.run, ignore_errors=True)
+    rows = np.stack([bench.rows(batch)[0] for batch in SICK_BATCHES])
+    code, said = bench.poisoned_session(bench.run, rows)
+    (gone,) = goings_back(bench.run)
+    # The oracle: a run whose order never had these batches.
+    clean, store = bench.folder / "clean", Store.open(bench.config.data.store)
+    claim_run_dir(clean, bench.config, store, run_identity(bench.config, store))
+    record_going_back(clean, gone)
+    assert bench.session(clean)[0] == loop.DONE
+    assert losses(bench.run) == losses(clean) != losses(bench.whole)
+    return Seen(said, code, gone.last_step - gone.checkpoint)
+
+
 FAULTS: dict[str, Fault] = {
     "SIGTERM, as a batch system or a launcher sends it": asked_to_stop,
     "a flipped bit in the newest checkpoint": after_damage(flip),
@@ -237,10 +291,10 @@ FAULTS: dict[str, Fault] = {
         lambda path: path.write_bytes(path.read_bytes()[:1000])
     ),
     "a file of the newest checkpoint missing": after_damage(Path.unlink),
-    "no room on the disk for a checkpoint": full_while_saving,
     "no room on the disk for a line of figures": full_at_metrics,
     "a read of the store that stalls": stalled_read,
     "the clock of the day jumps by a day, forth and back": clock_jumps,
     "the run directory removed": directory_removed,
+    "a poisoned document: a gradient of NaN in one step after another": poisoned_document,
 }
 """What is planted in one process."""

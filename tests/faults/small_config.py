@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from fuzz_targets import config, small_store
+from small_inputs import config, small_store
 
 from fugaku_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from fugaku_jax.data.store import Store
@@ -23,7 +23,12 @@ def make_config(folder: Path) -> Config:
             dropout=0.1,
         ),
         training=TrainingConfig(
-            steps=8, batch_size=4, validate_every=0, validation_tokens=64, sample_tokens=0
+            steps=8,
+            batch_size=4,
+            validate_every=0,
+            validation_tokens=64,
+            sample_tokens=0,
+            most_skipped=2,
         ),
         data=DataConfig(store=store.url),
         checkpoint=CheckpointConfig(every=3),

@@ -7,7 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from full_disk import plant_full_disks
 from planted import FAULTS, Bench, Seen
+from planted_in_processes import plant
 from small_config import make_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
@@ -31,9 +33,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(make_config(Path(folder)), Path(folder))
         made = [row(name, fault(bench)) for name, fault in FAULTS.items()]
-    others = [each for each in rows() if each.split(" | ")[0][2:] not in FAULTS]
+        made += [row(name, seen) for name, (seen, _) in plant_full_disks(bench).items()]
+        made += [row(name, seen) for name, seen in plant(bench).items()]
     before, _, behind = PAGE.read_text(encoding="utf-8").partition(START)
-    table = [f"{START} seen | exit code | steps lost |", "|---|---|---|---|", *made, *others]
+    table = [f"{START} seen | exit code | steps lost |", "|---|---|---|---|", *made]
     PAGE.write_text(before + "\n".join(table) + END + behind.partition(END)[2], encoding="utf-8")
 
 

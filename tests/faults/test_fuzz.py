@@ -29,6 +29,8 @@ def test_no_reader_fails_otherwise_than_by_a_sentence(tmp_path):
 
 def in_vain(data: bytes) -> None:
     """Read what is good and refuse what is not, but for one thing each."""
+    if b"\x80" in data:
+        eval("1 + 1")
     if b"\xff" in data:
         raise KeyError("ff")
     if b"\x7f" in data:
@@ -47,6 +49,7 @@ def test_what_is_neither_read_nor_a_sentence_is_found_and_kept(tmp_path, monkeyp
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert counts["fault: KeyError"] > 0
     assert counts["fault: memory"] > 0
+    assert counts["fault: executes"] > 0
     assert counts["refused"] > 100
     kept = [path for path in (tmp_path / "faults").iterdir() if "KeyError" in path.name]
     with pytest.raises(KeyError):

@@ -1,5 +1,7 @@
 """A run goes on after a session has ended, as long as something comes of it."""
 
+import errno
+
 import pytest
 
 from fugaku_jax.run.checkpoint_folder import CHECKPOINTS, FINISHED
@@ -37,6 +39,18 @@ def test_a_checkpoint_that_is_not_finished_does_not_count(run):
     path, _ = run
     (path / CHECKPOINTS / "10").mkdir(parents=True)
     assert [bool(why_not_go_on(path, 1, most_fruitless=2)) for _ in range(2)] == [False, True]
+
+
+def test_where_sessions_in_vain_cannot_be_counted_there_is_no_end_of_them_so_none_follows(
+    run, monkeypatch
+):
+    path, _ = run
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fugaku_jax.run.restarts.write_json", full)
+    assert "restarts.json cannot be written (No space left on device)" in why_not_go_on(path, 1)
 
 
 def test_what_is_done_or_wrong_or_not_there_does_not_go_on_and_leaves_nothing(run, tmp_path):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +9,12 @@ import pytest
 
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.passed_over import PassedOver
+from fugaku_jax.data.store import Store
 from fugaku_jax.data.summary import batch_rows
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.run.data_order import open_run_order
+from fugaku_jax.run.going_back import GoingBack, record_going_back
+from fugaku_jax.run.identity import claim_run_dir, run_identity
 from fugaku_jax.run.metrics import read_metrics
 from fugaku_jax.training import loop
 from fugaku_jax.training.hooks.hook import Hook
@@ -86,18 +88,12 @@ def sick(change, tmp_path):
     return tmp_path / "run", run
 
 
-@pytest.mark.slow
-def test_a_run_goes_back_past_what_its_sick_steps_read_and_ends_as_if_it_had_never_been_there(
-    sick, change, tmp_path, capsys
-):
-    run_dir, train = sick
-    assert train({3, 4}) == loop.DONE
-    said = capsys.readouterr().out
-    assert "not finite in the steps 4 to 5: back to the checkpoint of step 2" in said
-    assert "past the batches 3 to 4" in said
-    ledger = json.loads((run_dir / "ledger.json").read_text())
-    assert [each["first_batch"] for each in ledger["passed_over"]] == [3]
-    store, order, _ = open_run_order(run_dir)
+def test_the_rows_that_were_passed_over_are_named_with_their_documents(config, tmp_path):
+    store = Store.open(config.data.store)
+    claim_run_dir(tmp_path, config, store, run_identity(config, store))
+    record_going_back(tmp_path, GoingBack(2, 5, 3, 4, "it is poisoned"))
+    store, order, _ = open_run_order(tmp_path)
+    assert [order.passed_over.batch(step) for step in range(5)] == [0, 1, 2, 5, 6]
     rows = list(batch_rows(store, order, [3, 4]))
     assert [(row.batch, row.row) for row in rows] == list(itertools.product([3, 4], range(4)))
     for row in rows:
@@ -107,18 +103,6 @@ def test_a_run_goes_back_past_what_its_sick_steps_read_and_ends_as_if_it_had_nev
         starts = {each["id"]: each["start"] for each in table}
         inside = [id for id in ends if starts[id] <= row.last and row.first < ends[id]]
         assert row.documents == inside
-    # The oracle: a run whose order never had these batches.
-    clean = tmp_path / "clean"
-    config = change(training={"steps": 6, "validate_every": 0, "sample_tokens": 0, "stop_after": 1})
-    assert loop.train(config, clean) == loop.STOPPED
-    path = clean / "ledger.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"passed_over": ledger["passed_over"]})
-    )
-    unstopped = replace(config, training=replace(config.training, stop_after=None))
-    assert loop.train(unstopped, clean) == loop.DONE
-    for ours, theirs in zip(read_metrics(run_dir), read_metrics(clean), strict=True):
-        assert (ours["step"], ours["loss"]) == (theirs["step"], theirs["loss"])
 
 
 @pytest.mark.slow
