@@ -1,7 +1,7 @@
-"""Build token stores, look into them, and find when a run sees a document. See `docs/data.md`."""
+"""Build token stores, and look into them. See `docs/data.md`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 from command import parse, run_program
@@ -11,10 +11,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.inputs import read_inputs
-from fugaku_jax.data.summary import batch_rows, find_document, summary_tables
+from fugaku_jax.data.summary import summary_tables
 from fugaku_jax.processor import available_cores
 
-Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 _CORES = len(available_cores())
 
 
@@ -69,45 +68,9 @@ def show(store: tyro.conf.Positional[str]) -> None:
     Console().print(*summary_tables(open_store(store)))
 
 
-def find(run: Run, document: str, store: str | None = None) -> None:
-    """Print the steps and rows in which a run sees a document, steps as its metrics count them.
-
-    Args:
-        run: Run directory.
-        document: The id of the document.
-        store: Folder or URL of the run's store, if it is no longer where the run found it.
-    """
-    from fugaku_jax.run.data_order import open_run_order  # with JAX, which takes seconds
-
-    opened, order, steps = open_run_order(run, store)
-    split, seen = find_document(opened, order, document, steps)
-    for each in seen:
-        print(f"step {each.step} row {each.row} tokens {each.first}-{each.last}")
-    print(f"in {len(seen)} rows of the run's {steps} steps" + ", held out" * (split != "train"))
-
-
-def passed(run: Run, store: str | None = None) -> None:
-    """Print the batches that a run went past, since steps that read them went wrong.
-
-    Args:
-        run: Run directory.
-        store: Folder or URL of the run's store, if it is no longer where the run found it.
-    """
-    from fugaku_jax.run.data_order import open_run_order  # with JAX, which takes seconds
-    from fugaku_jax.run.going_back import goings_back
-
-    opened, order, _ = open_run_order(run, store)
-    gone_back = goings_back(run)
-    if not gone_back:
-        print("The run went past no batch.")
-    for each in gone_back:
-        print(f"after step {each.last_step}, back to that of {each.checkpoint}: {each.why}")
-        print(*batch_rows(opened, order, each.batches), sep="\n")
-
-
 def main() -> None:
     """Runs the command that was asked for."""
-    parse({"build": build, "show": show, "find": find, "passed": passed}, description=__doc__)
+    parse({"build": build, "show": show}, description=__doc__)
 
 
 if __name__ == "__main__":

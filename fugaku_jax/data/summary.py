@@ -1,48 +1,14 @@
-"""What a store holds, as tables for a terminal; and where a run meets one of its documents."""
+"""What a store holds, as tables for a terminal."""
 
-import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-import numpy as np
-import pyarrow.compute as pc
 from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
 from fugaku_jax.data.mixture import integer_parts
-from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
-from fugaku_jax.data.store_format import SPLITS, SplitName
-from fugaku_jax.errors import InputError
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """A document in a batch: tokens `[first, last]` of row `row` are its tokens."""
-
-    step: int  # counted from 1, as a run's metrics count it
-    row: int
-    set_name: str
-    first: int  # place of its first token in the row, of T + 1
-    last: int  # place of its last token in the row
-
-
-@dataclass(frozen=True)
-class RowContent:
-    """What a row of a batch holds: tokens `[first, last]` of a set's training split."""
-
-    batch: int
-    row: int
-    set_name: str
-    first: int
-    last: int
-    documents: list[str]  # ids of those that have a token in it, in their order
-
-    def __str__(self) -> str:
-        tokens = f"{self.set_name} tokens {self.first}-{self.last}"
-        return f"batch {self.batch} row {self.row} {tokens}: {' '.join(self.documents)}"
+from fugaku_jax.data.store_format import SPLITS
 
 
 def summary_tables(store: Store) -> list[Table]:
@@ -78,57 +44,6 @@ def summary_tables(store: Store) -> list[Table]:
     for licence, count in _licences(store).most_common():
         licences.add_row(Text(licence or "not stated"), f"{count:,}")
     return [sets, licences]
-
-
-def find_document(
-    store: Store, order: SampleOrder, document: str, steps: int
-) -> tuple[SplitName, list[Sighting]]:
-    """On which side of the split a document is, and every time that a run sees tokens of it.
-
-    Args:
-        store: the store of the run.
-        order: the order of the run's samples.
-        document: the id of the document.
-        steps: how many steps the run takes.
-
-    Raises:
-        InputError: no document has that id.
-    """
-    T, found = order.sequence_length, []
-    side: SplitName | None = None
-    for index, each in enumerate(store.sets):
-        for split in SPLITS:
-            table = store.documents(index, split)
-            # Not by an expression, which Arrow would give to threads of its own.
-            rows = table.filter(pc.call_function("equal", [table["id"], document])).to_pylist()
-            side = side or (split if rows else None)
-            for row in rows if split == "train" else ():
-                start, stop = row["start"], row["start"] + row["length"]
-                for step, batch_row, sample in order.occurrences(index, start, stop, steps):
-                    first = max(start - sample * T, 0)
-                    last = min(stop - 1 - sample * T, T)
-                    found.append(Sighting(step + 1, batch_row, each.name, first, last))
-    if side is None:
-        raise InputError(f"--document {document}: no document of {store.url} has this id.")
-    return side, sorted(found, key=lambda seen: (seen.step, seen.row))
-
-
-def batch_rows(store: Store, order: SampleOrder, batches: Iterable[int]) -> Iterator[RowContent]:
-    """Yield what each row of some batches holds.
-
-    Args:
-        store: the store of a run.
-        order: the order of the run's samples.
-        batches: their numbers in that order, counted from 0, be they passed over or not.
-    """
-    table_of = functools.cache(lambda index: store.documents(index, "train"))
-    for batch in batches:
-        sets, starts, _ = (column.tolist() for column in order.locate_batch(batch))
-        for row, (index, first) in enumerate(zip(sets, starts, strict=True)):
-            last, table = first + order.sequence_length, table_of(index)
-            one, end = np.searchsorted(table["start"].to_numpy(), [first, last], side="right")
-            documents = table["id"][int(one) - 1 : int(end)].to_pylist()
-            yield RowContent(batch, row, store.sets[index].name, first, last, documents)
 
 
 def _short(number: int | float) -> str:

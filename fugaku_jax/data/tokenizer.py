@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import sentencepiece
-from jaxtyping import Int32, Integer
+from jaxtyping import Int32, Int64, Integer
 
 from fugaku_jax.data.exact_scores import LARGEST, cuts, only_here, with_exact_scores
 from fugaku_jax.errors import InputError
@@ -128,12 +128,26 @@ class Tokenizer:
         Raises:
             InputError: an id is not below `vocab_size`.
         """
+        return self._processor.decode(self._known(ids))
+
+    def decode_each(
+        self, ids: Sequence[int] | Integer[np.ndarray, "T"]
+    ) -> tuple[bytes, Int64[np.ndarray, "T"]]:
+        """The text of ids as UTF-8, and where in it each of them ends.
+
+        What an id adds is whole characters: one that several bytes write belongs to the last.
+        Raises as `decode`.
+        """
+        decoded = self._processor.decode(self._known(ids), return_type="proto")
+        return decoded.text.encode(), np.array([each.end for each in decoded.pieces], np.int64)
+
+    def _known(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> list[int]:
         known: list[int] = np.asarray(ids, np.int64).tolist()
         if known and not 0 <= min(known) <= max(known) < self.vocab_size:
             raise InputError(
                 f"tokens: ids must be from 0 to {self.vocab_size - 1}, got {max(known)}."
             )
-        return self._processor.decode(known)
+        return known
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -238,7 +238,7 @@ def _go_back(run_dir: Path, sick: SickSteps) -> str:
     return (
         f"{sick.why} in the steps {sick.first} to {sick.last}: back to the checkpoint of step "
         f"{going_back.checkpoint}, and past the batches {first} to {last} (counted from 0; "
-        f"`launch/data.py passed {run_dir}` says what they hold)"
+        f"`launch/trace.py {run_dir} passed` says what they hold)"
     )
 
 

@@ -1,6 +1,5 @@
 """Steps that go wrong: what is left out, where the run goes back to, and what it then reads."""
 
-import itertools
 import json
 
 import jax.numpy as jnp
@@ -9,12 +8,8 @@ import pytest
 
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.passed_over import PassedOver
-from fugaku_jax.data.store import Store
-from fugaku_jax.data.summary import batch_rows
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.run.data_order import open_run_order
-from fugaku_jax.run.going_back import GoingBack, record_going_back
-from fugaku_jax.run.identity import claim_run_dir, run_identity
 from fugaku_jax.run.metrics import read_metrics
 from fugaku_jax.training import loop
 from fugaku_jax.training.hooks.hook import Hook
@@ -86,23 +81,6 @@ def sick(change, tmp_path):
         return loop.train(config, tmp_path / "run", hooks=[Poison(tmp_path / "run", batches)])
 
     return tmp_path / "run", run
-
-
-def test_the_rows_that_were_passed_over_are_named_with_their_documents(config, tmp_path):
-    store = Store.open(config.data.store)
-    claim_run_dir(tmp_path, config, store, run_identity(config, store))
-    record_going_back(tmp_path, GoingBack(2, 5, 3, 4, "it is poisoned"))
-    store, order, _ = open_run_order(tmp_path)
-    assert [order.passed_over.batch(step) for step in range(5)] == [0, 1, 2, 5, 6]
-    rows = list(batch_rows(store, order, [3, 4]))
-    assert [(row.batch, row.row) for row in rows] == list(itertools.product([3, 4], range(4)))
-    for row in rows:
-        index = [each.name for each in store.sets].index(row.set_name)
-        table = store.documents(index, "train").to_pylist()
-        ends = {each["id"]: each["start"] + each["length"] for each in table}
-        starts = {each["id"]: each["start"] for each in table}
-        inside = [id for id in ends if starts[id] <= row.last and row.first < ends[id]]
-        assert row.documents == inside
 
 
 @pytest.mark.slow
