@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from first_steps import lay_out
+from first_steps import lay_out, start_from
 from meshes import make_config
 
 from fugaku_jax.errors import RunError
@@ -46,10 +46,11 @@ def said(hook, number, state, batch):
 def main():
     """Print what is said of whole and of damaged states on each mesh."""
     found = {}
+    parameters = jax.device_get(init_state(lay_out(make_config({}, {}, {}))).parameters)
     for name, mesh in MESHES.items():
         layout = lay_out(make_config(mesh, {}, {"micro_batches": 2}))
         with layout.active():
-            step, state = make_train_step(layout), init_state(layout)
+            step, state = make_train_step(layout), start_from(layout, parameters)
             tokens = np.random.default_rng(0).integers(0, 250, layout.batch.tokens.shape, np.int32)
             batch = jax.device_put(replace(layout.batch, tokens=tokens), layout.rows)
             state, _ = step(state, batch)
