@@ -3,6 +3,9 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
+# Where it is set, each of the hundreds of processes of the tests would compile this package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env train test sweep soak fuzz machine sanitize a64fx measures licences audit check format clean
 
 help: ## list what can be made (what `make` alone does)
