@@ -20,7 +20,7 @@ from typing import Any
 VARIABLE = "FUGAKU_JAX_COMPILED"
 """The environment variable that names another folder, or is `off`."""
 JAX_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-"""Whoever sets it has JAX keep compiled programs there, in its own way."""
+"""Whoever sets only this one has JAX keep compiled programs there, in its own way."""
 MOST_BYTES = 1 << 30
 """Most bytes of a folder; the oldest entries go first."""
 _SUFFIX = "-cache"
@@ -44,7 +44,7 @@ def use_compile_cache() -> None:
     from jax._src import cache_key, compilation_cache
 
     chosen = os.environ.get(VARIABLE, "")
-    if chosen == "off" or os.environ.get(JAX_VARIABLE):
+    if chosen == "off" or (not chosen and os.environ.get(JAX_VARIABLE)):
         return
     if not (hasattr(compilation_cache, "LRUCache") and hasattr(cache_key, _OF_DEVICES)):
         return

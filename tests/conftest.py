@@ -30,6 +30,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = (
     else tempfile.mkdtemp(prefix="fugaku_jax-tests-")
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Programs of `launch/` keep theirs as users' do: all ranks find what one has compiled.
+os.environ["FUGAKU_JAX_COMPILED"] = f"{os.environ['JAX_COMPILATION_CACHE_DIR']}/programs"
 
 import pytest
 from jaxtyping import install_import_hook
