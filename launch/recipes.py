@@ -1,10 +1,8 @@
 """Recipes by their names."""
 
 import argparse
-import importlib.util
-import sys
+import runpy
 from pathlib import Path
-from types import ModuleType
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
@@ -22,7 +20,7 @@ def load_recipe(name: str) -> Config:
     recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
     if name not in recipes:
         raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
-    return getattr(load_module(recipe_file(name)), name)()
+    return runpy.run_path(str(recipe_file(name)), run_name=name)[name]()
 
 
 def recipe_file(name: str) -> Path:
@@ -65,14 +63,3 @@ def _places(args: list[str], run_dir: Path) -> argparse.Namespace:
     parser.add_argument("--from-hf", "--from_hf", type=Path, nargs="?")
     parser.add_argument("--run-dir", "--run_dir", type=Path, nargs="?", default=run_dir)
     return parser.parse_known_args(args)[0]
-
-
-def load_module(path: Path) -> ModuleType:
-    """Load a Python file of this repository that belongs to no package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # where its dataclasses look for their annotations
-    spec.loader.exec_module(module)
-    return module

@@ -46,6 +46,7 @@ from fugaku_jax.training.checkpoint_reading import (
     IDENTITY,
     STATE,
     DamagedCheckpoint,
+    check_format,
     load,
     names,
     reason,
@@ -226,19 +227,19 @@ class RunCheckpoints:
         if step == 0:
             return fresh_state(layout, self._restore_parameters(0, layout), optimizer)
         types, there = saved_types(layout, optimizer), saved_names(self._run_dir, step)
-        is_anothers = bool(there) and _within("moments", there) != names(types.moments)
-        first = first_memory(layout.config.training)
-        absent = {name: x for name, x in first.items() if x and there and not _within(name, there)}
-        wanted = replace(types, **dict[str, Any](dict.fromkeys(absent)))
-        # First it says whether this version knows its format at all.
-        with contextlib.suppress(DamagedCheckpoint) if is_anothers else contextlib.nullcontext():
-            state = load(self._run_dir, step, _on_mesh(layout, wanted))
-        if is_anothers:
+        if there and _within("moments", there) != names(types.moments):
+            # A later version, which may mean something else by its names, says so first.
+            with contextlib.suppress(DamagedCheckpoint):
+                check_format(self._run_dir, step)
             raise InputError(
                 f"{self._run_dir / CHECKPOINTS / str(step)} holds what another optimizer "
                 "remembers; go on with the one that the run began with, or begin another by "
                 "another --run-dir."
             )
+        first = first_memory(layout.config.training)
+        absent = {name: x for name, x in first.items() if x and there and not _within(name, there)}
+        wanted = replace(types, **dict[str, Any](dict.fromkeys(absent)))
+        state = load(self._run_dir, step, _on_mesh(layout, wanted))
         if absent:
             self._say_absent(step, absent)
             with layout.active():

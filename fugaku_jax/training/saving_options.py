@@ -29,7 +29,7 @@ def saving_options() -> ocp.Context:
 
     context = ocp.Context()
     context.array.saving.scoped_storage_options_creator = cut
-    # What is trained hardly gets smaller (by a tenth), for twice the work of the cores that train.
+    # It would make them smaller by 8 %, for twice the work of the cores that train meanwhile.
     context.array.saving.use_compression = False
     registry = ocp.handlers.local_registry()
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=IDENTITY)
