@@ -79,6 +79,7 @@ class RunCheckpoints:
 
     def __init__(self, run_dir: Path, config: CheckpointConfig | None = None) -> None:
         self._run_dir, self._config = run_dir, config
+        self._copy: TrainState | None = None  # what is being written, or was last
         if config:
             with self._writing():
                 self._checkpointer.reload()
@@ -129,7 +130,10 @@ class RunCheckpoints:
         return what_is_safe(self._run_dir)
 
     def save(self, step: int, layout: Layout, state: TrainState, identity: dict[str, Any]) -> None:
-        """Start saving; returns once the arrays are safe from being overwritten.
+        """Start saving a copy of the state, once the last save is on disk.
+
+        The copy's memory is kept for the next one: to fault it in anew would take longer than to
+        copy, and were the state itself written, JAX would copy what the next step overwrites.
 
         Args:
             step: steps taken.
@@ -140,15 +144,14 @@ class RunCheckpoints:
         Raises:
             RunError: the state is not finite, or this or the last save failed.
         """
-        saved = in_layer_order(layout, state)
+        self.wait()
+        self._copy = saved = in_layer_order(layout, state, self._copy)
         if not _is_finite(saved):
             raise RunError(
                 f"The weights or their moments after step {step} are not finite, so they are not "
                 f"saved; {self.safe()}. Go on from there with a lower learning rate, or clip "
                 "gradients, in another --run-dir."
             )
-        # Orbax holds views of the arrays while it writes; JAX then copies what is donated
-        # rather than overwrite it, so the training goes on at once.
         with self._writing():
             self._checkpointer.save_checkpointables_async(
                 step, {STATE: saved, IDENTITY: _numbered(identity)}, force=True

@@ -12,6 +12,8 @@ from fugaku_jax.training.checksums import check_chunks
 
 CHUNK_BYTES = 1 << 28
 """Most bytes of an array that can only be read together."""
+FILE_BYTES = 1 << 28
+"""Of a file, about. What goes into one lies in memory until it is written, a second time."""
 A_WEEK = 7 * 24 * 3600
 """In seconds."""
 
@@ -31,6 +33,7 @@ def saving_options() -> ocp.Context:
     context.array.saving.scoped_storage_options_creator = cut
     # It would make them smaller by 8 %, for twice the work of the cores that train meanwhile.
     context.array.saving.use_compression = False
+    context.array.saving.ocdbt_target_data_file_size = FILE_BYTES
     registry = ocp.handlers.local_registry()
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=IDENTITY)
     context.checkpointables.registry = registry

@@ -22,10 +22,16 @@ from fugaku_jax.training.optimizer import Optimizer
 from fugaku_jax.training.state import TrainState, abstract_parameters, abstract_state
 
 
-def in_layer_order(layout: Layout, state: TrainState) -> TrainState:
-    """Return the state as a checkpoint holds it."""
+def in_layer_order(layout: Layout, state: TrainState, last: TrainState | None = None) -> TrainState:
+    """Return a copy of the state as a checkpoint holds it.
+
+    Args:
+        layout: the run on its mesh.
+        state: to be copied.
+        last: what this has returned before, which is given away: its memory holds the new copy.
+    """
     with layout.active():
-        return state if _is_plain(layout) else _to_layers(layout, state)
+        return _copied_to_layers(layout, last, state)
 
 
 def in_storage_order(layout: Layout, state: TrainState, optimizer: Optimizer) -> TrainState:
@@ -65,8 +71,19 @@ def _is_plain(layout: Layout) -> bool:
     return layout.stages.is_plain and missing == 0
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# XLA puts what it returns where the arrays given away are, though nothing reads these.
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1, keep_unused=True)
+def _copied_to_layers(
+    layout: Layout,
+    last: TrainState | None,  # noqa: ARG001
+    state: TrainState,
+) -> TrainState:
+    return jax.tree.map(jnp.copy, _to_layers(layout, state))
+
+
 def _to_layers(layout: Layout, state: TrainState) -> TrainState:
+    if _is_plain(layout):
+        return state
     moments = state.moments
     if isinstance(moments, Moments):
         mean, square = _layers(layout, moments.mean), _layers(layout, moments.square)

@@ -28,6 +28,7 @@ from fugaku_jax.training.checkpoint import RunCheckpoints, load_model
 from fugaku_jax.training.checkpoint_reading import FORMAT, DamagedCheckpoint
 from fugaku_jax.training.checksums import has_checksums
 from fugaku_jax.training.state import init_state
+from fugaku_jax.training.storage_order import in_layer_order
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
@@ -100,6 +101,16 @@ def same(one, other):
         np.array_equal(x, y)
         for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     )
+
+
+def test_a_save_is_written_from_a_copy_in_the_memory_of_the_last_one(layout, state_of):
+    first, second = state_of(3), jax.tree.map(lambda x: x + 1, state_of(3))
+    copy = in_layer_order(layout, first)
+    places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(copy)]
+    again = in_layer_order(layout, second, copy)
+    assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(again)] == places
+    assert same(again, second)
+    assert same(first, state_of(3))
 
 
 @pytest.mark.slow
