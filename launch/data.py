@@ -7,6 +7,7 @@ import tyro
 from command import parse, run_program
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from suffix_index import make_index
 
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.builtin import open_store
@@ -68,9 +69,19 @@ def show(store: tyro.conf.Positional[str]) -> None:
     Console().print(*summary_tables(open_store(store)))
 
 
+def index(store: tyro.conf.Positional[str], out: Path) -> None:
+    """Make the index by which `trace.py text` finds texts in a store's training data.
+
+    Args:
+        store: Folder or URL of the store, or builtin.
+        out: Folder of the index: six bytes a token, eight from a vocabulary of 65,537 on.
+    """
+    make_index(open_store(store), out)
+
+
 def main() -> None:
     """Runs the command that was asked for."""
-    parse({"build": build, "show": show}, description=__doc__)
+    parse({"build": build, "show": show, "index": index}, description=__doc__)
 
 
 if __name__ == "__main__":

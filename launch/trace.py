@@ -2,6 +2,7 @@
 
 python launch/trace.py runs/tiny step 12 --row 0
 python launch/trace.py runs/tiny document wiki/42 --json
+python launch/trace.py runs/tiny text "吾輩は猫である。名前はまだ無い。"
 python launch/trace.py runs/tiny passed
 """
 
@@ -14,15 +15,29 @@ from typing import Annotated, Any
 
 import tyro
 from command import parse, run_program
+from suffix_index import index_of
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.tracing.matches import traced_text
 from fugaku_jax.tracing.passed import passed_batches
 from fugaku_jax.tracing.rows import traced_step
 from fugaku_jax.tracing.sightings import traced_document
 from fugaku_jax.tracing.traced_run import TracedRun
 
-Json = Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff]
-QUESTIONS = ("step", "document", "passed")
+QUESTIONS = ("step", "document", "text", "passed")
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """What every question may be asked with."""
+
+    store: str | None = None
+    """Folder or URL of the run's store, if it is no longer where the run found it."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object."""
+
+
+Asked = Annotated[How, tyro.conf.arg(name="")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +51,7 @@ class Questions:
         number: tyro.conf.Positional[int],
         row: int | None = None,
         column: int | None = None,
-        store: str | None = None,
-        as_json: Json = False,
+        how: Asked = How(),
     ) -> None:
         """Print which documents a step reads, whether it has been taken or will be.
 
@@ -45,41 +59,56 @@ class Questions:
             number: The step, counted from 1.
             row: Only this row of its batch.
             column: Only what lies in this column: that token was predicted from those before it.
-            store: Folder or URL of the run's store, if it is no longer where the run found it.
-            as_json: Print one JSON object.
+            how: As every question.
         """
-        rows = traced_step(TracedRun(self.run_dir, store), number, row, column)
-        answer({"step": number}, "rows", rows, as_json)
+        rows = traced_step(TracedRun(self.run_dir, how.store), number, row, column)
+        answer({"step": number}, "rows", rows, how)
 
-    def document(
-        self, identity: tyro.conf.Positional[str], store: str | None = None, as_json: Json = False
-    ) -> None:
+    def document(self, identity: tyro.conf.Positional[str], how: Asked = How()) -> None:
         """Print every step and row in which the run sees a document, and the checkpoints around.
 
         Args:
             identity: The id of the document.
-            store: Folder or URL of the run's store, if it is no longer where the run found it.
-            as_json: Print one JSON object.
+            how: As every question.
         """
-        found = traced_document(TracedRun(self.run_dir, store), identity)
-        answer({}, "documents", found, as_json)
+        found = traced_document(TracedRun(self.run_dir, how.store), identity)
+        answer({}, "documents", found, how)
 
-    def passed(self, store: str | None = None, as_json: Json = False) -> None:
+    def text(
+        self,
+        said: tyro.conf.Positional[str],
+        index: Path | None = None,
+        shortest: int = 6,
+        how: Asked = How(),
+    ) -> None:
+        """Print which parts of a text stand word for word in the training data, rarest first.
+
+        Args:
+            said: The text, for example what a model has generated.
+            index: Folder of an index made by `data.py index`; one in your cache, made now if it is
+                not there, if not given.
+            shortest: Fewest tokens of a part.
+            how: As every question.
+        """
+        run = TracedRun(self.run_dir, how.store)
+        found = traced_text(run, index_of(run.store, index), said, shortest)
+        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if how.as_json else found)
+
+    def passed(self, how: Asked = How()) -> None:
         """Print the batches that the run went past, since steps that read them went wrong.
 
         Args:
-            store: Folder or URL of the run's store, if it is no longer where the run found it.
-            as_json: Print one JSON object.
+            how: As every question.
         """
-        batches = list(passed_batches(TracedRun(self.run_dir, store)))
-        if not (batches or as_json):
+        batches = list(passed_batches(TracedRun(self.run_dir, how.store)))
+        if not (batches or how.as_json):
             print("The run went past no batch.")
-        answer({}, "batches", batches, as_json)
+        answer({}, "batches", batches, how)
 
 
-def answer(said: dict[str, Any], name: str, found: Iterable[Any], as_json: bool) -> None:
+def answer(said: dict[str, Any], name: str, found: Iterable[Any], how: How) -> None:
     """Print what was found: each by itself, or all as one JSON object under a name."""
-    if as_json:
+    if how.as_json:
         found = [dataclasses.asdict(each) for each in found]
         print(json.dumps(said | {name: found}, ensure_ascii=False))
     else:

@@ -10,7 +10,9 @@ from jaxtyping import Int64
 
 from fugaku_jax.data.store_format import SplitName
 from fugaku_jax.errors import InputError
+from fugaku_jax.run.checkpoint_folder import saved_steps
 from fugaku_jax.run.data_order import open_run_order
+from fugaku_jax.run.metrics import METRICS_FILE, read_metrics
 
 _TEXTS = 64
 """Most documents whose text is kept: neighbours in a batch are often of one."""
@@ -38,6 +40,11 @@ class TracedRun:
         """Raise InputError unless the run takes such a step, counted from 1."""
         if not 1 <= step <= self.steps:
             raise InputError(f"step {step}: the run has the steps 1 to {self.steps}.")
+
+    def steps_taken(self) -> int:
+        """Return how many steps the run has taken so far."""
+        figures = read_metrics(self.run_dir)[-1:] if (self.run_dir / METRICS_FILE).exists() else []
+        return max([0, *saved_steps(self.run_dir), *(int(each["step"]) for each in figures)])
 
     def documents_in(self, set_index: int, first: int, last: int) -> list[dict[str, Any]]:
         """Return the rows of the table of documents with training tokens in `[first, last]`."""
