@@ -19,6 +19,7 @@ from suffix_index import index_of
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.tracing.matches import traced_text
+from fugaku_jax.tracing.page import write_page
 from fugaku_jax.tracing.passed import passed_batches
 from fugaku_jax.tracing.rows import traced_step
 from fugaku_jax.tracing.sightings import traced_document
@@ -79,6 +80,7 @@ class Questions:
         said: tyro.conf.Positional[str],
         index: Path | None = None,
         shortest: int = 6,
+        html: Path | None = None,
         how: Asked = How(),
     ) -> None:
         """Print which parts of a text stand word for word in the training data, rarest first.
@@ -88,10 +90,13 @@ class Questions:
             index: Folder of an index made by `data.py index`; one in your cache, made now if it is
                 not there, if not given.
             shortest: Fewest tokens of a part.
+            html: Write a page there that shows the text with its parts, documents and steps.
             how: As every question.
         """
         run = TracedRun(self.run_dir, how.store)
         found = traced_text(run, index_of(run.store, index), said, shortest)
+        if html:
+            write_page(html, found, run.steps_taken())
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if how.as_json else found)
 
     def passed(self, how: Asked = How()) -> None:

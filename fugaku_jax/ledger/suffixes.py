@@ -18,15 +18,12 @@ from jaxtyping import Integer, UInt32
 
 from fugaku_jax.errors import InputError
 
-MOST_TOKENS = 1 << 29
-"""Of a text: libdivsufsort counts bytes by 31 bits, of which tokens may have four."""
-
 
 def suffix_array(text: bytes, width: int) -> UInt32[np.ndarray, "N"]:
     """Return the places of a text, counted in tokens, in the order of what follows each.
 
     Args:
-        text: N big-endian tokens, at most `MOST_TOKENS`.
+        text: N big-endian tokens, less than 2^31 bytes, by which libdivsufsort counts.
         width: bytes of a token.
 
     Raises:

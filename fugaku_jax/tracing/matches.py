@@ -44,7 +44,7 @@ class FoundSpan:
     """A part of a text that stands in the training data."""
 
     first_character: int
-    """Of the text that was asked for, counted from 0."""
+    """Of the text, counted from 0."""
     text: str
     tokens: int
     count: int
@@ -61,6 +61,8 @@ class FoundSpan:
 class TracedText:
     """What of a text is found word for word."""
 
+    text: str
+    """It, as its tokens write it."""
     spans: tuple[FoundSpan, ...]
     """Rarest first."""
     share_found: float
@@ -106,7 +108,7 @@ def traced_text(
         origins = tuple(_origins(run, places.places, end - first, taken))
         found.append(FoundSpan(a, decoded[a:b], end - first, places.count, origins))
     found.sort(key=lambda span: (span.count, -span.tokens, span.first_character))
-    return TracedText(tuple(found), *_shares(found, len(decoded)))
+    return TracedText(decoded, tuple(found), *_shares(found, len(decoded)))
 
 
 def _characters(text: bytes, ends: Int64[np.ndarray, "T"]) -> Int64[np.ndarray, "T+1"]:

@@ -126,6 +126,8 @@ class TextIndex:
         try:
             self._width = int(said["token_bytes"])
             self._shards = [self._open(folder, *each) for each in enumerate(said["shards"])]
+            if not all(each.set_index in range(len(store.sets)) for each in self._shards):
+                raise ValueError("it tells of a set that is not there")
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(
                 f"{folder}: the index is damaged ({error}); make it anew with `launch/data.py "
