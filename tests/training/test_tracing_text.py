@@ -107,7 +107,7 @@ def test_a_page_shows_the_text_with_its_spans_documents_and_steps(run, index, tm
     assert html.unescape(re.sub("<[^>]*>", "", shown)) == text == found.text
     assert page.count("<section") == len(found.spans) > 0
     assert span.document in page
-    with pytest.raises(InputError, match="--html .*cannot be written"):
+    with pytest.raises(InputError, match=r"--html .*cannot be written"):
         write_page(tmp_path / "nowhere" / "page.html", found, TAKEN)
 
 
