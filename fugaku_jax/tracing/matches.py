@@ -53,7 +53,8 @@ class FoundSpan:
     """Of the first places found."""
 
     def __str__(self) -> str:
-        head = f"{self.text!r}, {self.tokens} tokens, found {self.count} times"
+        count = "once" if self.count == 1 else f"{self.count} times"
+        head = f"{self.text!r}, {self.tokens} tokens, found {count}"
         return "\n  ".join([head, *map(str, self.documents)])
 
 
