@@ -19,6 +19,8 @@ from fugaku_jax.tracing.rows import stated
 from fugaku_jax.tracing.text_index import TextIndex
 from fugaku_jax.tracing.traced_run import TracedRun
 
+_SHOWN = 20
+"""Most steps of a document that a line shows."""
 _NO_WORDS = ("CJK UNIFIED", "CJK COMPAT", "HIRAGANA", "IDEOGRAPHIC")
 """How the names of letters begin between any two of which a word may begin."""
 
@@ -35,7 +37,9 @@ class Origin:
     """The steps taken so far that read some of the span there, from the first."""
 
     def __str__(self) -> str:
-        steps = ", ".join(map(str, self.steps)) or "none yet"
+        steps = ", ".join(map(str, self.steps[:_SHOWN])) or "none yet"
+        if len(self.steps) > _SHOWN:
+            steps += f" and {len(self.steps) - _SHOWN} more"
         return f"{self.document}, {self.source}, {stated(self.licence)}: steps {steps}"
 
 
