@@ -19,9 +19,10 @@ import numpy as np
 from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.corpus import BadLine, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store_format import SplitName, token_dtype
 from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.data.writer import EncodedDocument, SetWriter, StoreWriter
+from fugaku_jax.data.writer import SetWriter, StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.processor import available_cores
@@ -41,7 +42,6 @@ class BuildReport:
 
     bad_lines: list[str] = field(default_factory=list)  # one sentence each
     damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
-    duplicates: dict[str, int] = field(default_factory=dict)  # by set: documents seen before
 
 
 def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLine) -> Tokenizer:
@@ -153,7 +153,8 @@ def _encode(
         source = document.source or each.source or block.path.name
         licence = document.licence or each.licence
         sha256 = hashlib.sha256(text).hexdigest()
-        row = DocumentRow(document.id, source, licence, sha256, len(tokens), len(text))
+        sizes = len(tokens), len(text)
+        row = DocumentRow(document.id, source, licence, sha256, *sizes, document.decisions)
         encoded.append(EncodedDocument(row, tokens, text))
     return encoded
 
@@ -168,22 +169,18 @@ def _write_set(
 ) -> None:
     set_writer = writer.add_set(each.name)
     splitter = _Splitter(set_writer, validation)
-    seen: set[bytes] = set()
     documents = 0
     for document in chain.from_iterable(results):
         if isinstance(document, BadLine):
             _report_bad_line(document, on_bad_line, report)
             continue
         documents += 1
-        seen.add(bytes.fromhex(document.row.sha256))
         splitter.append(document)
     if not documents:
         files = ", ".join(map(str, each.paths))
         raise InputError(f"set {each.name}: holds no document ({files}); give files with text.")
     splitter.finish()
     set_writer.finish(each.domain, each.weight)
-    if documents > len(seen):
-        report.duplicates[each.name] = documents - len(seen)
 
 
 def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:

@@ -88,7 +88,12 @@ def _licences(store: Store | None) -> Iterator[str | None]:
     if store is None:
         return
     for index in range(len(store.sets)):
-        yield from store.documents(index, "train").column("licence").unique().to_pylist()
+        yield from _licences_of_set(store, index)
+
+
+def _licences_of_set(store: Store, index: int) -> set[str | None]:
+    tables = store.documents(index, "train").tables(["licence"])
+    return {licence for each in tables for licence in each["licence"].unique().to_pylist()}
 
 
 def _origin(run_dir: Path) -> Iterator[str]:
@@ -118,7 +123,7 @@ def _data(store: Store | None, seed: int) -> Iterator[str]:
 
 def _sets(store: Store) -> Iterator[str]:
     for index, each in enumerate(store.sets):
-        licences = store.documents(index, "train").column("licence").unique().to_pylist()
+        licences = _licences_of_set(store, index)
         named = ", ".join(sorted(name or "not known" for name in licences)) or "no documents"
         size = f"{each.train.tokens:,} | {each.train.documents:,}"
         yield (

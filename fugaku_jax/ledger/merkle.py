@@ -1,10 +1,10 @@
 """Merkle trees of SHA-256 as certificates are logged in (RFC 6962, section 2.1).
 
-A leaf is hashed as `SHA-256(0x00 ‖ data)`, a node as `SHA-256(0x01 ‖ left ‖ right)`, so that no leaf
-passes for a node. A tree of n leaves is cut before the largest power of two below n; to pair the
-hashes of a level, and take an odd last one along as it is, gives the same. So the roots of blocks of
-2^k leaves are a tree's level k: the root of those roots is the root of all leaves, and a leaf's path
-is that in its block, then that of its block.
+A leaf is hashed as `SHA-256(0x00 ‖ data)`, a node as `SHA-256(0x01 ‖ left ‖ right)`, so that no
+leaf passes for a node. A tree of n leaves is cut before the largest power of two below n; to pair
+the hashes of a level, and take an odd last one along as it is, gives the same. So the roots of
+blocks of 2^k leaves are a tree's level k: the root of those roots is the root of all leaves, and a
+leaf's path is that in its block, then that of its block.
 """
 
 import hashlib

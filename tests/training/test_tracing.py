@@ -93,7 +93,7 @@ def test_what_a_step_of_the_metrics_has_read_is_told_to_the_token_and_the_charac
         first = places[0][0]
         assert found.checkpoint_before == (first - 1 or None)
         assert found.checkpoint_after == first
-    table = run.documents(0, "train")["id"].to_pylist()
+    table = next(run.documents(0, "train").tables(["id"]))["id"].to_pylist()
     unseen = traced_document(run, next(each for each in table if each not in seen))
     assert [(each.seen, each.checkpoint_before) for each in unseen] == [((), 3)]
 
@@ -133,7 +133,7 @@ def test_the_store_of_a_run_is_the_one_it_read_wherever_it_lies(
     store = Store.open(str(store_path))
     config = change(data={"store": str(gone)})
     claim_run_dir(run, config, store, run_identity(config, store))
-    document = store.documents(0, "train")["id"][0].as_py()
+    document = next(store.documents(0, "train").tables(["id"]))["id"][0].as_py()
     with pytest.raises(InputError, match="gone: there is no token store here"):
         trace(run, "document", document)
     assert "seen in " in trace(run, "document", document, "--store", store_path)
