@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from fugaku_jax.data import tokenizer as tokenizers
-from fugaku_jax.data.corpus import BadLine, LineBlock, parse_block, read_blocks
+from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store_format import SplitName, token_dtype
@@ -139,24 +139,33 @@ def _encode(
 ) -> list[EncodedDocument | BadLine]:
     if isinstance(block, BadLine):
         return [block]
+    parsed = parse_block(block)
+    documents = [each for each in parsed if isinstance(each, Document)]
+    texts = [document.text.encode() for document in documents]
+    end = np.array([tokenizer.end_of_document], np.int32)
+    ids = [part for each in tokenizer.encode_arrays(texts) for part in (each, end)]
     dtype = np.dtype(token_dtype(tokenizer.vocab_size))
-    encoded: list[EncodedDocument | BadLine] = []
-    for document in parse_block(block):
-        if isinstance(document, BadLine):
-            encoded.append(document)
-            continue
-        text = document.text.encode()
-        ids = tokenizer.encode_array(text)
-        tokens = np.empty(len(ids) + 1, dtype)
-        tokens[:-1] = ids
-        tokens[-1] = tokenizer.end_of_document
-        source = document.source or each.source or block.path.name
-        licence = document.licence or each.licence
-        sha256 = hashlib.sha256(text).hexdigest()
-        sizes = len(tokens), len(text)
-        row = DocumentRow(document.id, source, licence, sha256, *sizes, document.decisions)
-        encoded.append(EncodedDocument(row, tokens, text))
-    return encoded
+    tokens = np.concatenate([np.empty(0, np.int32), *ids]).astype(dtype)
+    encoded, begin = [], 0
+    for document, text, its_ids in zip(documents, texts, ids[::2], strict=True):
+        length = len(its_ids) + 1
+        row = _row(document, each, block.path, text, length)
+        encoded.append(EncodedDocument(row, tokens[begin : begin + length], text))
+        begin += length
+    in_order = iter(encoded)
+    return [each if isinstance(each, BadLine) else next(in_order) for each in parsed]
+
+
+def _row(document: Document, each: InputSet, path: Path, text: bytes, length: int) -> DocumentRow:
+    return DocumentRow(
+        document.id,
+        document.source or each.source or path.name,
+        document.licence or each.licence,
+        hashlib.sha256(text).hexdigest(),
+        length,
+        len(text),
+        document.decisions,
+    )
 
 
 def _write_set(

@@ -23,7 +23,7 @@ _COLUMNS = ("text", "id", "source", "licence", "license", "decisions")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Document:
     """One document as its file gives it."""
 

@@ -19,7 +19,7 @@ from fugaku_jax.ledger import documents, merkle
 from fugaku_jax.ledger.documents import DocumentRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EncodedDocument:
     """A document ready to be stored."""
 

@@ -195,7 +195,7 @@ def create_array(root: ts.KvStore, prefix: str, set_index: int, split: SplitName
     return ts.open(
         {"driver": "zarr3", "metadata": metadata, "store_data_equal_to_fill_value": True},
         kvstore=root / _array_path(prefix, set_index, split),
-        context=context(),
+        context=ts.Context(),  # without a cache, as nothing is read again
         create=True,
     )
 

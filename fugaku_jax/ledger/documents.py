@@ -37,7 +37,7 @@ _STRINGS = ("id", "source", "licence", "sha256", "decisions")
 _REPEATED = ["source", "licence", "decisions"]  # worth a dictionary
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DocumentRow:
     """What the table says about one document, but for its `start`, which is the table's to know."""
 
