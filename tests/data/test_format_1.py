@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-from format_1 import make_format_1
 from small_corpora import whole_table
+from store_of_format_1 import make_format_1
 
 from fugaku_jax.data.proof import prove
 from fugaku_jax.data.store import Store

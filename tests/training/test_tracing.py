@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from store_of_format_1 import make_format_1
 
 from fugaku_jax.data import builtin
 from fugaku_jax.data.store import Store
@@ -105,6 +107,31 @@ def test_what_a_step_of_the_metrics_has_read_is_told_to_the_token_and_the_charac
     printed = trace(run_dir, "document", span["document"])
     assert "step 2 row 1 columns " in printed
     assert printed.endswith("last checkpoint without it: step 1; first with it: step 2\n")
+
+
+@pytest.mark.slow
+def test_a_run_begun_on_a_store_of_format_1_goes_on_and_is_traced(change, store_path, tmp_path):
+    old = shutil.copytree(store_path, tmp_path / "old")
+    make_format_1(old)
+    losses, rows = [], []
+    for name, store in (("one", old), ("two", store_path)):
+        short = {"steps": 2, "validate_every": 0, "sample_tokens": 0}
+        config = change(training=short, data={"store": str(store)})
+        run_dir = tmp_path / name
+        stopped = dataclasses.replace(
+            config, training=dataclasses.replace(config.training, stop_after=1)
+        )
+        assert loop.train(stopped, run_dir) == loop.STOPPED
+        if store == old:  # as the version wrote it that began the run
+            ledger = json.loads((run_dir / LEDGER_FILE).read_text())
+            for each in ledger["sets"]:
+                del each["tokens_root"], each["documents_root"]
+            (run_dir / LEDGER_FILE).write_text(json.dumps(ledger))
+        assert loop.train(config, run_dir) == loop.DONE
+        losses.append([line["loss"] for line in read_metrics(run_dir)])
+        rows.append(list(traced_step(TracedRun(run_dir), 2)))
+    assert losses[0] == losses[1]
+    assert rows[0] == rows[1]
 
 
 def test_what_a_run_went_past_is_told_with_why_and_the_documents(trace, begun):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from small_corpora import whole_table
 
 from fugaku_jax.data.store import Store
 
@@ -28,7 +27,7 @@ def make_format_1(folder: Path) -> None:
             tokens = store.read(number, split, np.array([0]), side["tokens"])[0]
             little_endian = tokens.astype(f"<u{2 if fields['dtype'] == 'uint16' else 4}")
             side["tokens_sha256"] = hashlib.sha256(little_endian.tobytes()).hexdigest()
-            table = whole_table(store, split, number).select(COLUMNS)
+            table = pa.concat_tables(store.documents(number, split).tables()).select(COLUMNS)
             side["documents_sha256"] = _digest(table)
             pq.write_table(table, place / f"{split}.documents.parquet", compression="zstd")
             for name in (f"{split}.documents", f"{split}.chunks"):
