@@ -5,6 +5,7 @@ from typing import Literal
 
 import tyro
 from command import parse, run_program
+from data_verify import check, verify
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from suffix_index import make_index
@@ -59,8 +60,6 @@ def build(
     if report.damaged_files:
         files = report.damaged_files
         print(f"{len(files)} damaged files, of which the rest is left out:", *files, sep="\n  ")
-    for name, count in report.duplicates.items():
-        print(f"set {name}: {count} documents are copies of earlier ones (kept)")
     show(out)
 
 
@@ -79,9 +78,10 @@ def index(store: tyro.conf.Positional[str], out: Path) -> None:
     make_index(open_store(store), out)
 
 
-def main() -> None:
+def main() -> int | None:
     """Runs the command that was asked for."""
-    parse({"build": build, "show": show, "index": index}, description=__doc__)
+    commands = {"build": build, "show": show, "index": index, "verify": verify, "check": check}
+    return parse(commands, description=__doc__)
 
 
 if __name__ == "__main__":

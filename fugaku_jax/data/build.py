@@ -17,11 +17,12 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from fugaku_jax.data import tokenizer as tokenizers
-from fugaku_jax.data.corpus import BadLine, LineBlock, parse_block, read_blocks
+from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store_format import SplitName, token_dtype
 from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.data.writer import EncodedDocument, SetWriter, StoreWriter
+from fugaku_jax.data.writer import SetWriter, StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.processor import available_cores
@@ -41,7 +42,6 @@ class BuildReport:
 
     bad_lines: list[str] = field(default_factory=list)  # one sentence each
     damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
-    duplicates: dict[str, int] = field(default_factory=dict)  # by set: documents seen before
 
 
 def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLine) -> Tokenizer:
@@ -139,23 +139,33 @@ def _encode(
 ) -> list[EncodedDocument | BadLine]:
     if isinstance(block, BadLine):
         return [block]
+    parsed = parse_block(block)
+    documents = [each for each in parsed if isinstance(each, Document)]
+    texts = [document.text.encode() for document in documents]
+    end = np.array([tokenizer.end_of_document], np.int32)
+    ids = [part for each in tokenizer.encode_arrays(texts) for part in (each, end)]
     dtype = np.dtype(token_dtype(tokenizer.vocab_size))
-    encoded: list[EncodedDocument | BadLine] = []
-    for document in parse_block(block):
-        if isinstance(document, BadLine):
-            encoded.append(document)
-            continue
-        text = document.text.encode()
-        ids = tokenizer.encode_array(text)
-        tokens = np.empty(len(ids) + 1, dtype)
-        tokens[:-1] = ids
-        tokens[-1] = tokenizer.end_of_document
-        source = document.source or each.source or block.path.name
-        licence = document.licence or each.licence
-        sha256 = hashlib.sha256(text).hexdigest()
-        row = DocumentRow(document.id, source, licence, sha256, len(tokens), len(text))
-        encoded.append(EncodedDocument(row, tokens, text))
-    return encoded
+    tokens = np.concatenate([np.empty(0, np.int32), *ids]).astype(dtype)
+    encoded, begin = [], 0
+    for document, text, its_ids in zip(documents, texts, ids[::2], strict=True):
+        length = len(its_ids) + 1
+        row = _row(document, each, block.path, text, length)
+        encoded.append(EncodedDocument(row, tokens[begin : begin + length], text))
+        begin += length
+    in_order = iter(encoded)
+    return [each if isinstance(each, BadLine) else next(in_order) for each in parsed]
+
+
+def _row(document: Document, each: InputSet, path: Path, text: bytes, length: int) -> DocumentRow:
+    return DocumentRow(
+        document.id,
+        document.source or each.source or path.name,
+        document.licence or each.licence,
+        hashlib.sha256(text).hexdigest(),
+        length,
+        len(text),
+        document.decisions,
+    )
 
 
 def _write_set(
@@ -168,22 +178,18 @@ def _write_set(
 ) -> None:
     set_writer = writer.add_set(each.name)
     splitter = _Splitter(set_writer, validation)
-    seen: set[bytes] = set()
     documents = 0
     for document in chain.from_iterable(results):
         if isinstance(document, BadLine):
             _report_bad_line(document, on_bad_line, report)
             continue
         documents += 1
-        seen.add(bytes.fromhex(document.row.sha256))
         splitter.append(document)
     if not documents:
         files = ", ".join(map(str, each.paths))
         raise InputError(f"set {each.name}: holds no document ({files}); give files with text.")
     splitter.finish()
     set_writer.finish(each.domain, each.weight)
-    if documents > len(seen):
-        report.duplicates[each.name] = documents - len(seen)
 
 
 def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:

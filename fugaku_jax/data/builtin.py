@@ -58,6 +58,15 @@ def open_store(name_or_url: str) -> Store:
         return _open_or_build(folder)
 
 
+def store_url(name_or_url: str) -> str:
+    """The folder or URL of a store; that of `builtin` is built if it is not there.
+
+    Raises:
+        InputError: as `open_store`.
+    """
+    return open_store(NAME).url if name_or_url == NAME else name_or_url
+
+
 def documents(domain: str) -> Iterator[dict[str, str]]:
     """The documents of a domain of the built-in corpus, always the same.
 

@@ -19,11 +19,11 @@ from fugaku_jax.errors import InputError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
 _BLOCK_BYTES = 1 << 18  # of text a block: enough work for a thread, little enough to balance
-_COLUMNS = ("text", "id", "source", "licence", "license")
+_COLUMNS = ("text", "id", "source", "licence", "license", "decisions")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Document:
     """One document as its file gives it."""
 
@@ -31,6 +31,7 @@ class Document:
     id: str
     source: str | None
     licence: str | None
+    decisions: str | None = None  # what filters decided of it
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,17 @@ def _document(fields: Any, path: Path, number: int) -> Document:
     if identity is None or type(identity) is int:
         identity = f"{path.name}:{number}" if identity is None else str(identity)
     licence = fields.get("licence", fields.get("license"))
-    source = fields.get("source")
     return Document(
         text,
         _string("id", identity),
-        None if source is None else _string("source", source),
-        None if licence is None else _string("licence", licence),
+        _string_or_none("source", fields.get("source")),
+        _string_or_none("licence", licence),
+        _string_or_none("decisions", fields.get("decisions")),
     )
+
+
+def _string_or_none(name: str, value: Any) -> str | None:
+    return None if value is None else _string(name, value)
 
 
 def _string(name: str, value: Any) -> str:

@@ -50,6 +50,19 @@ def open_location(location: str) -> ts.KvStore:
         return ts.KvStore.open(spec, context=_CONTEXT).result()
 
 
+def read_value(location: str, root: ts.KvStore, key: str) -> bytes:
+    """The value of a key of the store at `location`.
+
+    Raises:
+        InputError: it is missing or cannot be read.
+    """
+    with storage_errors(location, "read"):
+        found = root.read(key).result()
+    if found.state != "value":
+        raise InputError(f"store {location}: {key} is missing; build the store again.")
+    return found.value
+
+
 @contextmanager
 def storage_errors(location: str, action: str) -> Iterator[None]:
     """Turns TensorStore's failures inside the block into one sentence about `location`."""

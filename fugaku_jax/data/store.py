@@ -1,16 +1,15 @@
 """A token store, for reading. `writer.py` makes one, `store_format.py` says how it lies."""
 
 import numpy as np
-import pyarrow as pa
 import tensorstore as ts
 from jaxtyping import Int, Int32
 
 from fugaku_jax.data import store_format
-from fugaku_jax.data.kvstore import open_location, storage_errors
+from fugaku_jax.data.document_table import DocumentTable
+from fugaku_jax.data.kvstore import open_location, read_value, storage_errors
 from fugaku_jax.data.store_format import Split, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.ledger import documents
 
 __all__ = ["Split", "SplitName", "Store", "TokenSet"]
 
@@ -59,12 +58,13 @@ class Store:
 
     @property
     def sha256(self) -> str:
-        """The root hash (hex) over all tokens, document tables, weights and the tokenizer."""
+        """The root (hex) over all tokens, document tables, weights and the tokenizer."""
         return self._index.sha256
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the store was made with. Raises InputError when it has been altered."""
-        tokenizer = Tokenizer(self._value(store_format.tokenizer_key(self._index.prefix)))
+        key = store_format.tokenizer_key(self._index.prefix)
+        tokenizer = Tokenizer(read_value(self.url, self._root, key))
         if tokenizer.sha256 != self._index.tokenizer_sha256:
             raise InputError(f"store {self.url}: its tokenizer is corrupt; build the store again.")
         return tokenizer
@@ -97,31 +97,9 @@ class Store:
             runs = [array[start : start + length].translate_to[0] for start in starts.tolist()]
             return ts.stack(runs).read().result().astype(np.int32)
 
-    def documents(self, set_index: int, split: SplitName) -> pa.Table:
-        """The document table: id, source, licence, sha256, start, length (tokens), bytes.
-
-        Raises:
-            InputError: the table is corrupt.
-        """
-        data = self._value(store_format.documents_key(self._index.prefix, set_index, split))
-        try:
-            table = documents.from_parquet(data)
-            expected = getattr(self.sets[set_index], split).documents_sha256
-            if documents.digest(table) != expected:
-                raise ValueError("its contents have changed")
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"store {self.url}: the {split} document table of set "
-                f"{self.sets[set_index].name} is corrupt: {error}."
-            ) from error
-        return table
-
-    def _value(self, key: str) -> bytes:
-        with storage_errors(self.url, "read"):
-            found = self._root.read(key).result()
-        if found.state != "value":
-            raise InputError(f"store {self.url}: {key} is missing; build the store again.")
-        return found.value
+    def documents(self, set_index: int, split: SplitName) -> DocumentTable:
+        """The document table of one side of a set; what it is asked for is read then."""
+        return DocumentTable(self.url, self._root, self._index, set_index, split)
 
     def _open_arrays(self) -> dict[tuple[int, SplitName], ts.TensorStore | None]:
         wanted: list[tuple[int, SplitName]] = [
@@ -129,23 +107,30 @@ class Store:
         ]
         with storage_errors(self.url, "read"):
             opening = {
-                (i, split): store_format.open_array(self._root, self._index.prefix, i, split)
+                (i, split): store_format.open_array(self._root, self._index, i, split)
                 for i, split in wanted
                 if getattr(self.sets[i], split).tokens
             }
             arrays = {key: future.result() for key, future in opening.items()}
         for (i, split), array in arrays.items():
-            tokens = getattr(self.sets[i], split).tokens
-            if array.shape != (tokens,) or array.dtype.name != self._index.dtype:
-                raise InputError(
-                    f"store {self.url}: the {split} tokens of set {self.sets[i].name} are "
-                    f"{array.dtype.name}{list(array.shape)} where {store_format.INDEX_KEY} says "
-                    f"{self._index.dtype}[{tokens}]; build the store again."
-                )
-            # What is read takes as much memory as a chunk says that it has.
-            if not store_format.is_cut_as_written(array):
-                raise InputError(
-                    f"store {self.url}: the {split} tokens of set {self.sets[i].name} are cut in "
-                    "other parts than this program cuts them; build the store again."
-                )
+            check_array(array, self.url, self._index, i, split)
         return {key: arrays.get(key) for key in wanted}
+
+
+def check_array(
+    array: ts.TensorStore, url: str, index: store_format.Index, set_index: int, split: SplitName
+) -> None:
+    """Raises InputError unless a token array is as `store.json` says."""
+    name = f"the {split} tokens of set {index.sets[set_index].name}"
+    tokens = getattr(index.sets[set_index], split).tokens
+    if array.shape != (tokens,) or array.dtype.name != index.dtype:
+        raise InputError(
+            f"store {url}: {name} are {array.dtype.name}{list(array.shape)} where "
+            f"{store_format.INDEX_KEY} says {index.dtype}[{tokens}]; build the store again."
+        )
+    # What is read takes as much memory as a chunk says that it has.
+    if not store_format.is_cut_as_written(array):
+        raise InputError(
+            f"store {url}: {name} are cut in other parts than this program cuts them; build the "
+            "store again."
+        )

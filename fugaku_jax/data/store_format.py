@@ -6,22 +6,25 @@ key write, so a reader sees the whole old version or the whole new one.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import tensorstore as ts
 
+from fugaku_jax.data import store_format_1
 from fugaku_jax.data.kvstore import context
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import parse_json
 from fugaku_jax.json_types import shown, typed
 
 FORMAT = "fugaku_jax token store"
-VERSION = 1
+VERSION = 2
 INDEX_KEY = "store.json"
 PREFIX_START = "build-"
 SHARD_TOKENS = 1 << 22  # a file
-CHUNK_TOKENS = 1 << 14  # the least that is read
+CHUNK_TOKENS = 1 << 14  # the least that is read; a leaf of the Merkle tree
+BLOCK_CHUNKS = 1 << 16  # whose hashes are a file: a power of two, so that it is a subtree
 _UNBOUNDED = 1 << 60  # the length of an array that is still being written
 
 SplitName = Literal["train", "validation"]
@@ -36,8 +39,9 @@ class Split:
     documents: int
     bytes: int  # of the texts in UTF-8
     xz_bytes: int | None  # of the texts one after the other under `xz -9e`; None for train
-    tokens_sha256: str  # of the tokens, little endian, in the store's data type
-    documents_sha256: str  # `ledger.documents.digest` of the document table
+    tokens_root: str  # Merkle root; a leaf is a chunk, little endian, in the store's data type
+    documents_root: str  # Merkle root; a leaf is a row of the document table
+    blocks_sha256: str | None = None  # of the file of blocks; None in format 1, which has none
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,32 @@ class Index:
     dtype: Literal["uint16", "uint32"]
     tokenizer_sha256: str
     sets: tuple[TokenSet, ...]
+    version: int = VERSION
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything that decides the tokens, their origin and their order, as JSON can hold it.
+
+        Not what decides only how they lie: the prefix, and bytes that are Parquet's own.
+        """
+        content = asdict(self)
+        del content["prefix"], content["version"]
+        for side in (each[split] for each in content["sets"] for split in SPLITS):
+            del side["blocks_sha256"]
+        return content if self.version == VERSION else store_format_1.downgraded(content)
 
     @property
     def sha256(self) -> str:
-        """The root hash (hex) over everything that decides the tokens, their origin and order."""
-        content = {name: value for name, value in asdict(self).items() if name != "prefix"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """The root of the store (hex): the hash of `content`."""
+        return content_sha256(self.content)
 
     def to_json(self) -> bytes:
         """The bytes of `store.json`."""
-        fields = {"format": FORMAT, "version": VERSION, "sha256": self.sha256, **asdict(self)}
-        return json.dumps(fields, indent=1, ensure_ascii=False).encode()
+        head = {"format": FORMAT, "version": self.version, "sha256": self.sha256}
+        fields = {name: value for name, value in asdict(self).items() if name != "version"}
+        if self.version != VERSION:
+            fields = store_format_1.downgraded(fields)
+        return json.dumps(head | fields, indent=1, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes, location: str) -> "Index":
@@ -83,14 +102,17 @@ class Index:
             raise corrupt from error
         if fields.get("format") != FORMAT:
             raise InputError(f"store {location}: {INDEX_KEY} is not that of a token store.")
-        if fields.get("version") != VERSION:
+        version = fields.get("version")
+        if version not in (1, VERSION):
             raise InputError(
-                f"store {location}: has format version {shown(fields.get('version'))}, this "
-                f"program reads version {VERSION}; build the store again or update the program."
+                f"store {location}: has format version {shown(version)}, this program reads "
+                f"versions 1 and {VERSION}; build the store again or update the program."
             )
         content = {name: each for name, each in fields.items() if name not in _OF_THE_FILE}
         try:
-            index = typed(cls, content)
+            if version == 1:
+                content = store_format_1.upgraded(content)
+            index = typed(cls, content | {"version": version})
         except InputError as error:
             raise corrupt from error
         intact = index.sha256 == fields.get("sha256") and index.prefix.startswith(PREFIX_START)
@@ -102,11 +124,22 @@ class Index:
 _OF_THE_FILE = ("format", "version", "sha256")
 
 
+def is_hash(text: str) -> bool:
+    """Tell whether a text is a sha256 in hex."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def content_sha256(content: dict[str, Any]) -> str:
+    """The root of a store (hex) whose `Index.content` is this."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _is_possible(token_set: TokenSet) -> bool:
-    """Tell whether no size of a set is negative."""
+    """Tell whether no size of a set is negative, and what should be a hash is one."""
     sides = token_set.train, token_set.validation
     sizes = [(side.tokens, side.documents, side.bytes) for side in sides]
-    return min(token_set.weight, *sizes[0], *sizes[1]) >= 0
+    roots = [root for side in sides for root in (side.tokens_root, side.documents_root)]
+    return min(token_set.weight, *sizes[0], *sizes[1]) >= 0 and all(map(is_hash, roots))
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
@@ -119,9 +152,29 @@ def tokenizer_key(prefix: str) -> str:
     return f"{prefix}/tokenizer.model"
 
 
-def documents_key(prefix: str, set_index: int, split: SplitName) -> str:
-    """The key of a document table (Parquet)."""
-    return f"{prefix}/{set_index}/{split}.documents.parquet"
+def documents_key(prefix: str, set_index: int, split: SplitName, block: int) -> str:
+    """The key of a file of the document table (Parquet)."""
+    return f"{prefix}/{set_index}/{split}.documents/{block}.parquet"
+
+
+def chunks_key(prefix: str, set_index: int, split: SplitName, block: int) -> str:
+    """The key of a file of the hashes of chunks, 32 bytes each."""
+    return f"{prefix}/{set_index}/{split}.chunks/{block}"
+
+
+def blocks_key(prefix: str, set_index: int, split: SplitName) -> str:
+    """The key of what says of the files of a split where they begin and what their hashes are."""
+    return f"{prefix}/{set_index}/{split}.blocks.json"
+
+
+def array_key(prefix: str, set_index: int, split: SplitName) -> str:
+    """The key of what says how the tokens of a split lie."""
+    return f"{_array_path(prefix, set_index, split)}zarr.json"
+
+
+def shard_key(prefix: str, set_index: int, split: SplitName, shard: int) -> str:
+    """The key of a file of tokens."""
+    return f"{_array_path(prefix, set_index, split)}c/{shard}"
 
 
 def create_array(root: ts.KvStore, prefix: str, set_index: int, split: SplitName, dtype: str):
@@ -140,19 +193,22 @@ def create_array(root: ts.KvStore, prefix: str, set_index: int, split: SplitName
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     }
     return ts.open(
-        {"driver": "zarr3", "metadata": metadata},
+        {"driver": "zarr3", "metadata": metadata, "store_data_equal_to_fill_value": True},
         kvstore=root / _array_path(prefix, set_index, split),
-        context=context(),
+        context=ts.Context(),  # without a cache, as nothing is read again
         create=True,
     )
 
 
-def open_array(root: ts.KvStore, prefix: str, set_index: int, split: SplitName):
-    """A future of a token array, for reading."""
+def open_array(
+    root: ts.KvStore, index: Index, set_index: int, split: SplitName, cached: bool = True
+):
+    """A future of a token array, for reading; what is not cached is read from the disk."""
     return ts.open(
-        {"driver": "zarr3"},
-        kvstore=root / _array_path(prefix, set_index, split),
-        context=context(),
+        # In format 1, parts that hold nothing but zeros are not there.
+        {"driver": "zarr3", "fill_missing_data_reads": index.version == 1},
+        kvstore=root / _array_path(index.prefix, set_index, split),
+        context=context() if cached else ts.Context(),
         open=True,
         read=True,
         recheck_cached_data=False,  # a prefix is written once

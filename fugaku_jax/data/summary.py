@@ -58,6 +58,7 @@ def _licences(store: Store) -> Counter[str | None]:
     count: Counter[str | None] = Counter()
     for index in range(len(store.sets)):
         for split in SPLITS:
-            for entry in store.documents(index, split)["licence"].value_counts().to_pylist():
-                count[entry["values"]] += entry["counts"]
+            for table in store.documents(index, split).tables(["licence"]):
+                for entry in table["licence"].value_counts().to_pylist():
+                    count[entry["values"]] += entry["counts"]
     return count

@@ -122,6 +122,10 @@ class Tokenizer:
         """`encode`, of a text or its UTF-8 bytes, as an array: faster, as no list is made."""
         return self._processor.encode(text, return_type="numpy")
 
+    def encode_arrays(self, texts: Sequence[bytes]) -> list[Int32[np.ndarray, "T"]]:
+        """`encode_array` of several texts in UTF-8, in this thread: faster, if they are short."""
+        return self._processor.encode(list(texts), return_type="numpy", num_threads=1)
+
     def decode(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> str:
         """The text of ids. Ids of control pieces (`</s>`, …) give nothing.
 

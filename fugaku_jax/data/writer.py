@@ -1,35 +1,17 @@
 """Writes a token store so that its place always holds one whole version, the old or the new."""
 
 import contextlib
-import hashlib
-import lzma
 import secrets
-from dataclasses import dataclass
-from typing import TypeAlias
 
-import numpy as np
 import tensorstore as ts
-from jaxtyping import Integer
 
 from fugaku_jax.data import store_format
 from fugaku_jax.data.kvstore import local_path, open_location, storage_errors
-from fugaku_jax.data.store_format import Index, Split, SplitName, TokenSet
+from fugaku_jax.data.split_writer import EncodedDocument, SplitWriter
+from fugaku_jax.data.store_format import Index, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import parse_json
-from fugaku_jax.ledger import documents
-from fugaku_jax.ledger.documents import DocumentRow
-
-_Side: TypeAlias = tuple[int, SplitName]  # number of a set, and a side of its split
-
-
-@dataclass(frozen=True)
-class EncodedDocument:
-    """A document ready to be stored."""
-
-    row: DocumentRow
-    tokens: Integer[np.ndarray, "T"]  # with the end-of-document token, in the store's data type
-    text: bytes  # UTF-8
 
 
 class StoreWriter:
@@ -52,7 +34,7 @@ class StoreWriter:
         self._check_place()
         self._prefix = f"{store_format.PREFIX_START}{secrets.token_hex(8)}"
         self._sets: list[TokenSet] = []
-        self._writes: dict[_Side, ts.WriteFutures] = {}  # the last of each array
+        self._splits: list[SplitWriter] = []
         self._published = False
 
     def __enter__(self) -> "StoreWriter":
@@ -63,9 +45,9 @@ class StoreWriter:
         """Deletes what was written unless it was published."""
         if not self._published:
             # The first error is the one to tell. A write under way would outlive the deletion.
-            for write in self._writes.values():
+            for each in self._splits:
                 with contextlib.suppress(Exception):
-                    write.result()
+                    each.wait()
             with contextlib.suppress(Exception):
                 self._delete(self._prefix)
 
@@ -100,17 +82,11 @@ class StoreWriter:
         with storage_errors(self.url, "written"):
             self._root.write(key, value).result()
 
-    def write(
-        self, array: ts.TensorStore, tokens: Integer[np.ndarray, " N"], start: int, key: _Side
-    ) -> None:
-        """Starts to write tokens from `start` on, when the write before to this array is done."""
-        self.wait(key)
-        self._writes[key] = array[start : start + len(tokens)].write(tokens)
-
-    def wait(self, key: _Side) -> None:
-        """Waits for the last write to the array of a set's side, so that its errors are seen."""
-        if key in self._writes:
-            self._writes[key].result()
+    def split_writer(self, set_index: int, split: SplitName) -> SplitWriter:
+        """Starts one side of a set."""
+        writer = SplitWriter(self.url, self._root, self._prefix, set_index, split, self.dtype)
+        self._splits.append(writer)
+        return writer
 
     def _finish_set(self, finished: TokenSet) -> None:
         self._sets.append(finished)
@@ -158,9 +134,7 @@ class SetWriter:
         """Use `StoreWriter.add_set`."""
         self._store = store
         self._name = name
-        self._sides = {
-            split: _SplitWriter(store, set_index, split) for split in store_format.SPLITS
-        }
+        self._sides = {split: store.split_writer(set_index, split) for split in store_format.SPLITS}
 
     def append(self, document: EncodedDocument, split: SplitName) -> None:
         """Adds a document. Raises InputError when the place is full."""
@@ -173,72 +147,3 @@ class SetWriter:
         finished = TokenSet(self._name, domain, weight, train, validation)
         self._store._finish_set(finished)
         return finished
-
-
-class _SplitWriter:
-    def __init__(self, store: StoreWriter, set_index: int, split: SplitName) -> None:
-        self._store, self._set_index = store, set_index
-        self._split: SplitName = split
-        self._array: ts.TensorStore | None = None
-        self._written = 0
-        self._pending: list[np.ndarray] = []  # tokens of the shard that is filling
-        self._pending_tokens = 0
-        self._rows: list[DocumentRow] = []
-        self._sha256 = hashlib.sha256()
-        self._xz = None
-        self._xz_bytes = 0
-
-    def append(self, document: EncodedDocument) -> None:
-        self._rows.append(document.row)
-        little_endian = document.tokens.dtype.newbyteorder("<")
-        self._sha256.update(document.tokens.astype(little_endian, copy=False).data)
-        if self._split == "validation":
-            # The very setting of `xz -9e`. Made only when needed: it takes 0.7 GB of memory.
-            self._xz = self._xz or lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
-            self._xz_bytes += len(self._xz.compress(document.text))
-        self._pending.append(document.tokens)
-        self._pending_tokens += len(document.tokens)
-        if self._pending_tokens >= store_format.SHARD_TOKENS:
-            tokens = np.concatenate(self._pending)
-            whole = len(tokens) // store_format.SHARD_TOKENS * store_format.SHARD_TOKENS
-            self._put(tokens[:whole])
-            self._pending = [tokens[whole:].copy()]
-            self._pending_tokens = len(tokens) - whole
-
-    def finish(self) -> Split:
-        if self._pending_tokens:
-            self._put(np.concatenate(self._pending))
-        if self._array is not None:
-            with storage_errors(self._store.url, "written"):
-                self._store.wait((self._set_index, self._split))
-                self._array.resize(
-                    exclusive_max=[self._written], resize_metadata_only=True
-                ).result()
-        table = documents.make_table(self._rows)
-        key = store_format.documents_key(self._store._prefix, self._set_index, self._split)
-        self._store.put(key, documents.to_parquet(table))
-        held_out = self._split == "validation"
-        if self._xz is not None:
-            self._xz_bytes += len(self._xz.flush())
-        return Split(
-            tokens=self._written,
-            documents=len(self._rows),
-            bytes=sum(row.bytes for row in self._rows),
-            xz_bytes=self._xz_bytes if held_out else None,
-            tokens_sha256=self._sha256.hexdigest(),
-            documents_sha256=documents.digest(table),
-        )
-
-    def _put(self, tokens: np.ndarray) -> None:
-        with storage_errors(self._store.url, "written"):
-            if self._array is None:
-                self._array = store_format.create_array(
-                    self._store._root,
-                    self._store._prefix,
-                    self._set_index,
-                    self._split,
-                    self._store.dtype,
-                ).result()
-            key = self._set_index, self._split
-            self._store.write(self._array, tokens, self._written, key)
-        self._written += len(tokens)

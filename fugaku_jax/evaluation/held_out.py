@@ -81,21 +81,19 @@ def read_blocks(store: Store, selection: Selection, size: int) -> Iterator[Int32
 
 def _fitting(store: Store, index: int, budget: int) -> tuple[tuple[tuple[int, int], ...], int]:
     """Return joined spans and bytes of the documents that fit into `budget` tokens."""
-    table = store.documents(index, "validation")
-    starts, lengths, sizes = (
-        table.column(name).to_numpy().tolist() for name in ("start", "length", "bytes")
-    )
-    taken = []
-    for document, length in enumerate(lengths):
-        if length <= budget:
-            taken.append(document)
-            budget -= length
-    taken = taken or [int(np.argmin(lengths))]
     spans: list[tuple[int, int]] = []
-    for document in taken:
-        first, length = starts[document], lengths[document]
-        if spans and sum(spans[-1]) == first:
-            spans[-1] = (spans[-1][0], spans[-1][1] + length)
-        else:
-            spans.append((first, length))
-    return tuple(spans), sum(sizes[document] for document in taken)
+    size, shortest = 0, None
+    for table in store.documents(index, "validation").tables(["start", "length", "bytes"]):
+        rows = zip(*(table[name].to_numpy().tolist() for name in table.column_names), strict=True)
+        for first, length, count in rows:
+            if shortest is None or length < shortest[1]:
+                shortest = first, length, count
+            if length <= budget:
+                budget, size = budget - length, size + count
+                if spans and sum(spans[-1]) == first:
+                    spans[-1] = (spans[-1][0], spans[-1][1] + length)
+                else:
+                    spans.append((first, length))
+    if shortest and not spans:
+        return (shortest[:2],), shortest[2]
+    return tuple(spans), size

@@ -63,7 +63,7 @@ def model_card(
         else "Nothing stands before a text, as nothing did in training.",
         "",
         "## Data",
-        *_data(store, config.data.seed),
+        *_data(store, config),
         "",
         "## Hardware",
         *_hardware(run_dir, step, training.precision),
@@ -88,7 +88,12 @@ def _licences(store: Store | None) -> Iterator[str | None]:
     if store is None:
         return
     for index in range(len(store.sets)):
-        yield from store.documents(index, "train").column("licence").unique().to_pylist()
+        yield from _licences_of_set(store, index)
+
+
+def _licences_of_set(store: Store, index: int) -> set[str | None]:
+    tables = store.documents(index, "train").tables(["licence"])
+    return {licence for each in tables for licence in each["licence"].unique().to_pylist()}
 
 
 def _origin(run_dir: Path) -> Iterator[str]:
@@ -102,28 +107,30 @@ def _origin(run_dir: Path) -> Iterator[str]:
         )
 
 
-def _data(store: Store | None, seed: int) -> Iterator[str]:
+def _data(store: Store | None, config: Config) -> Iterator[str]:
     if store is None:
         yield "It has read nothing here; what it had read before is not known."
         return
     yield (
-        f"Token store `{store.sha256}` (root hash over all tokens, documents and the tokenizer), "
-        f"read in the order of seed {seed}."
+        f"Token store `{store.sha256}` (the root over all tokens, documents and the tokenizer, by "
+        f"which `launch/data.py` verifies it and proves what it holds), read in the order of seed "
+        f"{config.data.seed}, in batches of {config.training.batch_size} samples of "
+        f"{config.model.sequence_length} tokens."
     )
     yield ""
-    yield "| set | domain | weight | tokens | documents | licences |"
-    yield "|---|---|---|---|---|---|"
+    yield "| set | domain | weight | tokens | documents | licences | roots of tokens, documents |"
+    yield "|---|---|---|---|---|---|---|"
     yield from _sets(store)
 
 
 def _sets(store: Store) -> Iterator[str]:
     for index, each in enumerate(store.sets):
-        licences = store.documents(index, "train").column("licence").unique().to_pylist()
+        licences = _licences_of_set(store, index)
         named = ", ".join(sorted(name or "not known" for name in licences)) or "no documents"
         size = f"{each.train.tokens:,} | {each.train.documents:,}"
         yield (
             f"| {_cell(each.name)} | {_cell(each.domain)} | {each.weight} | {size} | "
-            f"{_cell(named)} |"
+            f"{_cell(named)} | `{each.train.tokens_root}` `{each.train.documents_root}` |"
         )
 
 

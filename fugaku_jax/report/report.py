@@ -96,7 +96,7 @@ def _template() -> jinja2.Template:
 
 
 def _page(runs: list[Run]) -> dict[str, Any]:
-    fields = [_flat(run.config) for run in runs]
+    fields = [_flat(run.config) | _data(run.ledger) for run in runs]
     names = list(dict.fromkeys(name for field in fields for name in field))
     return {
         "runs": runs,
@@ -211,6 +211,18 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             fields[f"{prefix}{name}"] = printable(text)
     return fields
+
+
+def _data(ledger: dict[str, Any]) -> dict[str, str]:
+    """The roots of what a run reads, and the parameters of the order, by name."""
+    order, sets = ledger.get("order"), ledger.get("sets")
+    rows = {"store_sha256": ledger.get("store_sha256")}
+    rows |= {"order": order} if isinstance(order, dict) else {}
+    for each in sets if isinstance(sets, list) else ():
+        if isinstance(each, dict):
+            roots = {name: value for name, value in each.items() if name.endswith("_root")}
+            rows[f"sets.{each.get('name')}"] = roots
+    return _flat({name: value for name, value in rows.items() if value}, "ledger.")
 
 
 def _language(text: str) -> str:

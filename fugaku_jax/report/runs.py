@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
-from fugaku_jax.run.configuration import CONFIG_FILE
+from fugaku_jax.run.configuration import CONFIG_FILE, LEDGER_FILE
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics, read_samples
 from fugaku_jax.run.sessions import Session, read_sessions
 from fugaku_jax.run.stragglers import slow_processes
@@ -24,6 +24,8 @@ class Run:
     """Shortest end of the directory's path that tells it from the others of a page."""
     config: dict[str, Any]
     """`config.json`, nested."""
+    ledger: dict[str, Any]
+    """`ledger.json`: what the run reads, and in which order."""
     metrics: list[dict[str, float | int]]
     """One dict a step."""
     samples: list[dict[str, Any]]
@@ -73,7 +75,8 @@ def _read_run(path: Path, name: str) -> Run:
     if not metrics:
         raise InputError(f"{path} has no step in {METRICS_FILE} yet; wait for its first step.")
     slow = slow_processes(path)
-    return Run(name, config, metrics, read_samples(path), read_sessions(path), slow)
+    ledger = read_json(path / LEDGER_FILE) if (path / LEDGER_FILE).exists() else {}
+    return Run(name, config, ledger, metrics, read_samples(path), read_sessions(path), slow)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -7,6 +7,8 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
 
 CONFIG_FILE = "config.json"
+LEDGER_FILE = "ledger.json"
+"""What the run reads and where its weights came from (`run/identity.py`)."""
 
 
 def read_config(run_dir: Path) -> Config:

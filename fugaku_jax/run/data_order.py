@@ -42,6 +42,16 @@ def open_run_order(run_dir: Path, place: str | None = None) -> tuple[Store, Samp
     return store, order, config.training.steps
 
 
+def stored_data(run_dir: Path) -> tuple[str, str | None]:
+    """Return folder or URL of the store that a run reads, and its root; None if it has read none.
+
+    Raises:
+        InputError: it is no run, or its ledger cannot be read.
+    """
+    config = read_config(run_dir)
+    return config.data.store, read_ledger(run_dir).get("store_sha256")
+
+
 def order_of_run(run_dir: Path, config: Config, store: Store) -> SampleOrder:
     """Return the order in which a run reads its store, or will.
 

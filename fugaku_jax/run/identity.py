@@ -17,10 +17,9 @@ from fugaku_jax.json_file import read_json
 from fugaku_jax.json_types import shown, typed
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.shape import shaped_like
-from fugaku_jax.run.configuration import CONFIG_FILE, read_config
+from fugaku_jax.run.configuration import CONFIG_FILE, LEDGER_FILE, read_config
 from fugaku_jax.run.whole_file import is_full, write_json
 
-LEDGER_FILE = "ledger.json"
 PASSED_OVER = "passed_over"
 """The ledger's list of the batches that no step reads any more (`run/going_back.py`)."""
 TOKENIZER_FILE = "tokenizer.model"
@@ -108,13 +107,20 @@ def check_run_dir(run_dir: Path, config: Config) -> None:
 
 
 def run_identity(config: Config, store: Store) -> dict[str, Any]:
-    """Return what identifies the run's data: the hash of the store, and the order's parameters."""
+    """Return what identifies the run's data: the store's roots, and the order's parameters."""
     return {
         "store": store.url,
         "store_sha256": store.sha256,
         "sets": [
-            {"name": s.name, "domain": s.domain, "weight": s.weight, "tokens": s.train.tokens}
-            for s in store.sets
+            {
+                "name": each.name,
+                "domain": each.domain,
+                "weight": each.weight,
+                "tokens": each.train.tokens,
+                "tokens_root": each.train.tokens_root,
+                "documents_root": each.train.documents_root,
+            }
+            for each in store.sets
         ],
         "order": {
             "seed": config.data.seed,

@@ -25,6 +25,8 @@ class Span:
     document: str
     source: str
     licence: str | None
+    decisions: str | None
+    """What filters decided of it, if they said."""
     first_column: int
     last_column: int
     first_character: int
@@ -112,6 +114,7 @@ def _spans(run: TracedRun, set_index: int, start: int) -> Iterator[Span]:
             each["id"],
             each["source"],
             each["licence"],
+            each["decisions"],
             one - start,
             end - start,
             len(text[:before].decode()),

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
 from fugaku_jax.data.store_format import SPLITS, SplitName
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.checkpoint_folder import saved_steps
@@ -36,6 +34,8 @@ class TracedDocument:
     licence: str | None
     sha256: str
     """Of its text in UTF-8, in hex."""
+    decisions: str | None
+    """What filters decided of it, if they said."""
     seen: tuple[Sighting, ...]
     """From the first time; nothing of what is held out."""
     checkpoint_before: int | None
@@ -51,6 +51,7 @@ class TracedDocument:
         )
         lines = (
             f"set {self.set}{side}, {self.source}, {stated(self.licence)}, sha256 {self.sha256}",
+            *([f"decisions {self.decisions}"] if self.decisions else []),
             *map(str, self.seen),
             f"seen in {len(self.seen)} rows",
             f"last checkpoint without it: {before}; first with it: {after}",
@@ -67,11 +68,9 @@ def traced_document(run: TracedRun, document: str) -> list[TracedDocument]:
     found = []
     for index, each in enumerate(run.store.sets):
         for split in SPLITS:
-            table = run.documents(index, split)
-            # Not by an expression, which Arrow would give to threads of its own.
-            for row in table.filter(pc.call_function("equal", [table["id"], document])).to_pylist():
+            for _, row in run.documents(index, split).find(document):
                 seen = _sightings(run, index, row) if split == "train" else ()
-                about = row["source"], row["licence"], row["sha256"]
+                about = row["source"], row["licence"], row["sha256"], row["decisions"]
                 found.append(
                     TracedDocument(document, each.name, split, *about, seen, *_around(run, seen))
                 )

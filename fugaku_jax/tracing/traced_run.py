@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64
 
-from fugaku_jax.data.store_format import SplitName
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.checkpoint_folder import saved_steps
 from fugaku_jax.run.data_order import open_run_order
@@ -33,7 +31,7 @@ class TracedRun:
         self.run_dir = run_dir
         self.store, self.order, self.steps = open_run_order(run_dir, place)
         self.tokenizer = self.store.tokenizer()
-        self.documents = functools.cache(self._documents)
+        self.documents = functools.cache(self.store.documents)
         self.text = functools.lru_cache(_TEXTS)(self._text)
 
     def check_step(self, step: int) -> None:
@@ -48,13 +46,7 @@ class TracedRun:
 
     def documents_in(self, set_index: int, first: int, last: int) -> list[dict[str, Any]]:
         """Return the rows of the table of documents with training tokens in `[first, last]`."""
-        table = self.documents(set_index, "train")
-        one, end = np.searchsorted(table["start"].to_numpy(), [first, last], side="right")
-        return table.slice(int(one) - 1, int(end - one) + 1).to_pylist()
-
-    def _documents(self, set_index: int, split: SplitName) -> pa.Table:
-        """Return the document table of one side of a set."""
-        return self.store.documents(set_index, split)
+        return self.documents(set_index, "train").spanning(first, last).to_pylist()
 
     def _text(
         self, set_index: int, start: int, length: int

@@ -1,13 +1,21 @@
 """Small texts and a small tokenizer that the data tests share."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 from small_corpora import make_texts, write_jsonl
 
+from fugaku_jax.data import store_format
 from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.build import build_store
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.ledger import documents
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +34,29 @@ def store(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Sto
         sets.append(InputSet(name, (path,), name, weight))
     build_store(str(folder / "out"), sets, tokenizer, validation=0.1)
     return Store.open(str(folder / "out"))
+
+
+@pytest.fixture(scope="module")
+def small_blocks():
+    """Files of few rows and few tokens, so that a small store has many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "BLOCK_ROWS", 16)
+        patch.setattr(documents, "_GROUP_ROWS", 4)
+        patch.setattr(store_format, "SHARD_TOKENS", 512)
+        patch.setattr(store_format, "CHUNK_TOKENS", 64)
+        patch.setattr(store_format, "BLOCK_CHUNKS", 16)
+        yield
+
+
+@pytest.fixture
+def data_program(monkeypatch, capsys):
+    """Run `launch/data.py` in this process; returns its exit code and what it prints."""
+    monkeypatch.syspath_prepend(ROOT / "launch")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["data.py", *map(str, arguments)])
+        capsys.readouterr()
+        code = runpy.run_path(str(ROOT / "launch" / "data.py"))["main"]()
+        return code, capsys.readouterr().out
+
+    return run

@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 import tensorstore as ts
 import zstandard
-from small_corpora import make_texts, write_jsonl
+from small_corpora import make_texts, whole_table, write_jsonl
 
 from fugaku_jax.data import corpus, kvstore, store_format
 from fugaku_jax.data.build import build_store, choose_tokenizer
@@ -45,7 +45,7 @@ def test_tokens_are_those_of_sentencepiece_over_whole_documents(tmp_path, tokeni
     seen = []
     for split in store_format.SPLITS:
         tokens, texts_in_order = all_tokens(store, split), []
-        for row in store.documents(0, split).to_pylist():
+        for row in whole_table(store, split).to_pylist():
             text = by_hash[row["sha256"]]
             run = tokens[row["start"] : row["start"] + row["length"]]
             assert run.tolist() == [*oracle.encode(text), oracle.eos_id()]
@@ -107,7 +107,7 @@ def test_a_document_keeps_its_side_when_others_come(tmp_path, tokenizer):
     sides = []
     for texts in (few, many):
         store = build(tmp_path / "s", texts, tmp_path, tokenizer, validation=0.3)
-        sides.append(set(store.documents(0, "validation")["sha256"].to_pylist()))
+        sides.append(set(whole_table(store, "validation")["sha256"].to_pylist()))
     assert sides[0] < sides[1]
     assert 0.15 < len(sides[1]) / 200 < 0.45
 
@@ -158,7 +158,7 @@ def test_bad_lines_are_counted_and_left_out_when_asked(tmp_path, tokenizer):
     assert not (tmp_path / "s").exists()
     report = build_store(str(tmp_path / "s"), inputs, tokenizer, on_bad_line="skip")
     assert [line.split(": ")[0] for line in report.bad_lines] == [f"{path}:2", f"{path}:4"]
-    assert report.duplicates == {"set": 1}
+    assert Store.open(str(tmp_path / "s")).sets[0].train.documents == 1
 
 
 def test_a_file_that_is_damaged_is_no_bad_line(tmp_path, tokenizer):
@@ -200,7 +200,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path, tokenizer):
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("nth_write", range(8))
+@pytest.mark.parametrize("nth_write", range(12))
 def test_a_full_disk_leaves_the_old_store_whole(tmp_path, tokenizer, monkeypatch, nth_write):
     old = build(tmp_path / "s", make_texts(40), tmp_path, tokenizer)
     files = sorted(path for path in (tmp_path / "s").rglob("*"))
@@ -214,8 +214,8 @@ def test_a_full_disk_leaves_the_old_store_whole(tmp_path, tokenizer, monkeypatch
 
     for owner in originals:
         monkeypatch.setattr(owner, "write", fail)
-    # A set writes two arrays and two tables, then come the tokenizer and the index.
-    if nth_write < 6:
+    # Of a side: tokens, hashes of chunks, documents and blocks; then the tokenizer and the index.
+    if nth_write < 10:
         with pytest.raises(InputError, match=r"cannot be written: .*No space left on device\.$"):
             build(tmp_path / "s", make_texts(90), tmp_path, tokenizer)
         assert sorted(path for path in (tmp_path / "s").rglob("*")) == files
@@ -276,7 +276,7 @@ def cut_otherwise(folder: Path) -> None:
         (lambda folder: (folder / "store.json").unlink(), "there is no token store here"),
         (lambda folder: (folder / "store.json").write_text("{"), "is corrupt"),
         (lambda folder: (folder / "store.json").write_text("{}"), "not that of a token store"),
-        (lambda folder: edit_index(folder, version=2), "format version 2, this program reads"),
+        (lambda folder: edit_index(folder, version=3), "format version 3, this program reads"),
         (lambda folder: edit_index(folder, vocab_size=9), "is corrupt"),
         (lambda folder: edit_index(folder, sets=[{"name": 3}]), "is corrupt"),
         (lambda folder: edit_index(folder, prefix="../../etc"), "is corrupt"),
@@ -300,14 +300,14 @@ def damage(path: Path) -> None:
 
 def test_damaged_contents_are_found_when_read(tmp_path, tokenizer, monkeypatch):
     build(tmp_path / "s", make_texts(20), tmp_path, tokenizer)
-    for pattern in ("*/0/train/c/0", "*/0/train.documents.parquet", "*/tokenizer.model"):
+    for pattern in ("*/0/train/c/0", "*/0/train.documents/0.parquet", "*/tokenizer.model"):
         damage(next((tmp_path / "s").glob(pattern)))
     monkeypatch.setattr(kvstore, "_CONTEXT", ts.Context())  # what was written may still be cached
     store = Store.open(str(tmp_path / "s"))
     with pytest.raises(InputError, match="cannot be read"):
         all_tokens(store, "train")
     with pytest.raises(InputError, match="document table of set set is corrupt"):
-        store.documents(0, "train")
+        whole_table(store, "train")
     with pytest.raises(InputError, match=r"corrupt|no SentencePiece model"):
         store.tokenizer()
 

@@ -106,7 +106,7 @@ def store_tokens(folder: Path) -> tuple[list[bytes], Read]:
 def document_table(folder: Path) -> tuple[list[bytes], Read]:
     """The table of a store's documents."""
     store = small_store(folder)
-    seeds = [path.read_bytes() for path in store.glob("build-*/0/*.parquet")]
+    seeds = [path.read_bytes() for path in store.glob("build-*/0/*.documents/*.parquet")]
 
     def read(data: bytes) -> None:
         try:

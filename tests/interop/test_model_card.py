@@ -24,12 +24,18 @@ def scored(step, loss):
 
 
 def test_a_card_says_what_was_read_and_what_stands_before_a_text(run, store):
-    card = model_card(read_config(run), store, run, 7, begins=True)
+    config = read_config(run)
+    card = model_card(config, store, run, 7, begins=True)
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "| tales | ja | 1.0 |" in card
     assert "CC0-1.0" in card
     assert "\nlicense: cc0-1.0\nlanguage: [ja]\n" in card
     assert store.sha256 in card
+    side = store.sets[0].train
+    assert f"`{side.tokens_root}` `{side.documents_root}` |" in card
+    assert (
+        f"order of seed {config.data.seed}, in batches of {config.training.batch_size} sam" in card
+    )
     assert "None was scored." in card
     assert "It was not recorded." in card
     assert "puts a token before every text" in card

@@ -225,6 +225,20 @@ def test_a_comparison_lists_the_fields_that_differ_and_only_those(tmp_path):
     assert [row for row in page.rows if row == ["", "a", "b"]], "columns are named by run"
 
 
+def test_a_page_says_what_a_run_reads_and_in_which_order(tmp_path):
+    runs = [make_run(tmp_path / name, steps=1, only="loss") for name in ("a", "b")]
+    for run, digit in zip(runs, "12", strict=True):
+        sets = [{"name": "ja", "tokens": 9, "tokens_root": digit * 64, "documents_root": "d" * 64}]
+        ledger = {"store_sha256": digit * 64, "sets": sets, "order": {"seed": 3, "batch_size": 8}}
+        (run / "ledger.json").write_text(json.dumps(ledger))
+    page = Page(write_report(runs[:1], tmp_path / "a.html"))
+    for each in ("ledger.order.seed", "ledger.sets.ja.documents_root", "d" * 64, "1" * 64):
+        assert each in page.text
+    page = Page(write_report(runs, tmp_path / "b.html"))
+    assert ["ledger.store_sha256", "1" * 64, "2" * 64] in page.rows
+    assert ["ledger.sets.ja.tokens_root", "1" * 64, "2" * 64] in page.rows
+
+
 def test_runs_of_one_name_are_told_apart_by_more_of_their_paths(tmp_path):
     runs = [make_run(tmp_path / host / "runs" / "tiny", steps=1) for host in ("x", "y")]
     assert [run.name for run in read_runs(runs)] == ["x/runs/tiny", "y/runs/tiny"]

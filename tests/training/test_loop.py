@@ -14,6 +14,7 @@ import pytest
 
 from fugaku_jax.config import flat_fields
 from fugaku_jax.data.builtin import open_store
+from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.inference.generate import Generator, continue_prompts
 from fugaku_jax.run.metrics import read_metrics, read_samples
@@ -123,7 +124,15 @@ def test_a_run_leaves_what_the_documentation_says(config, whole):
     assert {sample["prompt"] for sample in read_samples(whole)} == set(config.training.prompts)
     assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["6", "8"]
     ledger = json.loads((whole / "ledger.json").read_text())
-    assert len(ledger["store_sha256"]) == 64
+    store = Store.open(config.data.store)
+    assert ledger["store_sha256"] == store.sha256
+    for each, written in zip(store.sets, ledger["sets"], strict=True):
+        assert written["tokens_root"] == each.train.tokens_root
+        assert written["documents_root"] == each.train.documents_root
+    # The same stands in every checkpoint.
+    for path in (whole / "checkpoints").iterdir():
+        (identity,) = (json.loads(file.read_text()) for file in path.glob("identity/*"))
+        assert identity["ledger"] == ledger
     assert not [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from store_of_format_1 import make_format_1
 
 from fugaku_jax.data import builtin
 from fugaku_jax.data.store import Store
@@ -93,7 +95,7 @@ def test_what_a_step_of_the_metrics_has_read_is_told_to_the_token_and_the_charac
         first = places[0][0]
         assert found.checkpoint_before == (first - 1 or None)
         assert found.checkpoint_after == first
-    table = run.documents(0, "train")["id"].to_pylist()
+    table = next(run.documents(0, "train").tables(["id"]))["id"].to_pylist()
     unseen = traced_document(run, next(each for each in table if each not in seen))
     assert [(each.seen, each.checkpoint_before) for each in unseen] == [((), 3)]
 
@@ -105,6 +107,31 @@ def test_what_a_step_of_the_metrics_has_read_is_told_to_the_token_and_the_charac
     printed = trace(run_dir, "document", span["document"])
     assert "step 2 row 1 columns " in printed
     assert printed.endswith("last checkpoint without it: step 1; first with it: step 2\n")
+
+
+@pytest.mark.slow
+def test_a_run_begun_on_a_store_of_format_1_goes_on_and_is_traced(change, store_path, tmp_path):
+    old = shutil.copytree(store_path, tmp_path / "old")
+    make_format_1(old)
+    losses, rows = [], []
+    for name, store in (("one", old), ("two", store_path)):
+        short = {"steps": 2, "validate_every": 0, "sample_tokens": 0}
+        config = change(training=short, data={"store": str(store)})
+        run_dir = tmp_path / name
+        stopped = dataclasses.replace(
+            config, training=dataclasses.replace(config.training, stop_after=1)
+        )
+        assert loop.train(stopped, run_dir) == loop.STOPPED
+        if store == old:  # as the version wrote it that began the run
+            ledger = json.loads((run_dir / LEDGER_FILE).read_text())
+            for each in ledger["sets"]:
+                del each["tokens_root"], each["documents_root"]
+            (run_dir / LEDGER_FILE).write_text(json.dumps(ledger))
+        assert loop.train(config, run_dir) == loop.DONE
+        losses.append([line["loss"] for line in read_metrics(run_dir)])
+        rows.append(list(traced_step(TracedRun(run_dir), 2)))
+    assert losses[0] == losses[1]
+    assert rows[0] == rows[1]
 
 
 def test_what_a_run_went_past_is_told_with_why_and_the_documents(trace, begun):
@@ -133,7 +160,7 @@ def test_the_store_of_a_run_is_the_one_it_read_wherever_it_lies(
     store = Store.open(str(store_path))
     config = change(data={"store": str(gone)})
     claim_run_dir(run, config, store, run_identity(config, store))
-    document = store.documents(0, "train")["id"][0].as_py()
+    document = next(store.documents(0, "train").tables(["id"]))["id"][0].as_py()
     with pytest.raises(InputError, match="gone: there is no token store here"):
         trace(run, "document", document)
     assert "seen in " in trace(run, "document", document, "--store", store_path)
