@@ -15,12 +15,16 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests compile hundreds of tiny programs and run each once: LLVM's optimiser would take
 # three quarters of their time, and of what is left XLA's newer emitters of fused loops take half.
+# Cutting a program into 32 parts for 32 threads of LLVM's, and telling XLA the lines of Python that
+# each operation comes from, take an eighth of what is left then.
 # Tests of speed start processes of their own; what is said of memory is compiled with those
 # emitters, as in a run.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} "
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 # Many tests compile the same step. The cache lives as long as the session, so that nothing stale
 # is ever run; a worker of pytest-xdist has that of the process that started it, and of the others.
