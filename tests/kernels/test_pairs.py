@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "fugaku_jax" / "kernels" / "native"
 FLAGS = (
-    *("-std=c++20", "-O2", "-fPIC", "-shared", "-w", "-ffp-contract=fast"),
+    *("-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-ffp-contract=fast"),
     *("-fno-math-errno", "-fno-trapping-math", "-DFUGAKU_JAX_PAIRS"),
     *("-DFUGAKU_JAX_HALVES", '-DISA="isa/generic.h"'),
 )

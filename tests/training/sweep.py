@@ -116,7 +116,8 @@ class Trier:
                 "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
                 f"--xla_force_host_platform_device_count={DEVICES} "
                 # Compiling takes nearly all the time, and a third of it this way.
-                "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+                "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+                "--xla_cpu_parallel_codegen_split_count=1",
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
