@@ -72,7 +72,6 @@ def verify_tokens(
         if blocks and not begin:
             written = _written_hashes(url, root, place, blocks, len(roots))
             if written is None:
-                altered = True
                 yield f"{store_format.chunks_key(*place, len(roots))} is not as it was written", ()
         bad = [
             chunk
