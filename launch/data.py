@@ -56,7 +56,7 @@ def build(
             progress=lambda path, n: bar.update(tasks[path], completed=n),
         )
     if report.bad_lines:
-        print(f"{len(report.bad_lines)} bad lines left out:", *report.bad_lines, sep="\n  ")
+        print(f"{report.bad_line_count} bad lines left out:", *report.bad_lines, sep="\n  ")
     if report.damaged_files:
         files = report.damaged_files
         print(f"{len(files)} damaged files, of which the rest is left out:", *files, sep="\n  ")

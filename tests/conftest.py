@@ -7,6 +7,7 @@ devices or processes, another version of transformers, notebooks and benchmarks 
 
 import gc
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -116,3 +117,18 @@ def unshare():
         if done.returncode == 0:
             return each
     return pytest.skip(f"this machine does not let us make namespaces: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def data_program(monkeypatch, capsys):
+    """Run `launch/data.py` in this process; return its exit code and what it prints."""
+    launch = _PACKAGE.parent / "launch"
+    monkeypatch.syspath_prepend(launch)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["data.py", *map(str, arguments)])
+        capsys.readouterr()
+        code = runpy.run_path(str(launch / "data.py"))["main"]()
+        return code, capsys.readouterr().out
+
+    return run

@@ -28,6 +28,7 @@ from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.processor import available_cores
 
 _TRAINING_BYTES = 16 << 20  # of text a tokenizer is trained on; more makes it little better
+_MOST_LISTED = 1000  # lines that are left out; the others are only counted
 _BLOCKS_A_WORKER = 4  # in flight: enough that none waits, few enough to bound the memory
 
 OnBadLine = Literal["stop", "skip"]
@@ -40,7 +41,8 @@ Progress = Callable[[Path, int], None]  # the file being read, and its bytes rea
 class BuildReport:
     """What a build did that the store itself does not say."""
 
-    bad_lines: list[str] = field(default_factory=list)  # one sentence each
+    bad_line_count: int = 0
+    bad_lines: list[str] = field(default_factory=list)  # a sentence each of the first thousand
     damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
 
 
@@ -196,7 +198,12 @@ def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport)
     if on_bad_line == "stop":
         what = "the rest of such files" if line.ends_file else "such lines"
         raise InputError(f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves {what} out.")
-    (report.damaged_files if line.ends_file else report.bad_lines).append(line.sentence)
+    if line.ends_file:
+        report.damaged_files.append(line.sentence)
+        return
+    report.bad_line_count += 1
+    if report.bad_line_count <= _MOST_LISTED:
+        report.bad_lines.append(line.sentence)
 
 
 class _Splitter:

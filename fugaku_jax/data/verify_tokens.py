@@ -54,7 +54,7 @@ def verify_tokens(
     except InputError as error:
         yield str(error), ()
         return
-    table = DocumentTable(url, root, index, set_index, split)
+    table = DocumentTable(url, root, index, set_index, split, checked=False)
     raw = RawTokens(root, *place, index.dtype)
     blocks = None if index.version == 1 else _blocks(url, root, place, side)
     if blocks:
@@ -72,7 +72,6 @@ def verify_tokens(
         if blocks and not begin:
             written = _written_hashes(url, root, place, blocks, len(roots))
             if written is None:
-                altered = True
                 yield f"{store_format.chunks_key(*place, len(roots))} is not as it was written", ()
         bad = [
             chunk
@@ -149,7 +148,7 @@ def _documents_in(
     """
     try:
         rows = table.spanning(first, last).to_pylist()
-    except ValueError:  # the table is damaged too
+    except ValueError:  # the table cannot be read
         return ()
     if tokenizer is None:
         return tuple(row["id"] for row in rows)

@@ -153,9 +153,12 @@ def altered_rows(data: bytes) -> list[tuple[int, str | None]]:
     try:
         file, first = pq.ParquetFile(pa.BufferReader(data)), 0
         _check_schema(file.schema_arrow)
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            ids = _column(file, group, "id") or [None] * rows
+        groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        if min(groups, default=0) < 0 or sum(groups) > BLOCK_ROWS:
+            raise ValueError(f"it says that it has {sum(groups)} rows")
+        for group, rows in enumerate(groups):
+            ids = _column(file, group, "id") or []
+            ids += [None] * (rows - len(ids))
             found += [(first + row, ids[row]) for row in _altered(file, group, rows)]
             first += rows
     except (pa.ArrowException, OSError) as error:
@@ -174,7 +177,8 @@ def _altered(file: pq.ParquetFile, group: int, rows: int) -> list[int]:
     try:
         table = file.read_row_group(group, use_threads=False)
         starts = _starts_of(leaf_hashes(table.cast(SCHEMA.append(_LEAF_START))))
-        return np.flatnonzero(starts != table[_LEAF_START.name].to_numpy()).tolist()
+        altered = starts != table[_LEAF_START.name].to_numpy()
+        return np.flatnonzero(altered).tolist() if len(altered) == rows else list(range(rows))
     except (pa.ArrowException, OSError, ValueError):
         return list(range(rows))
 

@@ -1,9 +1,5 @@
 """Small texts and a small tokenizer that the data tests share."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import pytest
 from small_corpora import make_texts, write_jsonl
 
@@ -14,8 +10,6 @@ from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.ledger import documents
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -46,17 +40,3 @@ def small_blocks():
         patch.setattr(store_format, "CHUNK_TOKENS", 64)
         patch.setattr(store_format, "BLOCK_CHUNKS", 16)
         yield
-
-
-@pytest.fixture
-def data_program(monkeypatch, capsys):
-    """Run `launch/data.py` in this process; returns its exit code and what it prints."""
-    monkeypatch.syspath_prepend(ROOT / "launch")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["data.py", *map(str, arguments)])
-        capsys.readouterr()
-        code = runpy.run_path(str(ROOT / "launch" / "data.py"))["main"]()
-        return code, capsys.readouterr().out
-
-    return run

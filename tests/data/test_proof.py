@@ -4,7 +4,9 @@ import copy
 import hashlib
 import json
 import random
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +60,18 @@ def test_every_document_is_proven_and_the_proof_holds_its_row_and_its_chunks(fol
             for chunk in proof.chunks:
                 part = tokens[chunk.number * 64 :][:64].astype("<u2").tobytes()
                 assert chunk.leaf == leaf_hash(part).hex()
+
+
+def test_the_few_lines_of_the_documentation_check_a_proof_without_this_package(folder):
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    names = {}
+    exec(re.search(r"```python\n(import hashlib.*?)```", text, re.DOTALL)[1], names)
+    for number in (0, 3, 60, 89):
+        proofs = json.loads(json.dumps(prove(str(folder), f"文/{number}")))
+        names["check"](proofs, proofs["root"])
+        proofs["documents"][0]["row"]["decisions"] = "dropped"
+        with pytest.raises(AssertionError):
+            names["check"](proofs, proofs["root"])
 
 
 def leaves(value, way=()):

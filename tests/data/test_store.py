@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 import tensorstore as ts
@@ -20,6 +22,7 @@ from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.ledger import documents
 
 
 def build(
@@ -159,6 +162,59 @@ def test_bad_lines_are_counted_and_left_out_when_asked(tmp_path, tokenizer):
     report = build_store(str(tmp_path / "s"), inputs, tokenizer, on_bad_line="skip")
     assert [line.split(": ")[0] for line in report.bad_lines] == [f"{path}:2", f"{path}:4"]
     assert Store.open(str(tmp_path / "s")).sets[0].train.documents == 1
+
+
+def test_of_many_bad_lines_the_first_are_listed_and_all_are_counted(tmp_path, tokenizer):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "good"}\n' + "{}\n" * 1234)
+    report = build_store(
+        str(tmp_path / "s"), [InputSet("set", (path,))], tokenizer, on_bad_line="skip"
+    )
+    assert report.bad_line_count == 1234
+    assert [line.split(": ")[0] for line in report.bad_lines] == [
+        f"{path}:{number}" for number in range(2, 1002)
+    ]
+
+
+def test_what_filters_decided_of_a_document_stands_in_its_row(tmp_path, tokenizer):
+    jsonl, parquet = tmp_path / "a.jsonl", tmp_path / "b.parquet"
+    jsonl.write_text('{"text": "one", "decisions": "kept: 日本語 0.99"}\n{"text": "two"}\n')
+    pq.write_table(pa.table({"text": ["three"], "decisions": ["kept"]}), parquet)
+    build_store(str(tmp_path / "s"), [InputSet("set", (jsonl, parquet))], tokenizer, validation=0)
+    store = Store.open(str(tmp_path / "s"))
+    assert whole_table(store, "train")["decisions"].to_pylist() == [
+        "kept: 日本語 0.99",
+        None,
+        "kept",
+    ]
+    jsonl.write_text('{"text": "one", "decisions": ["kept"]}\n')
+    with pytest.raises(InputError, match="`decisions` must be a string, got an array"):
+        build_store(str(tmp_path / "s"), [InputSet("set", (jsonl,))], tokenizer)
+
+
+def test_rows_are_found_by_token_and_by_id_in_the_files_that_have_them(
+    tmp_path, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(documents, "BLOCK_ROWS", 16)
+    store = build(tmp_path / "s", make_texts(100), tmp_path, tokenizer, validation=0)
+    rows = whole_table(store, "train").to_pylist()
+    files = sorted((tmp_path / "s").glob("*/0/train.documents/*"))
+    assert len(files) == 7
+    table = store.documents(0, "train")
+    last = rows[-1]["start"] + rows[-1]["length"] - 1
+    for first, end in ((0, 0), (0, last), (700, 701), (300, 2500), (last, last + 99)):
+        hit = [r for r in rows if r["start"] <= end and r["start"] + r["length"] > first]
+        assert table.spanning(first, end).to_pylist() == hit
+    assert table.spanning(last + 1, last + 9).num_rows == 0
+    assert list(table.find(rows[40]["id"])) == [(40, rows[40])]
+    assert list(table.find("nobody")) == []
+    # One document wants one file, and says which it misses.
+    for number in (0, 1, 3, 4, 5, 6):
+        next((tmp_path / "s").glob(f"*/0/train.documents/{number}.parquet")).unlink()
+    again = Store.open(str(tmp_path / "s")).documents(0, "train")
+    assert again.spanning(rows[35]["start"], rows[35]["start"]).to_pylist() == [rows[35]]
+    with pytest.raises(InputError, match=r"train\.documents/0\.parquet is missing"):
+        again.spanning(0, 0)
 
 
 def test_a_file_that_is_damaged_is_no_bad_line(tmp_path, tokenizer):

@@ -85,6 +85,23 @@ def test_a_changed_token_names_its_document_and_no_other(folder):
         flip(path, begin)
 
 
+def test_a_changed_token_names_its_document_though_the_table_is_altered_too(folder):
+    store = Store.open(str(folder))
+    row = whole_table(store, "train").to_pylist()[2]
+    path = file_of(folder, "train.documents/0.parquet")
+    table = documents.from_parquet(path.read_bytes())
+    leaves = documents.leaf_hashes(table)
+    place = table.schema.get_field_index("source")
+    sources = pa.array(["elsewhere"] * 16)
+    other = table.set_column(place, table.schema.field("source"), sources)
+    path.write_bytes(documents.to_parquet(other, leaves))
+    start = row["start"] + 1
+    flip(file_of(folder, f"train/c/{start // 512}"), start % 512 // 64 * 132 + start % 64 * 2)
+    table_damage, damage = verify_store(str(folder))
+    assert (table_damage.part, len(table_damage.documents)) == ("documents", 16)
+    assert (damage.part, damage.documents) == ("tokens", (row["id"],))
+
+
 def test_a_damaged_checksum_names_all_documents_of_its_chunk(folder):
     flip(file_of(folder, "train/c/0"), 64 * 2 + 1)
     (damage,) = verify_store(str(folder))

@@ -26,13 +26,16 @@ from fugaku_jax.config import DataConfig, flat_fields
 from fugaku_jax.data import kvstore
 from fugaku_jax.data.corpus import LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import read_inputs
+from fugaku_jax.data.proof import check_proofs, prove
 from fugaku_jax.data.store import Store
-from fugaku_jax.data.store_format import FORMAT
+from fugaku_jax.data.store_format import FORMAT, content_sha256
+from fugaku_jax.data.verify import verify_store
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.files import _line
 from fugaku_jax.interop.hf_weights import tensors
 from fugaku_jax.interop.saved_weights import SavedWeights, write_weights
+from fugaku_jax.json_file import read_json
 from fugaku_jax.ledger.documents import from_parquet
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.checkpoint_folder import check_history
@@ -115,6 +118,48 @@ def document_table(folder: Path) -> tuple[list[bytes], Read]:
             raise InputError(str(error)) from error
 
     return seeds, read
+
+
+def altered_store(pattern: str) -> Target:
+    """Return the target of a kind of file of a store that is verified, traced and proven."""
+
+    def target(folder: Path) -> tuple[list[bytes], Read]:
+        store = small_store(folder)
+        path = next(store.glob(pattern))
+        seed = path.read_bytes()
+        index = json.loads((store / "store.json").read_bytes())
+
+        def read(data: bytes) -> None:
+            path.write_bytes(data)
+            # As its hash stands in `store.json`, whoever can write the one can write the other.
+            rehashed = path.suffix == ".json" and len(data) % 2 == 1
+            if rehashed:
+                index["sets"][0]["train"]["blocks_sha256"] = hashlib.sha256(data).hexdigest()
+                (store / "store.json").write_bytes(json.dumps(index, indent=1).encode())
+            damages = list(verify_store(str(store)))
+            assert damages or data == seed or rehashed, "damage that was not found"
+            table = Store.open(str(store)).documents(0, "train")
+            table.spanning(0, 100).to_pylist()
+            prove(str(store), next(table.tables(["id"]))["id"][0].as_py())
+
+        return [seed], read
+
+    target.__name__ = f"altered.{pattern.rpartition('/')[2]}"
+    return target
+
+
+def proof(folder: Path) -> tuple[list[bytes], Read]:
+    """A proof that a document was in a store."""
+    store = small_store(folder)
+    identity = next(Store.open(str(store)).documents(0, "train").tables(["id"]))["id"][0].as_py()
+    seed = prove(str(store), identity)
+    path = folder / "proof.json"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        check_proofs(read_json(path), seed["root"])
+
+    return [as_json(seed)], read
 
 
 def corpus(suffix: str) -> Target:
@@ -278,7 +323,8 @@ TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (
         *MODELS,
-        *(configuration, store_header, store_arrays, store_tokens, document_table),
+        *(configuration, store_header, store_arrays, store_tokens, document_table, proof),
+        *map(altered_store, ("build-*/0/train.blocks.json", "build-*/0/train.documents/0.parquet")),
         *map(corpus, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")),
         *(mixture, prompts, metrics, small_files, ledger, checkpoint),
         checkpoint_file("manifest", "manifest.ocdbt"),
@@ -293,8 +339,16 @@ def rehashed(data: bytes) -> bytes:
         fields = json.loads(data)
         content = {k: v for k, v in fields.items() if k not in ("format", "version", "sha256")}
         hashed = {name: value for name, value in content.items() if name != "prefix"}
-        text = json.dumps(hashed, sort_keys=True)
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return json.dumps({"format": FORMAT, "version": 1, "sha256": sha256, **content}).encode()
-    except (ValueError, AttributeError, RecursionError):
+        sides = ("train", "validation")
+        hashed["sets"] = [
+            each
+            | {
+                side: {k: v for k, v in each[side].items() if k != "blocks_sha256"}
+                for side in sides
+            }
+            for each in hashed["sets"]
+        ]
+        head = {"format": FORMAT, "version": 2, "sha256": content_sha256(hashed)}
+        return json.dumps(head | content).encode()
+    except (ValueError, AttributeError, RecursionError, TypeError, KeyError):
         return data

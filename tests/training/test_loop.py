@@ -131,8 +131,7 @@ def test_a_run_leaves_what_the_documentation_says(config, whole):
         assert written["documents_root"] == each.train.documents_root
     # The same stands in every checkpoint.
     for path in (whole / "checkpoints").iterdir():
-        (identity,) = (json.loads(file.read_text()) for file in path.glob("identity/*"))
-        assert identity["ledger"] == ledger
+        assert json.loads((path / "identity" / "data.json").read_text())["ledger"] == ledger
     assert not [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 

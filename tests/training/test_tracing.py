@@ -154,7 +154,7 @@ def test_what_a_run_went_past_is_told_with_why_and_the_documents(trace, begun):
 
 
 def test_the_store_of_a_run_is_the_one_it_read_wherever_it_lies(
-    trace, change, store_path, tmp_path
+    trace, data_program, change, store_path, tmp_path
 ):
     gone, run = tmp_path / "gone", tmp_path / "run"
     store = Store.open(str(store_path))
@@ -165,10 +165,21 @@ def test_the_store_of_a_run_is_the_one_it_read_wherever_it_lies(
         trace(run, "document", document)
     assert "seen in " in trace(run, "document", document, "--store", store_path)
 
+    # A run is verified by the root in its ledger.
+    with pytest.raises(InputError, match="gone: there is no token store here"):
+        data_program("verify", run)
+    assert data_program("verify", run, "--store", store_path)[0] == 0
+    code, said = data_program("verify", run, "--store", store_path, "--document", document)
+    assert (code, said.startswith(f"document {document} is row 0 of set ja train")) == (0, True)
+    with pytest.raises(InputError, match=r"--store: .* is no run"):
+        data_program("verify", store_path, "--store", store_path)
+
     ledger = (run / LEDGER_FILE).read_text()
     (run / LEDGER_FILE).write_text(ledger.replace(store.sha256, "1" * 64))
     with pytest.raises(InputError, match=rf"not the store .*{store.sha256[:12]}.*{'1' * 12}"):
         trace(run, "document", document, "--store", store_path)
+    code, said = data_program("verify", run, "--store", store_path)
+    assert (code, said) == (1, f"root: it is {store.sha256}, not {'1' * 64}\n")
 
 
 @pytest.mark.parametrize(
