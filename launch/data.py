@@ -1,10 +1,11 @@
-"""Build token stores, and look into them. See `docs/data.md`."""
+"""Prepare corpora, build token stores, and look into them. See `docs/corpora.md`, `docs/data.md`."""
 
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from command import parse, run_program
+from corpora import prepare
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -70,7 +71,7 @@ def show(store: tyro.conf.Positional[str]) -> None:
 
 def main() -> None:
     """Runs the command that was asked for."""
-    parse({"build": build, "show": show}, description=__doc__)
+    parse({"prepare": prepare, "build": build, "show": show}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Corpora prepared for training: read, normalised, filtered, masked, without copies. docs/corpora.md."""
