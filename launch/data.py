@@ -1,4 +1,4 @@
-"""Prepare corpora, build token stores, and look into them. See `docs/corpora.md`, `docs/data.md`."""
+"""Prepare corpora, build token stores, look into them. See `docs/corpora.md`, `docs/data.md`."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,1 +1,1 @@
-"""Corpora prepared for training: read, normalised, filtered, masked, without copies. docs/corpora.md."""
+"""Prepares corpora: read, normalised, filtered, masked, freed of copies. See docs/corpora.md."""

@@ -5,7 +5,7 @@ import json
 import resource
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fugaku_jax.corpora.decisions import Decision, write_decisions
 from fugaku_jax.corpora.languages import language_of
 from fugaku_jax.corpora.normalise import normalise
 from fugaku_jax.corpora.personal_data import mask
-from fugaku_jax.corpora.plan import PLACE_BITS, CorpusPlan
+from fugaku_jax.corpora.plan import PLACE_BITS, CorpusPlan, evaluation_texts
 from fugaku_jax.corpora.quality_code import code_fault
 from fugaku_jax.corpora.quality_en import english_fault
 from fugaku_jax.corpora.quality_ja import japanese_fault
@@ -29,9 +29,11 @@ from fugaku_jax.data.corpus import BadLine, Document
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.whole_file import replace_file, write_json
 
-LEVEL = 3  # of zstd
+_LEVEL = 1  # of zstd, for what is read once more
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 _NAMED = 5  # documents at most in a sentence
+
+_Stage = Callable[[str], tuple[str | None, str]]
 
 
 def clean(plan: CorpusPlan, task: int) -> None:
@@ -43,11 +45,11 @@ def clean(plan: CorpusPlan, task: int) -> None:
     cleaning = _Cleaning(plan, task)
     file, part, parts = plan.parts[task]
     with local_copy(plan.files[file].url) as path:
-        clock = time.perf_counter()
+        clock = time.process_time()
         for number, item in read_documents(path, part, parts):
-            cleaning.seconds["read"] += time.perf_counter() - clock
+            cleaning.seconds["read"] += time.process_time() - clock
             cleaning.take(file << PLACE_BITS | number, item)
-            clock = time.perf_counter()
+            clock = time.process_time()
     cleaning.finish()
 
 
@@ -56,16 +58,16 @@ class _Cleaning:
 
     def __init__(self, plan: CorpusPlan, task: int) -> None:
         self.plan, self.task, self.given = plan, task, plan.input_of(task)
-        self.evaluation = plan.evaluation if plan.recipe.evaluation else None
-        self.seconds: Counter[str] = Counter()
+        self.evaluation = evaluation_texts(plan.recipe.evaluation, plan.root)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self.decisions: list[Decision] = []
         self.without_licence: list[str] = []
-        self.kept: dict[str, list[Any]] = {"order": [], "text": [], "id": []}
+        self.kept: dict[str, list[Any]] = {"sizes": [], "text": [], "id": []}
         self.band_orders: list[int] = []
         self.bands: list[Any] = []
         self.documents = io.BytesIO()
-        self.writer = zstandard.ZstdCompressor(level=LEVEL).stream_writer(
+        self.writer = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(
             self.documents, closefd=False
         )
 
@@ -86,11 +88,11 @@ class _Cleaning:
         self.counts["documents"] += 1
         self.counts["bytes"] += len(item.text.encode())
         changes: list[str] = []
-        text: str | None = item.text
+        text = item.text
         for stage, function in _stages(self.plan, self.given, self.evaluation):
-            clock = time.perf_counter()
+            clock = time.process_time()
             result, reason = function(text)
-            self.seconds[stage] += time.perf_counter() - clock
+            self.seconds[stage] += time.process_time() - clock
             if reason:
                 action = "dropped" if result is None else "changed"
                 self.decisions.append(Decision(item.id, source, stage, action, reason))
@@ -98,23 +100,29 @@ class _Cleaning:
             if result is None:
                 return
             text = result
-        self._keep(order, text or "", item.id, source, licence, "; ".join(changes))
+        self._keep(order, text, item.id, source, licence, "; ".join(changes))
 
     def _keep(self, order: int, text: str, identity: str, source: str, *rest: str | None) -> None:
-        clock = time.perf_counter()
+        clock = time.process_time()
         fields = dict(zip(("licence", "decisions"), rest, strict=True))
-        record = {"order": order, "id": identity, "text": text, "source": source, **fields}
+        record = {"id": identity, "text": text, "source": source, **fields}
         self.writer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        for name, value in (("order", order), ("text", digest(text)), ("id", digest(identity))):
+        data = text.encode()
+        sizes = (order, len(data), len(text))
+        for name, value in (
+            ("sizes", sizes),
+            ("text", digest(data)),
+            ("id", digest(identity.encode())),
+        ):
             self.kept[name].append(value)
-        self.seconds["write"] += time.perf_counter() - clock
+        self.seconds["write"] += time.process_time() - clock
         if near := self.plan.recipe.near_duplicates:
-            clock = time.perf_counter()
+            clock = time.process_time()
             hashes = band_hashes(text, near)
             if hashes is not None:
                 self.band_orders.append(order)
                 self.bands.append(hashes)
-            self.seconds["near-duplicates"] += time.perf_counter() - clock
+            self.seconds["near-duplicates"] += time.process_time() - clock
 
     def finish(self) -> None:
         """Write all that was gathered; the mark comes last.
@@ -125,11 +133,14 @@ class _Cleaning:
         if missing := self.without_licence:
             names = ", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
             raise InputError(
-                f"input {self.given.name}: {len(missing)} documents have no licence, and the recipe "
-                f"demands one: {names}; give the input a `licence`."
+                f"input {self.given.name}: {len(missing)} documents have no licence, and the "
+                f"recipe demands one: {names}; give the input a `licence`."
             )
         self.writer.close()
-        name, orders = f"{self.task:06d}", self.kept["order"]
+        name = f"{self.task:06d}"
+        sizes = np.array(self.kept["sizes"], np.uint64).reshape(-1, 3)
+        _write_array(self.plan.work("clean", f"{name}.sizes.npy"), sizes)
+        orders = sizes[:, 0].tolist()
         folder = self.plan.work("clean")
         _write(folder / f"{name}.jsonl.zst", self.documents.getvalue())
         write_decisions(folder / f"{name}.parquet", self.decisions)
@@ -150,8 +161,8 @@ class _Cleaning:
 
 def _stages(
     plan: CorpusPlan, given: CorpusInput, evaluation: EvaluationTexts | None
-) -> list[tuple[str, Callable[[str], tuple[str | None, str]]]]:
-    """The stages of an input in order; each gives a text, or None if it is dropped, and a reason."""
+) -> list[tuple[str, _Stage]]:
+    """The stages of an input in order; each gives a text, None if it is dropped, and a reason."""
     form, limits = plan.recipe.normalisation, given.quality
 
     def normalised(text: str) -> tuple[str | None, str]:
@@ -181,7 +192,7 @@ def _stages(
         after, kinds = mask(text)
         return after, f"masked {', '.join(kinds)}" if kinds else ""
 
-    stages = [("normalise", normalised)]
+    stages: list[tuple[str, _Stage]] = [("normalise", normalised)]
     stages += [("language", in_language)] if given.languages else []
     stages += [("quality", good)] if limits else []
     stages += [("contamination", uncontaminated)] if evaluation else []

@@ -1,7 +1,7 @@
 """Whether a text holds a part of an evaluation set.
 
-Only letters and digits count, in one case and one width, so that spaces, line breaks and punctuation
-hide nothing. A text is contaminated if it holds 13 words in a row of a question (Brown et al. 2020,
+Only letters and digits count, in one case and one width, so that spaces, line breaks and signs hide
+nothing. A text is contaminated if it holds 13 words in a row of a question (Brown et al. 2020,
 appendix C), or 20 letters in a row where words are not parted by spaces; of a question that is
 shorter all of it. One of fewer than 12 letters may stand in any text, so it counts only where it is
 a whole sentence with a question mark.
@@ -12,6 +12,7 @@ what agrees is compared letter by letter.
 """
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -43,8 +44,7 @@ class EvaluationTexts:
             needles = _needles(text)
             if not needles:
                 self._short.setdefault(_plain(text), where)
-            for needle in needles:
-                anchor = int(_hashes(_code_points(needle))[0])
+            for anchor, needle in needles:
                 self._needles.setdefault(anchor, {}).setdefault(needle, where)
         self._filter = np.zeros(1 << _FILTER_BITS, bool)
         anchors = np.array(list(self._needles), np.uint64)
@@ -103,18 +103,24 @@ def read_evaluation_set(each: EvaluationSet, path: Path) -> list[tuple[str, str]
     return questions
 
 
-def _needles(text: str) -> list[str]:
-    """The parts of a question of which none may stand in a text: pieces of the longest length that
-    counts, each as letters without what is between them."""
+def _needles(text: str) -> list[tuple[int, str]]:
+    """The parts of a question of which none may stand in a text, each with its anchor's hash.
+
+    They are of the longest length that counts, as letters without what is between them.
+    """
     words = [word for word in (_plain(each) for each in text.split()) if word]
     whole = "".join(words)
     if len(whole) < LEAST_LETTERS:
         return []
     if _is_spaced(words):
-        parts = ["".join(words[i : i + WORDS]) for i in range(max(len(words) - WORDS + 1, 1))]
+        starts = [0, *itertools.accumulate(map(len, words))]
+        length = min(WORDS, len(words))
+        spans = [(starts[i], starts[i + length]) for i in range(len(words) - length + 1)]
     else:
-        parts = [whole[i : i + LETTERS] for i in range(max(len(whole) - LETTERS + 1, 1))]
-    return [part for part in parts if len(part) >= LEAST_LETTERS]
+        length = min(LETTERS, len(whole))
+        spans = [(i, i + length) for i in range(len(whole) - length + 1)]
+    anchors = _hashes(_code_points(whole)).tolist()
+    return [(anchors[i], whole[i:j]) for i, j in spans if j - i >= LEAST_LETTERS]
 
 
 def _is_spaced(words: Sequence[str]) -> bool:
@@ -159,7 +165,7 @@ def _joined(
 
 @functools.cache
 def _folding() -> UInt32[np.ndarray, "code_points"]:
-    """Each character in one case and width (its NFKC form, lower case), 0 if it is no letter or digit."""
+    """Each character in NFKC and lower case, 0 if it is no letter and no digit."""
     table = np.zeros(0x110000, np.uint32)
     for point in range(0x30000):
         if 0xAC00 <= point < 0xD7A4 or 0x3400 <= point < 0xA000 or point >= 0x20000:

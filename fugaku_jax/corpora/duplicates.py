@@ -21,7 +21,7 @@ KINDS = ("text", "id", "bands")
 
 def compare(plan: CorpusPlan, task: int) -> None:
     """Find documents that are alike among those whose hashes are in the task's range."""
-    clock = time.perf_counter()
+    clock = time.process_time()
     for kind in KINDS:
         if kind == "bands":
             near = plan.recipe.near_duplicates
@@ -30,7 +30,7 @@ def compare(plan: CorpusPlan, task: int) -> None:
             pairs = [_pairs(plan, kind, task)]
         found = np.unique(np.concatenate([*pairs, np.empty((0, 2), np.uint64)]), axis=0)
         _save(plan.work("compare", f"{task:06d}.{kind}.npy"), found)
-    write_json(plan.mark("compare", task), {"seconds": time.perf_counter() - clock})
+    write_json(plan.mark("compare", task), {"seconds": time.process_time() - clock})
 
 
 def link(plan: CorpusPlan, task: int) -> None:
@@ -53,7 +53,7 @@ def _pairs(plan: CorpusPlan, kind: str, task: int, band: int = 0) -> UInt64[np.n
     """Each document of a range of hashes with the first one that is alike."""
     records = np.concatenate(list(_ranges(plan, kind, task, band)))
     records = np.sort(records)  # by hash, then by order
-    names = [name for name in records.dtype.names if name != "order"]
+    names = [name for name in records.dtype.names or () if name != "order"]
     same = np.ones(max(len(records) - 1, 0), bool)
     for name in names:
         same &= records[name][1:] == records[name][:-1]

@@ -123,7 +123,7 @@ class _Step:
     def __init__(self, plan: CorpusPlan, phase: str) -> None:
         self.plan, self.phase = plan, phase
 
-    def __call__(self, data: Iterable[Any] | None, rank: int, world_size: int) -> None:
+    def __call__(self, _: Iterable[Any] | None, rank: int, __: int) -> None:
         run_task(self.plan, self.phase, rank)
 
 
@@ -141,7 +141,7 @@ def _watch(plan: CorpusPlan, phase: str, finished: Iterable[int], progress: Prog
 
 
 def _end_with_parent(parent: int) -> None:
-    """Let this worker be killed when the program that started it is; interruptions are that one's."""
+    """Let this worker end with the program that started it, which alone is interrupted."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fugaku_jax.corpora.extras import extra
 
-_SAMPLE = 3000  # characters from the beginning, and as many from the middle
+_SAMPLE = 1000  # characters from the beginning, and as many from the middle
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 _LETTER = re.compile(r"[^\W\d_]")
 _LEAST_KANA = 0.10  # of the letters: no other language writes kana

@@ -1,9 +1,10 @@
 """Mail addresses, telephone, payment card and My Numbers, masked in a text.
 
-A number is masked if its form says what it is: a telephone's begins as Japan's numbering plan has it
-and is as long as that says, or is written internationally; a card's and a My Number have a check
-digit, and the latter the words beside it. Dates, prices, versions, ISBNs, postal codes and product
-numbers are none of these. Own code: datatrove's masks know no Japanese numbers and no full-width digits.
+A number is masked if its form says what it is: a telephone's begins as Japan's numbering plan has
+it and is as long as that says, or is written internationally; a card's and a My Number have a check
+digit, and the latter its name before it. Dates, prices, versions, ISBNs, postal codes and product
+numbers are none of these. Own code: datatrove's masks know no Japanese numbers, and no full-width
+digits.
 """
 
 import re
@@ -17,9 +18,10 @@ _MAIL = re.compile(
 _HYPHENS = "-‐‑‒–—−ー－"
 _DIGIT = "0-9０-９"
 # Digits with what may stand between them: most texts hold few, and only they are looked at closely.
+# What must not stand before them is asked last, so that the search itself is for one set of signs.
 _RUN = re.compile(
-    rf"(?<![{_DIGIT}A-Za-z_.,#/¥￥$])(?<![{_DIGIT}A-Za-z][{_HYPHENS}])[+＋(（]?[{_DIGIT}]"
-    rf"[{_DIGIT}() （）　.\{_HYPHENS}]{{7,}}[{_DIGIT}]"
+    rf"[+＋(（{_DIGIT}](?<![{_DIGIT}A-Za-z_.,#/¥￥$].)(?<![{_DIGIT}A-Za-z][{_HYPHENS}].)"
+    rf"[{_DIGIT}() （）　.\{_HYPHENS}]{{8,}}(?<=[{_DIGIT}])"
     rf"(?![A-Za-z_%％円年月日時分]|[.,:/\{_HYPHENS}][{_DIGIT}])"
 )
 _TO_ASCII = str.maketrans(

@@ -1,5 +1,6 @@
 """What a preparation consists of: phases of tasks, fixed by the recipe and its files alone."""
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from fugaku_jax.corpora.contamination import EvaluationTexts, read_evaluation_set
 from fugaku_jax.corpora.extras import extra
 from fugaku_jax.corpora.readers import is_known, local_copy
-from fugaku_jax.corpora.recipe import CorpusInput, CorpusRecipe
+from fugaku_jax.corpora.recipe import CorpusInput, CorpusRecipe, EvaluationSet
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.whole_file import write_json
 
@@ -78,14 +79,19 @@ class CorpusPlan:
         file = self.files[order >> PLACE_BITS]
         return f"{file.name}:{order & ((1 << PLACE_BITS) - 1)}"
 
-    @cached_property
-    def evaluation(self) -> EvaluationTexts:
-        """The texts that must not be trained on."""
-        questions = []
-        for each in self.recipe.evaluation:
-            with local_copy(_located(each.path, self.root)) as path:
-                questions += read_evaluation_set(each, path)
-        return EvaluationTexts(questions)
+
+@functools.cache
+def evaluation_texts(sets: tuple[EvaluationSet, ...], root: str) -> EvaluationTexts | None:
+    """Read the texts that must not be trained on, once a process; None if there are none.
+
+    Raises:
+        InputError: a file cannot be read, or a line lacks a field.
+    """
+    questions = []
+    for each in sets:
+        with local_copy(_located(each.path, root)) as path:
+            questions += read_evaluation_set(each, path)
+    return EvaluationTexts(questions) if sets else None
 
 
 def make_plan(recipe: CorpusRecipe, out: Path, root: Path) -> CorpusPlan:

@@ -6,17 +6,11 @@ the code published with it. As there, n-grams are of characters, and a sentence 
 none, while books and Markdown part their paragraphs by them.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fugaku_jax.corpora.recipe import JapaneseQuality
 from fugaku_jax.corpora.repetition import ngram_counts
-
-_SENTENCE = re.compile("[^。．！？!?\n]+[。．！？!?]?")
-_HIRAGANA = re.compile("[\u3041-\u3096]+")
-_KATAKANA = re.compile("[\u30a1-\u30fa]+")
-_KANJI = re.compile("[々〇〻\u3400-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]+")
-_MARKS = re.compile("[、，。．！？]+")
+from fugaku_jax.corpora.text_statistics import TextStatistics, text_statistics
 
 
 def japanese_fault(text: str, limits: JapaneseQuality) -> str | None:
@@ -29,23 +23,23 @@ def _faults(text: str, limits: JapaneseQuality) -> Iterator[str]:
     if len(text) < limits.letters:
         yield f"{len(text)} characters < {limits.letters}"
         return
-    hiragana, katakana, kanji, marks = (
-        sum(map(len, each.findall(text))) for each in (_HIRAGANA, _KATAKANA, _KANJI, _MARKS)
-    )
-    japanese = hiragana + katakana + kanji + marks
+    found = text_statistics(text)
+    japanese = found.hiragana + found.katakana + found.kanji + found.marks
     if japanese < limits.letters:
         yield f"{japanese} Japanese characters < {limits.letters}"
         return
     yield from _below("Japanese characters", japanese / len(text), limits.japanese)
-    yield from _below("hiragana", hiragana / max(japanese, 1), limits.hiragana)
-    yield from _above("katakana", katakana / max(japanese, 1), limits.katakana)
-    sentences = _SENTENCE.findall(text)
-    yield from _sentence_faults(sentences, limits)
-    lines = [line for line in text.split("\n") if line]
-    for name, parts in (("lines", lines), ("sentences", sentences)):
-        number, characters = _repeated(parts)
-        yield from _above(f"repeated {name}", number, limits.duplicate_lines)
-        yield from _above(f"characters in repeated {name}", characters, limits.duplicate_characters)
+    yield from _below("hiragana", found.hiragana / max(japanese, 1), limits.hiragana)
+    yield from _above("katakana", found.katakana / max(japanese, 1), limits.katakana)
+    yield from _sentence_faults(found, limits)
+    lines, sentences = max(found.lines, 1), max(found.sentences, 1)
+    yield from _above("repeated lines", found.repeated_lines / lines, limits.duplicate_lines)
+    share = found.repeated_sentences / sentences
+    yield from _above("repeated sentences", share, limits.duplicate_lines)
+    share = found.repeated_line_characters / max(found.line_characters, 1)
+    yield from _above("characters in repeated lines", share, limits.duplicate_characters)
+    share = found.repeated_sentence_characters / max(found.sentence_characters, 1)
+    yield from _above("characters in repeated sentences", share, limits.duplicate_characters)
     if limits.top_ngrams is None and limits.duplicate_ngrams is None:
         return
     counts = ngram_counts(text)
@@ -57,28 +51,16 @@ def _faults(text: str, limits: JapaneseQuality) -> Iterator[str]:
         yield from _above(f"repeated {n}-grams", repeated / max(different, 1), limit)
 
 
-def _sentence_faults(sentences: Sequence[str], limits: JapaneseQuality) -> Iterator[str]:
-    lengths = [len(each) for each in sentences] or [0]
-    mean = sum(lengths) / len(lengths)
+def _sentence_faults(found: TextStatistics, limits: JapaneseQuality) -> Iterator[str]:
+    sentences = max(found.sentences, 1)
+    mean = found.sentence_characters / sentences
     if limits.mean_sentence is not None:
         least, most = limits.mean_sentence
         if not least <= mean <= most:
             yield f"mean sentence {mean:.1f} characters, not {least:g}–{most:g}"
-    if limits.longest_sentence is not None and max(lengths) > limits.longest_sentence:
-        yield f"longest sentence {max(lengths)} characters > {limits.longest_sentence}"
-    if limits.ellipsis_endings is not None:
-        endings = sum(each.rstrip().endswith(("・", "…")) for each in sentences)
-        share = endings / max(len(sentences), 1)
-        yield from _above("ellipsis endings", share, limits.ellipsis_endings)
-
-
-def _repeated(parts: Sequence[str]) -> tuple[float, float]:
-    """The share of parts that repeat an earlier one, and of characters in them."""
-    total, different = sum(map(len, parts)), set(parts)
-    once = sum(map(len, different))
-    if not total:
-        return 0.0, 0.0
-    return 1 - len(different) / len(parts), 1 - once / total
+    if limits.longest_sentence is not None and found.longest_sentence > limits.longest_sentence:
+        yield f"longest sentence {found.longest_sentence} characters > {limits.longest_sentence}"
+    yield from _above("ellipsis endings", found.ellipses / sentences, limits.ellipsis_endings)
 
 
 def _above(name: str, value: float, limit: float | None) -> Iterator[str]:

@@ -63,7 +63,7 @@ def corpus_timings(plan: CorpusPlan, workers: int, seconds: float) -> dict[str, 
         "workers": workers,
         "peak_bytes_of_a_worker": peak,
         "text_bytes_read": read,
-        "worker_seconds": dict(stages),
+        "processor_seconds": dict(stages),
     }
 
 
@@ -87,10 +87,10 @@ def report_tables(report: Mapping[str, Any], timings: Mapping[str, Any]) -> list
     for reason, count in report["reasons"].items():
         reasons.add_row(Text(reason), f"{count:,}")
     costs = Table("stage", box=SIMPLE, padding=(0, 0, 0, 1))
-    costs.add_column("worker seconds", justify="right")
-    costs.add_column("MB/s a worker", justify="right")
+    costs.add_column("processor seconds", justify="right")
+    costs.add_column("MB/s a core", justify="right")
     megabytes = timings["text_bytes_read"] / 1e6
-    for stage, seconds in timings["worker_seconds"].items():
+    for stage, seconds in timings["processor_seconds"].items():
         costs.add_row(stage, f"{seconds:.2f}", f"{megabytes / max(seconds, 1e-9):,.0f}")
     costs.caption = (
         f"{megabytes:,.1f} MB of text in {timings['seconds']:.1f} s by {timings['workers']} workers; "

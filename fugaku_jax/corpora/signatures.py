@@ -21,9 +21,9 @@ _SEED = 1
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
-def digest(text: str) -> bytes:
+def digest(data: bytes) -> bytes:
     """Return the first 128 bits of a text's sha256."""
-    return hashlib.sha256(text.encode()).digest()[:16]
+    return hashlib.sha256(data).digest()[:16]
 
 
 def text_records(

@@ -23,23 +23,27 @@ class Counts {
     size_t slots = 16;
     while (slots < 2 * keys) slots *= 2;
     mask_ = slots - 1;
-    if (keys_.size() < slots) keys_.resize(slots), counts_.resize(slots), firsts_.resize(slots);
-    std::fill_n(counts_.begin(), slots, 0u);
+    if (slots_.size() < slots) slots_.resize(slots);
+    std::fill_n(slots_.begin(), slots, Slot{0, 0, 0});
   }
-  // Counts a key that stands at a place, and returns its slot.
-  uint32_t add(uint64_t key, uint32_t place) {
-    size_t slot = mix(key) & mask_;
-    while (counts_[slot] != 0 && keys_[slot] != key) slot = (slot + 1) & mask_;
-    if (counts_[slot]++ == 0) keys_[slot] = key, firsts_[slot] = place;
+  void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask_], 1); }
+  // Counts a key, whose `mix` is `hash`, that stands at a place, and returns its slot.
+  uint32_t add(uint64_t key, uint64_t hash, uint32_t place) {
+    size_t slot = hash & mask_;
+    while (slots_[slot].count != 0 && slots_[slot].key != key) slot = (slot + 1) & mask_;
+    if (slots_[slot].count++ == 0) slots_[slot].key = key, slots_[slot].first = place;
     return static_cast<uint32_t>(slot);
   }
-  uint32_t count(uint32_t slot) const { return counts_[slot]; }
-  bool is_first(uint32_t slot, uint32_t place) const { return firsts_[slot] == place; }
+  uint32_t count(uint32_t slot) const { return slots_[slot].count; }
+  bool is_first(uint32_t slot, uint32_t place) const { return slots_[slot].first == place; }
 
  private:
+  struct Slot {
+    uint64_t key;
+    uint32_t count, first;
+  };
   size_t mask_ = 0;
-  std::vector<uint64_t> keys_;
-  std::vector<uint32_t> counts_, firsts_;
+  std::vector<Slot> slots_;
 };
 
 }  // namespace corpora
