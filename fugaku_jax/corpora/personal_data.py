@@ -27,8 +27,8 @@ _RUN = re.compile(
 _TO_ASCII = str.maketrans(
     "０１２３４５６７８９＋（）　" + _HYPHENS, "0123456789+() " + "-" * len(_HYPHENS)
 )
-# Japan's plan (総務省 電気通信番号計画): mobile and IP telephones have eleven digits, services begin
-# with 0120, 0800, 0570 or 0990, and geographic numbers have ten, whose areas are of two to five.
+# Japan's plan (総務省 電気通信番号計画): mobile and IP telephones have eleven digits, services
+# begin with 0120, 0800, 0570 or 0990, and geographic numbers have ten.
 _FORMS = {
     "international": r"\+[1-9](?:[-. ()]{0,2}\d){8,14}",
     "mobile": r"0[5-9]0[- ]?\d{4}[- ]?\d{4}|\(0[5-9]0\) ?\d{4}[- ]?\d{4}",
@@ -36,7 +36,8 @@ _FORMS = {
     "geographic": r"0[1-9]\d{0,3}(?:-\d{1,4}-| \d{1,4} |\(\d{1,4}\) ?)\d{4}"
     r"|\(0[1-9]\d{0,3}\) ?\d{1,4}[- ]?\d{4}",
     "american": r"(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-.])[2-9]\d{2}[-.]\d{4}",
-    "card": r"[2-6]\d{3}(?P<gap>[- ]?)\d{4}(?P=gap)\d{4}(?P=gap)\d{4}|3[47]\d{2}[- ]?\d{6}[- ]?\d{5}",
+    "card": r"[2-6]\d{3}(?P<gap>[- ]?)\d{4}(?P=gap)\d{4}(?P=gap)\d{4}"
+    r"|3[47]\d{2}[- ]?\d{6}[- ]?\d{5}",
     "mine": r"\d{4}[- ]?\d{4}[- ]?\d{4}",
 }
 _NUMBER = re.compile(
@@ -51,7 +52,7 @@ MASKS |= {"card number": "<CARD>", "My Number": "<MYNUMBER>"}
 
 
 def mask(text: str) -> tuple[str, list[str]]:
-    """Return a text with its personal data masked, and how many of each kind were: `2 mail address`."""
+    """Return a text with its personal data masked, and how many: `2 mail address`."""
     found: Counter[str] = Counter()
 
     def masked_run(run: re.Match[str]) -> str:

@@ -71,7 +71,7 @@ def _mixture(plan: CorpusPlan, report: Mapping[str, Any]) -> str:
 
 
 def _share_kept(plan: CorpusPlan, domain: str, kept: Mapping[str, int]) -> float:
-    """By what weights of a domain grow, so that it keeps its share without the sets that are absent."""
+    """By what weights of a domain grow, so that it keeps its share without absent sets."""
     if not plan.recipe.keep_domain_shares:
         return 1.0
     sets = [each for each in plan.recipe.inputs if each.domain == domain]

@@ -1,7 +1,7 @@
 """Whether source code is worth training on, by the rules of Codex and StarCoder.
 
-Sources: Chen et al., Evaluating Large Language Models Trained on Code (2021), section 3.1; Li et al.,
-StarCoder (2023), section 3.1. Own code: a few counts, which no library has on their own.
+Sources: Chen et al., Evaluating Large Language Models Trained on Code (2021), section 3.1; Li et
+al., StarCoder (2023), section 3.1. Own code: a few counts, which no library has on their own.
 """
 
 import re

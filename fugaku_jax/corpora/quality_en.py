@@ -1,7 +1,7 @@
 """Whether an English text is worth training on, by the rules of Gopher.
 
-Source: Rae et al., Scaling Language Models (2021), table A1. Own code: datatrove's filter cuts words
-by a tokenizer that has to be downloaded, at some 0.2 MB/s; here words are what spaces part.
+Source: Rae et al., Scaling Language Models (2021), table A1. Own code: datatrove's filter cuts
+words by a tokenizer that has to be downloaded; here words are what spaces part.
 """
 
 import re

@@ -2,8 +2,8 @@
 
 Source: Okazaki et al., Building a Large Japanese Web Corpus for Large Language Models (2024), and
 the code published with it. As there, n-grams are of characters, and a sentence ends at one of
-`。．！？!?` or at the line's end. Other than there, empty lines are no lines: Swallow's extractor leaves
-none, while books and Markdown part their paragraphs by them.
+`。．！？!?` or at the line's end. Other than there, empty lines are no lines: Swallow's extractor
+leaves none, while books and Markdown part their paragraphs by them.
 """
 
 from collections.abc import Iterator

@@ -5,7 +5,9 @@ A file is read by several tasks, each of which parses the blocks that fall to it
 
 import contextlib
 import gzip
+import io
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +18,6 @@ from fugaku_jax.errors import InputError
 
 WARC_ENDINGS = (".warc", ".warc.gz", ".wet", ".wet.gz")
 _WARC_BLOCK = 64  # records
-_LARGEST_PAGE = 1 << 24  # bytes; a longer one is no text
 
 
 @contextlib.contextmanager
@@ -74,68 +75,97 @@ def _last_number(bad: BadLine) -> int:
     return int(bad.sentence.split(": ")[0].rpartition(":")[2])
 
 
-class _Decompressed:
-    """A WARC's bytes, decompressed; where they end too early is kept, as FastWARC would not say."""
+class _Decompressed(io.RawIOBase):
+    """A WARC's bytes, decompressed; keeps where they end too early, which FastWARC does not say."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
-        self._read = gzip.GzipFile(fileobj=file).read if name.endswith(".gz") else file.read
+        self._read = gzip.GzipFile(fileobj=file).read1 if name.endswith(".gz") else file.read
+        self._place = 0
         self.damage = ""
 
-    def read(self, size: int) -> bytes:
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
         try:
-            return self._read(size)
-        except (EOFError, OSError, ValueError) as error:
-            self.damage = _sentence(error)
-        except Exception as error:  # zlib.error has no base of its own
-            self.damage = _sentence(error)
-        return b""
+            data = self._read(size)
+        except (EOFError, OSError, zlib.error) as error:
+            self.damage, data = _sentence(error), b""
+        self._place += len(data)
+        return data
 
 
 def _warc_documents(path: Path, part: int, parts: int) -> Iterator[tuple[int, Document | BadLine]]:
     """The pages of a WARC: HTML of responses as plain text, and the text of WET's conversions."""
-    warc = extra("fastwarc.warc")
-    extract = extra("resiliparse.extract.html2text").extract_plain_text
-    decode = extra("resiliparse.parse.encoding")
-    kinds = warc.WarcRecordType.response | warc.WarcRecordType.conversion
     if not path.is_file():
         raise InputError(f"input {path}: there is no such file.")
-    number = 0
+    number, pages = 0, _Pages()
     with path.open("rb") as file:
         stream = _Decompressed(file, path.name.lower())
-        records = warc.ArchiveIterator(stream, record_types=kinds, parse_http=True)
-        for number, record in enumerate(records, 1):
-            length = record.content_length
-            mine = (number - 1) // _WARC_BLOCK % parts == part
-            body = record.reader.read() if mine else b""
-            if mine and len(body) < min(length, _LARGEST_PAGE):
-                stream.damage = stream.damage or "the record is cut short"
-            if stream.damage:
-                break
-            document = _page(record, body, extract, decode) if mine else None
+        for number, record, body in _records(stream, part, parts):
+            document = pages.page(record, body) if body is not None else None
             if document is not None:
                 yield number, document
     if stream.damage and part == 0:
-        sentence = f"{path}:{max(number, 1)}: cannot be read from here on: {stream.damage}."
-        yield max(number, 1), BadLine(sentence, ends_file=True)
+        place = max(number, 1)
+        sentence = f"{path}:{place}: cannot be read from here on: {stream.damage}."
+        yield place, BadLine(sentence, ends_file=True)
     if number == 0 and not stream.damage:
         raise InputError(f"input {path}: cannot be read: it holds no WARC record of a page.")
 
 
-def _page(record: Any, body: bytes, extract: Any, decode: Any) -> Document | None:
-    url = record.headers.get("WARC-Target-URI") or record.record_id
-    if record.record_type.name == "conversion":
-        text = body.decode(errors="replace")
-    else:
-        kind = (record.http_content_type or "").lower()
-        if kind not in ("text/html", "application/xhtml+xml", "text/plain"):
-            return None
-        charset = record.http_charset or decode.detect_encoding(body)
-        text = decode.bytes_to_str(body, charset)
-        if kind != "text/plain":
-            text = extract(text, main_content=True, alt_texts=False)
-    text = text.encode(errors="ignore").decode()
-    return Document(text, url, url, None) if text.strip() else None
+def _records(
+    stream: _Decompressed, part: int, parts: int
+) -> Iterator[tuple[int, Any, bytes | None]]:
+    """The records of pages up to where the file is damaged, with the bodies of one part.
+
+    What FastWARC stumbles over is damage.
+    """
+    warc = extra("fastwarc.warc")
+    kinds = warc.WarcRecordType.response | warc.WarcRecordType.conversion
+    try:
+        records = warc.ArchiveIterator(stream, record_types=kinds, parse_http=True)
+        for number, record in enumerate(records, 1):
+            mine = (number - 1) // _WARC_BLOCK % parts == part
+            body = record.reader.read() if mine else None
+            if body is not None and len(body) < record.content_length:
+                stream.damage = stream.damage or "the record is cut short"
+            if stream.damage:
+                return
+            yield number, record, body
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of Rust's is no Exception
+        stream.damage = stream.damage or _sentence(error)
 
 
-def _sentence(error: Exception) -> str:
+class _Pages:
+    """Makes documents of records."""
+
+    def __init__(self) -> None:
+        self._extract = extra("resiliparse.extract.html2text").extract_plain_text
+        self._conversion = extra("fastwarc.warc").WarcRecordType.conversion
+        self._encoding = extra("resiliparse.parse.encoding")
+
+    def page(self, record: Any, body: bytes) -> Document | None:
+        """Return the text of a page; None if it has none."""
+        url = record.headers.get("WARC-Target-URI") or record.record_id
+        if record.record_type == self._conversion:
+            text = body.decode(errors="replace")
+        else:
+            kind = (record.http_content_type or "").lower()
+            if kind not in ("text/html", "application/xhtml+xml", "text/plain"):
+                return None
+            charset = record.http_charset or self._encoding.detect_encoding(body)
+            text = self._encoding.bytes_to_str(body, charset)
+            if kind != "text/plain":
+                text = self._extract(text, main_content=True, alt_texts=False)
+        text = text.encode(errors="ignore").decode()
+        return Document(text, url, url, None) if text.strip() else None
+
+
+def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

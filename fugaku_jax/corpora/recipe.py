@@ -64,7 +64,7 @@ class EnglishQuality:
 
 @dataclass(frozen=True)
 class CodeQuality:
-    """Thresholds for code, by default those of Codex and StarCoder (Chen et al. 2021, Li et al. 2023)."""
+    """Thresholds for code, by default those of Codex and StarCoder."""
 
     longest_line: int = 1000
     """Characters at most."""
@@ -125,7 +125,7 @@ class CorpusInput:
 
 @dataclass(frozen=True)
 class CorpusRecipe:
-    """How a corpus is made. The order of inputs decides which of several copies is kept: the first."""
+    """How a corpus is made. Of several copies that of the first input is kept."""
 
     inputs: tuple[CorpusInput, ...]
     evaluation: tuple[EvaluationSet, ...] = ()

@@ -93,8 +93,8 @@ def report_tables(report: Mapping[str, Any], timings: Mapping[str, Any]) -> list
     for stage, seconds in timings["processor_seconds"].items():
         costs.add_row(stage, f"{seconds:.2f}", f"{megabytes / max(seconds, 1e-9):,.0f}")
     costs.caption = (
-        f"{megabytes:,.1f} MB of text in {timings['seconds']:.1f} s by {timings['workers']} workers; "
-        f"at most {timings['peak_bytes_of_a_worker'] / 1e6:,.0f} MB a worker"
+        f"{megabytes:,.1f} MB of text in {timings['seconds']:.1f} s by {timings['workers']} "
+        f"workers; at most {timings['peak_bytes_of_a_worker'] / 1e6:,.0f} MB a worker"
     )
     absent = [each["name"] for each in report["inputs"] if not each["present"]]
     table.caption = f"absent: {', '.join(absent)}" if absent else "dropped; in brackets changed"
