@@ -22,8 +22,10 @@ _MARKS = re.compile("[、，。．！？]+")
 
 @dataclass(frozen=True)
 class TextStatistics:
-    """Counts of a text. A sentence ends behind one of `。．！？!?` or with its line; empty lines, and
-    marks without a sentence, are none."""
+    """Counts of a text. A sentence ends behind one of `。．！？!?` or with its line.
+
+    Empty lines are no lines, and marks without a sentence before them no sentences.
+    """
 
     hiragana: int
     katakana: int

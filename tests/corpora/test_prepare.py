@@ -55,8 +55,8 @@ def everything(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small() -> CorpusRecipe:
-    """The recipe in parts of some kilobytes, so that files are shared by tasks."""
-    return dataclasses.replace(load_corpus_recipe("small"), part_bytes=4000)
+    """The recipe in small parts, so that files are shared by tasks."""
+    return dataclasses.replace(load_corpus_recipe("small"), part_bytes=40_000)
 
 
 def test_what_was_planted_is_found_and_its_look_alikes_are_left(raw, small, prepared):
@@ -131,13 +131,16 @@ def test_a_preparation_goes_on_with_what_is_missing(raw, small, prepared, tmp_pa
     right = everything(prepared(small, raw, "right"))
     plan = make_plan(small, tmp_path / "stopped", raw)
 
-    def stop(phase: str, done: int, _: int) -> None:
-        if (phase, done) == stop_at:
-            raise KeyboardInterrupt
+    def stop_at(*moment: str | int) -> None:
+        def stop(phase: str, done: int, _: int) -> None:
+            if (phase, done) == moment:
+                raise KeyboardInterrupt
 
-    for stop_at in (("clean", 1), ("clean", 3), ("compare", 2), ("write", 1)):
         with pytest.raises(KeyboardInterrupt):
             run_locally(plan, 1, stop)
+
+    for moment in (("clean", 1), ("clean", 3), ("compare", 2), ("write", 1)):
+        stop_at(*moment)
     prepare(plan, "local", 1, {}, lambda *_: None)
     assert everything(tmp_path / "stopped") == right
 
