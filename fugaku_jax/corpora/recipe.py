@@ -148,6 +148,9 @@ class CorpusRecipe:
         require_positive(self, "recipe", "part_bytes")
         if self.near_duplicates:
             require_positive(self.near_duplicates, "near_duplicates", "ngram", "bands", "rows")
+        for each in self.inputs:
+            paths = f"paths of input {each.name}"
+            require(isinstance(each.paths, tuple) and all(each.paths), paths, each.paths, "a tuple")
         names = [each.name for each in self.inputs]
         for name in names:
             allowed = name and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-.")

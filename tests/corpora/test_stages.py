@@ -231,6 +231,7 @@ def test_a_recipe_names_what_is_wrong_with_it():
         ((), {}, "at least one"),
         ((one, one), {}, "given once"),
         ((dataclasses.replace(one, name="../x"),), {}, "plain letters"),
+        ((dataclasses.replace(one, paths="a.jsonl"),), {}, "a tuple"),
         ((one,), {"normalisation": "NFD"}, "NFC or NFKC"),
         ((one,), {"part_bytes": 0}, "greater than 0"),
     ):
