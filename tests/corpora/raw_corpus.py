@@ -97,14 +97,14 @@ def write_corpus(folder: Path) -> None:
         row("chinese", "我们今天在学校学习了很多新的知识，老师说明天还要继续努力。" * 30),
         row(
             "mail",
-            story(100) + "連絡は taro@example.co.jp まで。電話は０３－１２３４－５６７８です。",
+            story(500) + "連絡は taro@example.co.jp まで。電話は０３－１２３４－５６７８です。",
         ),
         row(
             "no-mail",
-            story(101) + "版は10.0.19041.1234で、2024-01-15に出た。ISBN 978-4-00-310101-8。",
+            story(501) + "版は10.0.19041.1234で、2024-01-15に出た。ISBN 978-4-00-310101-8。",
         ),
-        row("question", story(102) + QUESTION),
-        row("natural", story(103) + NATURAL),
+        row("question", story(502) + QUESTION),
+        row("natural", story(503) + NATURAL),
     ]
     near = story(3, 300)
     second = [
