@@ -1,10 +1,11 @@
-"""Build token stores, and look into them. See `docs/data.md`."""
+"""Prepare corpora, build token stores, look into them. See `docs/corpora.md`, `docs/data.md`."""
 
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from command import parse, run_program
+from corpora import prepare
 from data_verify import check, verify
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -80,8 +81,8 @@ def index(store: tyro.conf.Positional[str], out: Path) -> None:
 
 def main() -> int | None:
     """Runs the command that was asked for."""
-    commands = {"build": build, "show": show, "index": index, "verify": verify, "check": check}
-    return parse(commands, description=__doc__)
+    commands = {"prepare": prepare, "build": build, "show": show, "index": index}
+    return parse(commands | {"verify": verify, "check": check}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""The phases that compare documents: records of all tasks, a range of hashes at a time; then links.
+
+Memory is that of one range. The kept copy is the first in the recipe's order, whoever works when.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from fugaku_jax.corpora.plan import CorpusPlan
+from fugaku_jax.run.whole_file import replace_file, write_json
+
+KINDS = ("text", "id", "bands")
+"""By what documents are alike: the same text, the same name, a band of MinHash."""
+
+
+def compare(plan: CorpusPlan, task: int) -> None:
+    """Find documents that are alike among those whose hashes are in the task's range."""
+    clock = time.process_time()
+    for kind in KINDS:
+        if kind == "bands":
+            near = plan.recipe.near_duplicates
+            pairs = [_pairs(plan, kind, task, band) for band in range(near.bands if near else 0)]
+        else:
+            pairs = [_pairs(plan, kind, task)]
+        found = np.unique(np.concatenate([*pairs, np.empty((0, 2), np.uint64)]), axis=0)
+        _save(plan.work("compare", f"{task:06d}.{kind}.npy"), found)
+    write_json(plan.mark("compare", task), {"seconds": time.process_time() - clock})
+
+
+def link(plan: CorpusPlan, task: int) -> None:
+    """Join what was found to groups, and say of which earlier document each one is a copy."""
+    for kind in KINDS:
+        tasks = range(plan.phases["compare"])
+        files = (plan.work("compare", f"{each:06d}.{kind}.npy") for each in tasks)
+        pairs = np.concatenate([np.load(file) for file in files])
+        _save(plan.work("link", f"{kind}.npy"), _firsts(pairs) if len(pairs) else pairs)
+    write_json(plan.mark("link", task), {})
+
+
+def copies(plan: CorpusPlan, kind: str) -> dict[int, int]:
+    """Return the documents that are copies, each with the first of its group, by their order."""
+    pairs = np.load(plan.work("link", f"{kind}.npy"))
+    return dict(zip(pairs[:, 0].tolist(), pairs[:, 1].tolist(), strict=True))
+
+
+def _pairs(plan: CorpusPlan, kind: str, task: int, band: int = 0) -> UInt64[np.ndarray, "n 2"]:
+    """Each document of a range of hashes with the first one that is alike."""
+    records = np.concatenate(list(_ranges(plan, kind, task, band)))
+    records = np.sort(records)  # by hash, then by order
+    names = [name for name in records.dtype.names or () if name != "order"]
+    same = np.ones(max(len(records) - 1, 0), bool)
+    for name in names:
+        same &= records[name][1:] == records[name][:-1]
+    begins = np.flatnonzero(np.concatenate([[True], ~same])) if len(records) else np.empty(0, int)
+    lengths = np.diff(np.append(begins, len(records)))
+    first = np.repeat(records["order"][begins], lengths)
+    pairs = np.stack([records["order"], first], axis=1)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def _ranges(
+    plan: CorpusPlan, kind: str, task: int, band: int
+) -> Iterator[Shaped[np.ndarray, "records"]]:
+    """The records of each cleaning task whose hashes are in a comparing task's range."""
+    tasks = plan.phases["compare"]
+    ends = [(each << 64) // tasks for each in (task, task + 1)]
+    for each in range(plan.phases["clean"]):
+        records = np.load(plan.work("clean", f"{each:06d}.{kind}.npy"), mmap_mode="r")
+        records = records[band] if kind == "bands" else records
+        low, high = (
+            len(records) if end >> 64 else int(np.searchsorted(records["hash"], np.uint64(end)))
+            for end in ends
+        )
+        yield np.array(records[low:high])
+
+
+def _firsts(pairs: UInt64[np.ndarray, "n 2"]) -> UInt64[np.ndarray, "m 2"]:
+    """The documents of each connected group but its first, each with that."""
+    documents, places = np.unique(pairs, return_inverse=True)
+    rows, columns = places.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (len(documents),) * 2)
+    _, groups = connected_components(graph, directed=False)
+    _, begins = np.unique(groups, return_index=True)  # documents ascend: the first is the least
+    first = documents[begins][groups]
+    others = documents != first
+    return np.stack([documents[others], first[others]], axis=1)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    replace_file(path, lambda file: np.save(file, array, allow_pickle=False))
