@@ -1,4 +1,4 @@
-"""Libraries that only the preparation of corpora needs: extras of `pyproject.toml`."""
+"""Libraries that only the preparation of corpora needs: the extra `data` of `pyproject.toml`, and Ray."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from fugaku_jax.errors import InputError
 
 
 def extra(module: str) -> Any:
-    """Import a module of the extra `data`, or of `ray`.
+    """Import a module of the extra `data`, or Ray.
 
     Raises:
         InputError: it is not installed.
@@ -16,7 +16,5 @@ def extra(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         absent = (error.name or module).partition(".")[0]
-        extra_name = "ray" if absent == "ray" else "data"
-        raise InputError(
-            f"{absent} is not installed; `pip install 'fugaku-jax[{extra_name}]'` does it."
-        ) from error
+        package = "ray" if absent == "ray" else "'fugaku-jax[data]'"
+        raise InputError(f"{absent} is not installed; `pip install {package}` does it.") from error
