@@ -13,6 +13,12 @@ from suffix_index import index_of
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.tracing.forgetting import begin_without, way_around
+from fugaku_jax.tracing.influence import (
+    TextGradient,
+    influences,
+    seen_documents,
+    some_seen_documents,
+)
 from fugaku_jax.tracing.losses import traced_losses
 from fugaku_jax.tracing.matches import traced_text
 from fugaku_jax.tracing.page import write_page
@@ -20,6 +26,7 @@ from fugaku_jax.tracing.passed import passed_batches
 from fugaku_jax.tracing.rows import traced_step
 from fugaku_jax.tracing.sightings import traced_document
 from fugaku_jax.tracing.traced_run import TracedRun
+from fugaku_jax.training.checkpoint import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +109,41 @@ class Questions:
             how: As every question.
         """
         _tell(traced_losses(TracedRun(self.run_dir, how.store), worst, shortest), how)
+
+    def influence(
+        self,
+        prompt: str,
+        candidates: tuple[str, ...] = (),
+        index: Path | None = None,
+        how: Asked = How(),
+    ) -> None:
+        """Print the documents whose gradients point the way of a prompt's, nearest first.
+
+        Args:
+            prompt: The text.
+            candidates: Ids of the documents to compare, or one number: so many at random of those
+                seen so far. Those in which parts of the prompt stand if not given.
+            index: As of `text`, for these.
+            how: As every question.
+        """
+        run = TracedRun(self.run_dir, how.store)
+        if len(candidates) == 1 and candidates[0].isdecimal():
+            documents = some_seen_documents(run, int(candidates[0]))
+        else:
+            documents = seen_documents(run, candidates or self._holders(run, prompt, index))
+        gradient = TextGradient(*load_model(self.run_dir), run.store.end_of_document)
+        _answer({"prompt": prompt}, "documents", influences(run, gradient, prompt, documents), how)
+
+    def _holders(self, run: TracedRun, prompt: str, index: Path | None) -> list[str]:
+        """Return the documents seen so far that hold a part of a prompt."""
+        spans = traced_text(run, index_of(run.store, index), prompt).spans
+        found = {each.document for span in spans for each in span.documents if each.steps}
+        if not found:
+            raise InputError(
+                "No part of the prompt stands in what the run has seen; give ids of documents by "
+                "--candidates, or a number, as in --candidates 50, for so many at random."
+            )
+        return sorted(found)
 
     def forget(
         self,

@@ -4,6 +4,7 @@ python launch/trace.py runs/tiny step 12 --row 0
 python launch/trace.py runs/tiny document wiki/42 --json
 python launch/trace.py runs/tiny text "吾輩は猫である。名前はまだ無い。"
 python launch/trace.py runs/tiny loss --worst 20
+python launch/trace.py runs/tiny influence --prompt "吾輩は猫である。" --candidates 50
 python launch/trace.py runs/tiny forget wiki/42 --run-dir runs/without
 python launch/trace.py runs/tiny passed
 """
@@ -16,7 +17,7 @@ from questions import Questions
 
 from fugaku_jax.errors import InputError
 
-QUESTIONS = ("step", "document", "text", "loss", "forget", "passed")
+QUESTIONS = ("step", "document", "text", "loss", "influence", "forget", "passed")
 
 
 def main() -> None:

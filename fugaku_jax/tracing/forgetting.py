@@ -21,7 +21,7 @@ from fugaku_jax.run.metrics import METRICS_FILE, SAMPLES_FILE, drop_steps_after
 from fugaku_jax.tracing.sightings import Sighting, traced_document
 from fugaku_jax.tracing.traced_run import TracedRun
 
-_MOST = 10
+_MOST = 3
 """Times the steps of a run: batches passed over after which it is given up."""
 
 

@@ -37,8 +37,10 @@ class DocumentLosses(Hook):
                 part = np.asarray(each.data)
                 targets = np.asarray(mine.data)[..., first + 1 : first + 1 + part.shape[-1]]
                 numbers = rows[each.index[:2]].ravel()
-                flat = (x.reshape(-1, part.shape[-1]) for x in (targets, part))
-                found.append(spans_of_documents(done.number, numbers, first + 1, *flat, self._end))
+                targets, part = (x.reshape(len(numbers), -1) for x in (targets, part))
+                found.append(
+                    spans_of_documents(done.number, numbers, first + 1, targets, part, self._end)
+                )
         if found:
             self._path.parent.mkdir(exist_ok=True)
             with self._path.open("ab", buffering=0) as file:
