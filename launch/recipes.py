@@ -2,9 +2,11 @@
 
 import argparse
 import runpy
+import shlex
 from pathlib import Path
+from typing import Any
 
-from fugaku_jax.config import Config
+from fugaku_jax.config import Config, flat_fields
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.hf_shape import with_model_of
 
@@ -17,10 +19,37 @@ def load_recipe(name: str) -> Config:
     Raises:
         InputError: there is no such recipe; the sentence lists those that are.
     """
-    recipes = sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
+    recipes = _names()
     if name not in recipes:
         raise InputError(f"{name!r} is no recipe; there are {', '.join(recipes)}.")
     return runpy.run_path(str(recipe_file(name)), run_name=name)[name]()
+
+
+def command_of(config: Config, run_dir: Path) -> str:
+    """Return the command that trains a configuration: the nearest recipe, and what differs."""
+    here = flat_fields(config.to_dict())
+    differing = {
+        name: {x: here[x] for x, there in _fields(name).items() if here[x] != there}
+        for name in _names()
+    }
+    name = min(differing, key=lambda name: len(differing[name]))
+    arguments = ["python", "launch/train.py", name, "--run-dir", str(run_dir)]
+    for path, value in differing[name].items():
+        section, _, field = path.replace("_", "-").rpartition(".")
+        if isinstance(value, bool):
+            arguments.append(f"--{section}.{'' if value else 'no-'}{field}")
+        else:
+            values = value if isinstance(value, list | tuple) else [value]
+            arguments += [f"--{section}.{field}", *map(str, values)]
+    return shlex.join(arguments)
+
+
+def _fields(name: str) -> dict[str, Any]:
+    return flat_fields(load_recipe(name).to_dict())
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
 
 
 def recipe_file(name: str) -> Path:

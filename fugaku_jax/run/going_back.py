@@ -52,6 +52,8 @@ class GoingBack:
     """The last of them."""
     why: str
     """What was wrong with the steps that had read them."""
+    documents: tuple[str, ...] = ()
+    """What they hold that another run had seen, which this one is to go without, if that is why."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.first_batch <= self.last_batch:
@@ -94,7 +96,7 @@ def where_to(run_dir: Path, sick: SickSteps) -> GoingBack:
     checkpoint = next(reversed(saved_steps(run_dir)), None)
     if checkpoint is None:
         raise sick
-    before = [x for x in goings_back(run_dir) if x.checkpoint == checkpoint]
+    before = [x for x in goings_back(run_dir) if x.checkpoint == checkpoint and not x.documents]
     if len(before) >= MOST_TIMES:
         raise RunError(
             f"{sick} It went back to that checkpoint {len(before)} times and past what was read "
@@ -105,8 +107,8 @@ def where_to(run_dir: Path, sick: SickSteps) -> GoingBack:
     return GoingBack(checkpoint, sick.last, batch(first), batch(sick.last - 1), sick.why)
 
 
-def record_going_back(run_dir: Path, going_back: GoingBack) -> None:
+def record_going_back(run_dir: Path, *goings: GoingBack) -> None:
     """Write it into the run's ledger; the process that writes does."""
     ledger = read_ledger(run_dir)
-    ledger.setdefault(PASSED_OVER, []).append(dataclasses.asdict(going_back))
+    ledger.setdefault(PASSED_OVER, []).extend(map(dataclasses.asdict, goings))
     write_ledger(run_dir, ledger)

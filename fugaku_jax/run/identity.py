@@ -50,6 +50,7 @@ FREE_FIELDS = frozenset(
         "training.most_skipped",
         "training.check_replicas_every",
         "training.repeat_every",
+        "training.document_losses",
         "training.stop_before_limit",
         "training.self_test",
         "training.hang_seconds",

@@ -44,7 +44,7 @@ class MetricsWriter:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._path = run_dir / METRICS_FILE
         there = [path for path in (self._path, run_dir / SAMPLES_FILE) if path.exists()]
-        dropped = {path: _drop_after(path, resume_step) for path in there}
+        dropped = {path: drop_steps_after(path, resume_step) for path in there}
         self.dropped: list[dict[str, Any]] = dropped.get(self._path, [])
         """Figures of later steps, which are taken again."""
         self._metrics = self._path.open("ab")
@@ -115,6 +115,14 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
     return list(_lines(path)) if path.exists() else []
 
 
+def drop_steps_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines of later steps from figures or samples, and return them."""
+    lines = list(_lines(path))
+    kept = [line for line in lines if line["step"] <= step]
+    replace_file(path, lambda file: file.writelines(map(_encode, kept)))
+    return [line for line in lines if line["step"] > step]
+
+
 def is_drawn(run_dir: Path) -> bool:
     """Tell whether the report of a run shows the last of its figures."""
     report, figures = run_dir / REPORT_FILE, run_dir / METRICS_FILE
@@ -146,14 +154,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 f"{path}, line {number}, is {line[:40].decode(errors='replace')!r}, but it must be "
                 f"a JSON object with a whole number `step`; take the line out."
             )
-
-
-def _drop_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the lines of later steps, and return them."""
-    lines = list(_lines(path))
-    kept = [line for line in lines if line["step"] <= step]
-    replace_file(path, lambda file: file.writelines(map(_encode, kept)))
-    return [line for line in lines if line["step"] > step]
 
 
 def _append(file: Any, line: dict[str, Any]) -> None:

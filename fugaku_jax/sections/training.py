@@ -53,6 +53,8 @@ class TrainingConfig:
     repeat_every: int = 0
     """Steps between two that are taken twice, to hold one result to the other, for which the memory
     of a second state is needed. 0 for none."""
+    document_losses: bool = False
+    """Keep the loss of each document whenever it is read, for `launch/trace.py RUN loss`."""
     stop_after: int | None = None
     """Stop after this many steps of this session, saved, with exit code 75, as a time limit
     would."""

@@ -1,12 +1,15 @@
 """A run as those see it who ask what it learned from: its store, its order, its documents."""
 
+import copy
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from fugaku_jax.data.passed_over import PassedOver
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.checkpoint_folder import saved_steps
 from fugaku_jax.run.data_order import open_run_order
@@ -33,6 +36,13 @@ class TracedRun:
         self.tokenizer = self.store.tokenizer()
         self.documents = functools.cache(self.store.documents)
         self.text = functools.lru_cache(_TEXTS)(self._text)
+
+    def passing(self, batches: Iterable[range]) -> "TracedRun":
+        """Return what this run would be if it passed over some more batches."""
+        run = copy.copy(self)
+        run.order = copy.copy(self.order)
+        run.order.passed_over = PassedOver([*self.order.passed_over.ranges, *batches])
+        return run
 
     def check_step(self, step: int) -> None:
         """Raise InputError unless the run takes such a step, counted from 1."""

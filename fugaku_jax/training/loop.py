@@ -26,11 +26,13 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.data_order import order_of_run
+from fugaku_jax.run.document_losses import drop_losses_after
 from fugaku_jax.run.going_back import SickSteps, record_going_back, where_to
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import REPORT_FILE, MetricsWriter, is_drawn
 from fugaku_jax.run.sessions import record_seconds, record_session
 from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.training.hooks.document_losses import DocumentLosses
 from fugaku_jax.training.hooks.flipped_bits import Again, Replicas
 from fugaku_jax.training.hooks.guard import Guard
 from fugaku_jax.training.hooks.hook import Hook
@@ -175,13 +177,19 @@ class _Run:
 
     @functools.cached_property
     def _take_step(self) -> Step:
-        keep_losses = any(hook.needs_losses for hook in self.hooks)
+        keep_losses = any(hook.needs_losses for hook in [*self.hooks, *self._document_losses])
         train_step = make_train_step(self.layout, keep_losses, self.optimizer)
         state = abstract_state(self.layout, self.optimizer)
         compiled = train_step.lower(state, self.layout.batch).compile()
         # Collectives of gloo give up after 30 s if processes come to them unevenly.
         wait_for_all("compiled")
         return compiled
+
+    @property
+    def _document_losses(self) -> list[Hook]:
+        if not self.config.training.document_losses:
+            return []
+        return [DocumentLosses(self.run_dir, self.store.end_of_document)]
 
     def _first_state(self) -> TrainState:
         if self.start is None:
@@ -206,6 +214,7 @@ class _Run:
             *(Speed(self.config, peak, spent), Validate(layout, self.store)),
             Sample(layout, tokenizer),
             *self.hooks,
+            *self._document_losses,
             *writing,
             Guard(training.most_skipped, checkpoints.safe),
             *looking,
@@ -219,6 +228,7 @@ def _open_files(
     """Open what the writing process writes and shows; return how to say something, and hooks."""
     if not is_writer():
         return (lambda _: None), []
+    drop_losses_after(run_dir, first)
     metrics = stack.enter_context(MetricsWriter(run_dir, resume_step=first))
     progress = stack.enter_context(Progress(run_dir, first + 1, steps))
     repeated = math.fsum(line.get("step_seconds") or 0.0 for line in metrics.dropped)

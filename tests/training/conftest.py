@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ from fugaku_jax.config import (
 from fugaku_jax.data import builtin
 from fugaku_jax.data.build import build_store
 from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import train as train_tokenizer
+from fugaku_jax.run.identity import claim_run_dir, run_identity
 
 VOCAB = 1200
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +96,25 @@ def change(config: Config):
         return dataclasses.replace(config, **parts)
 
     return changed
+
+
+@pytest.fixture
+def trace(monkeypatch, capsys):
+    """Run the program in this process and return what it prints."""
+    monkeypatch.syspath_prepend(ROOT / "launch")
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["trace.py", *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(ROOT / "launch" / "trace.py"))["main"]()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def begun(change, store_path, tmp_path):
+    """Return the directory of a run that has taken no step, and its store."""
+    config, store = change(), Store.open(str(store_path))
+    claim_run_dir(tmp_path / "run", config, store, run_identity(config, store))
+    return tmp_path / "run", store

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import runpy
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,30 +18,6 @@ from fugaku_jax.tracing.sightings import traced_document
 from fugaku_jax.tracing.traced_run import TracedRun
 from fugaku_jax.training import loop
 from fugaku_jax.training.hooks.hook import Hook
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def trace(monkeypatch, capsys):
-    """Run the program in this process and return what it prints."""
-    monkeypatch.syspath_prepend(ROOT / "launch")
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["trace.py", *map(str, arguments)])
-        capsys.readouterr()
-        runpy.run_path(str(ROOT / "launch" / "trace.py"))["main"]()
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
-def begun(change, store_path, tmp_path):
-    """Return the directory of a run that has taken no step, and its store."""
-    config, store = change(), Store.open(str(store_path))
-    claim_run_dir(tmp_path / "run", config, store, run_identity(config, store))
-    return tmp_path / "run", store
 
 
 @pytest.mark.slow
