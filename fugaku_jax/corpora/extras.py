@@ -1,4 +1,4 @@
-"""Libraries that only the preparation of corpora needs: the extra `data` of `pyproject.toml`, and Ray."""
+"""Libraries that only the preparation of corpora needs: the extra `data`, and Ray."""
 
 import importlib
 from typing import Any
