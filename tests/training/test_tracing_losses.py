@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,6 +27,13 @@ from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.whole_model import whole_model
 
 END = 2
+PROGRAM = Path(__file__).parent / "kept_losses.py"
+MESHES = {
+    "batch": {"data": 4},
+    "context": {"data": 2, "context": 2},
+    "tensor": {"data": 2, "tensor": 2, "weights": "fsdp"},
+    "pipeline": {"data": 1, "tensor": 1, "context": 2, "pipeline": 2},
+}
 
 
 def test_a_span_ends_with_the_token_that_ends_a_document():
@@ -183,3 +191,40 @@ def test_the_program_prints_both_lists(many, trace):
     printed = trace(many[1], "loss", "--worst", 1)
     assert printed.startswith("worst:\n")
     assert "most forgotten:\n" in printed
+
+
+@pytest.mark.slow
+def test_every_mesh_keeps_the_losses_of_one_device(many, run_emulated, tmp_path):
+    config, one = many
+    few = dataclasses.replace(config.training, steps=3)
+    config = dataclasses.replace(config, training=few)
+    run_emulated(PROGRAM, 4, tmp_path, json.dumps(config.to_dict()), json.dumps(MESHES))
+    expected = [x for x in read_document_losses(one) if x["step"] <= 3]
+    sums = summed(expected)
+    for name in MESHES:
+        found = read_document_losses(tmp_path / name)
+        if not MESHES[name].get("context"):
+            places = ["step", "row", "first", "last"]
+            assert found[places].tolist() == [x[places].item() for x in expected]
+        assert summed(found) == pytest.approx(sums, rel=1e-5)
+        # Of each document, whoever held its columns.
+        for each in losses_of_documents(TracedRun(tmp_path / name)):
+            (same,) = [
+                x
+                for x in losses_of_documents(TracedRun(one))
+                if (x.set, x.document) == (each.set, each.document)
+            ]
+            ours, theirs = (
+                [(x.step, x.row, x.first_column, x.loss) for x in seen.seen if x.step <= 3]
+                for seen in (each, same)
+            )
+            assert [x[:3] for x in ours] == [x[:3] for x in theirs]
+            assert [x[3] for x in ours] == pytest.approx([x[3] for x in theirs], rel=1e-5)
+
+
+def summed(records):
+    """Return the sum of losses of each row of each step."""
+    found = {}
+    for step, row, first, last, loss in (x.tolist() for x in records):
+        found[step, row] = found.get((step, row), 0.0) + loss * (last - first + 1)
+    return found
