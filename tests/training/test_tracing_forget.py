@@ -141,7 +141,7 @@ def test_the_new_run_trains_on_bit_for_bit_up_to_there_and_without_the_documents
     for step in (1, 2, 3):
         shutil.rmtree(checkpoint_folder(old, step))
     printed = trace(old, "forget", document, "--run-dir", anew)
-    assert "from the beginning, 6 steps are taken anew" in printed
+    assert "from the beginning; steps taken anew: 6, batches passed over: " in printed
     assert not (anew / METRICS_FILE).exists()
     assert loop.train(asked, anew) == loop.DONE
     assert weights(config, anew, 3) == weights(config, new, 3)
