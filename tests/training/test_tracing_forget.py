@@ -84,6 +84,9 @@ def test_what_cannot_be_made_gets_a_sentence(trace, begun, tmp_path):
         trace(begun[0], "forget", document, "nobody")
     with pytest.raises(InputError, match="is there already"):
         trace(begun[0], "forget", document, "--run-dir", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--run-dir .*cannot be made"):
+        trace(begun[0], "forget", document, "--run-dir", tmp_path / "file" / "new")
     with pytest.raises(InputError, match="Give the id of a document"):
         trace(begun[0], "forget")
 

@@ -176,6 +176,13 @@ def test_what_rose_most_is_most_forgotten_and_what_was_last_worst_is_worst(
         assert {x.step for x in each.seen} >= set(each.rise_steps)
     assert all(each.tokens >= 30 for each in traced_losses(run, shortest=30).worst)
 
+    # A step of which a record is missing, and one whose loss is not finite, say nothing.
+    whole = np.concatenate(records)
+    whole["loss"][whole["step"] == 7] = np.nan
+    path.write_bytes(whole[:-1].tobytes())
+    steps = {seen.step for each in losses_of_documents(run) for seen in each.seen}
+    assert steps == set(range(1, 400)) - {7}
+
 
 def test_a_run_that_kept_no_losses_is_told_how_to(begun, trace):
     with pytest.raises(InputError, match=r"train it with --training\.document-losses"):
