@@ -50,8 +50,8 @@ class Forgetting:
         lines = (
             f"{', '.join(self.documents)}: seen {seen}",
             f"checkpoints free of them: {free}; that have seen them: {marked}",
-            f"to train on without them: from {start}, {self.steps_again} steps are taken anew, and "
-            f"{len(self.batches)} batches passed over",
+            f"to train on without them: from {start}; steps taken anew: {self.steps_again}, "
+            f"batches passed over: {len(self.batches)}",
         )
         return "\n".join(lines)
 

@@ -84,6 +84,9 @@ def test_what_cannot_be_made_gets_a_sentence(trace, begun, tmp_path):
         trace(begun[0], "forget", document, "nobody")
     with pytest.raises(InputError, match="is there already"):
         trace(begun[0], "forget", document, "--run-dir", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--run-dir .*cannot be made"):
+        trace(begun[0], "forget", document, "--run-dir", tmp_path / "file" / "new")
     with pytest.raises(InputError, match="Give the id of a document"):
         trace(begun[0], "forget")
 
@@ -141,7 +144,7 @@ def test_the_new_run_trains_on_bit_for_bit_up_to_there_and_without_the_documents
     for step in (1, 2, 3):
         shutil.rmtree(checkpoint_folder(old, step))
     printed = trace(old, "forget", document, "--run-dir", anew)
-    assert "from the beginning, 6 steps are taken anew" in printed
+    assert "from the beginning; steps taken anew: 6, batches passed over: " in printed
     assert not (anew / METRICS_FILE).exists()
     assert loop.train(asked, anew) == loop.DONE
     assert weights(config, anew, 3) == weights(config, new, 3)

@@ -17,7 +17,9 @@ from fugaku_jax.tracing.influence import (
     seen_documents,
     some_seen_documents,
 )
+from fugaku_jax.tracing.matches import traced_text
 from fugaku_jax.tracing.rows import traced_step
+from fugaku_jax.tracing.text_index import TextIndex, build_index
 from fugaku_jax.tracing.traced_run import TracedRun
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
@@ -60,7 +62,25 @@ def test_the_document_that_a_prompt_is_of_comes_first(trained, trace):
     assert sorted(each["document"] for each in found) == asked
     assert found[0]["document"] == span.document
     assert 1 >= found[0]["cosine"] > found[1]["cosine"]
+    with pytest.raises(InputError, match="--prompt is empty"):
+        trace(trained, "influence", "--prompt", "", "--candidates", 1)
     assert "cosine +" in trace(trained, "influence", "--prompt", span.text, "--candidates", 3)
+
+
+@pytest.mark.slow
+def test_without_candidates_they_are_the_documents_that_hold_a_part_of_the_prompt(
+    trained, trace, tmp_path
+):
+    run = TracedRun(trained)
+    build_index(run.store, tmp_path)
+    span = max((s for row in traced_step(run, 2) for s in row.spans), key=lambda s: s.characters)
+    asked = ("influence", "--prompt", f"ξ{span.text}ξ", "--index", tmp_path, "--json")
+    found = [each["document"] for each in json.loads(trace(trained, *asked))["documents"]]
+    spans = traced_text(run, TextIndex(tmp_path, run.store), f"ξ{span.text}ξ").spans
+    assert set(found) == {each.document for x in spans for each in x.documents if each.steps}
+    assert span.document in found
+    with pytest.raises(InputError, match=r"No part of the prompt .* --candidates 50"):
+        trace(trained, "influence", "--prompt", "ξξξ", "--index", tmp_path)
 
 
 @pytest.mark.slow
@@ -113,6 +133,6 @@ def test_what_cannot_be_compared_gets_a_sentence(trace, begun):
         trace(run_dir, "influence", "--prompt", "a", "--candidates", "nobody")
     with pytest.raises(InputError, match="has taken no step yet"):
         trace(run_dir, "influence", "--prompt", "a", "--candidates", 3)
-    held_out = next(x for x in store.documents(0, "validation")["id"].to_pylist())
+    held_out = next(store.documents(0, "validation").tables(["id"]))["id"][0].as_py()
     with pytest.raises(InputError, match=f"document {held_out}: no step of .* reads it"):
         seen_documents(TracedRun(run_dir), [held_out])

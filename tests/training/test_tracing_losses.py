@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,6 +27,12 @@ from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.whole_model import whole_model
 
 END = 2
+PROGRAM = Path(__file__).parent / "kept_losses.py"
+MESHES = {
+    "context": {"data": 2, "context": 2},
+    "tensor": {"data": 2, "tensor": 2, "weights": "fsdp"},
+    "pipeline": {"data": 1, "tensor": 1, "context": 2, "pipeline": 2},
+}
 
 
 def test_a_span_ends_with_the_token_that_ends_a_document():
@@ -169,6 +176,13 @@ def test_what_rose_most_is_most_forgotten_and_what_was_last_worst_is_worst(
         assert {x.step for x in each.seen} >= set(each.rise_steps)
     assert all(each.tokens >= 30 for each in traced_losses(run, shortest=30).worst)
 
+    # A step of which a record is missing, and one whose loss is not finite, say nothing.
+    whole = np.concatenate(records)
+    whole["loss"][whole["step"] == 7] = np.nan
+    path.write_bytes(whole[:-1].tobytes())
+    steps = {seen.step for each in losses_of_documents(run) for seen in each.seen}
+    assert steps == set(range(1, 400)) - {7}
+
 
 def test_a_run_that_kept_no_losses_is_told_how_to(begun, trace):
     with pytest.raises(InputError, match=r"train it with --training\.document-losses"):
@@ -183,3 +197,35 @@ def test_the_program_prints_both_lists(many, trace):
     printed = trace(many[1], "loss", "--worst", 1)
     assert printed.startswith("worst:\n")
     assert "most forgotten:\n" in printed
+
+
+@pytest.mark.slow
+def test_every_mesh_keeps_the_losses_of_one_device(many, run_emulated, tmp_path):
+    config, one = many
+    few = dataclasses.replace(config.training, stop_after=3)
+    config = dataclasses.replace(config, training=few)
+    run_emulated(PROGRAM, 4, tmp_path, json.dumps(config.to_dict()), json.dumps(MESHES))
+    expected = [x for x in read_document_losses(one) if x["step"] <= 3]
+    sums, places = summed(expected), by_place(one)
+    for name in MESHES:
+        found = read_document_losses(tmp_path / name)
+        assert summed(found) == pytest.approx(sums, rel=1e-5)
+        assert by_place(tmp_path / name) == pytest.approx(places, rel=1e-5)
+
+
+def by_place(run_dir):
+    """Return the losses of documents in the first three steps."""
+    return {
+        (each.set, each.document, seen.step, seen.row, seen.first_column): seen.loss
+        for each in losses_of_documents(TracedRun(run_dir))
+        for seen in each.seen
+        if seen.step <= 3
+    }
+
+
+def summed(records):
+    """Return the sum of losses of each row of each step."""
+    found = {}
+    for step, row, first, last, loss in (x.tolist() for x in records):
+        found[step, row] = found.get((step, row), 0.0) + loss * (last - first + 1)
+    return found
