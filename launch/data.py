@@ -26,17 +26,23 @@ def build(
     validation: float = 0.01,
     workers: int = _CORES,
     on_bad_line: Literal["stop", "skip"] = "stop",
+    end_of_document: int | None = None,
+    in_place: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
     """Turn files into a token store. An older store at the same place is replaced.
 
     Args:
-        inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, or mixture files (.toml).
+        inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, tokens (.idx, .npy), or mixture
+            files (.toml).
         out: Folder or URL (file://, s3://, gs://) of the store.
         tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
         validation: Fraction of the documents to hold out.
         workers: Threads that encode.
         on_bad_line: What to do at a line that is no document, or where a file is damaged: stop,
             or skip the line, or what lies behind it in the file, and list it.
+        end_of_document: The token that ends documents, if it is not the tokenizer's own.
+        in_place: Leave tokens of .idx and .npy files where they are; the last documents of each are
+            held out.
     """
     sets = read_inputs(inputs)
     console = Console(stderr=True, markup=False)
@@ -47,13 +53,16 @@ def build(
     with Progress(*columns, console=console) as bar:
         paths = [path for each in sets for path in each.paths]
         tasks = {path: bar.add_task(path.name, total=path.stat().st_size) for path in paths}
-        options = {"validation": validation, "workers": workers, "on_bad_line": on_bad_line}
         report = build_store(
             out,
             sets,
             model,
-            **options,
+            validation,
+            workers,
+            on_bad_line,
             progress=lambda path, n: bar.update(tasks[path], completed=n),
+            end_of_document=end_of_document,
+            in_place=in_place,
         )
     if report.bad_lines:
         print(f"{len(report.bad_lines)} bad lines left out:", *report.bad_lines, sep="\n  ")

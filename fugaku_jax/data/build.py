@@ -7,7 +7,7 @@ always encoded whole, as encoding it in parts would change the tokens at the joi
 
 import collections
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,6 +21,14 @@ from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, re
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store_format import SplitName, token_dtype
+from fugaku_jax.data.token_blocks import (
+    TokenBlock,
+    encode_tokens,
+    is_tokens,
+    places_of,
+    read_token_blocks,
+)
+from fugaku_jax.data.token_files import Place
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.writer import SetWriter, StoreWriter
 from fugaku_jax.errors import InputError
@@ -33,6 +41,7 @@ _BLOCKS_A_WORKER = 4  # in flight: enough that none waits, few enough to bound t
 OnBadLine = Literal["stop", "skip"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Block = LineBlock | TokenBlock | BadLine
 Progress = Callable[[Path, int], None]  # the file being read, and its bytes read so far
 
 
@@ -57,6 +66,12 @@ def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLi
     wanted = choice.removeprefix("train:")
     if not wanted.isdecimal() or int(wanted) < 1:
         raise InputError(f"--tokenizer {choice}: VOCAB must be a whole number, as in train:8192.")
+    tokens = [str(path) for each in sets for path in each.paths if is_tokens(path)]
+    if tokens:
+        raise InputError(
+            f"--tokenizer {choice}: cannot be trained on tokens ({tokens[0]}); give the model that "
+            "they were made with."
+        )
     weights = [1.0 if each.weight is None else each.weight for each in sets]
     texts = chain.from_iterable(
         _first_texts(each, int(_TRAINING_BYTES * weight / sum(weights)), on_bad_line)
@@ -73,6 +88,9 @@ def build_store(
     workers: int | None = None,
     on_bad_line: OnBadLine = "stop",
     progress: Progress | None = None,
+    *,
+    end_of_document: int | None = None,
+    in_place: bool = False,
 ) -> BuildReport:
     """Builds a token store. The same inputs give the same store whatever the number of workers.
 
@@ -85,6 +103,9 @@ def build_store(
         on_bad_line: "stop" at a line that is no document and where a file is damaged, or "skip"
             the line, or what lies behind it in the file, and list it.
         progress: told now and then how far the reading is.
+        end_of_document: the token that ends documents; None is the tokenizer's own.
+        in_place: leave the tokens of token files where they are; the last documents of each are
+            held out then.
 
     Raises:
         InputError: an input is wrong or absent, a set is empty, or `out` cannot be written.
@@ -94,15 +115,35 @@ def build_store(
     workers = len(available_cores()) if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers: must be at least 1, got {workers}.")
+    end = tokenizer.end_of_document if end_of_document is None else end_of_document
+    if not 0 <= end < tokenizer.vocab_size:
+        raise InputError(
+            f"--end-of-document: must be a token, from 0 to {tokenizer.vocab_size - 1}, got {end}."
+        )
+    kept = [in_place and any(map(is_tokens, each.paths)) for each in sets]
+    if in_place and not any(kept):
+        raise InputError("--in-place: no input is a file of tokens (.idx or .npy).")
+    places = [
+        places_of(each, validation, end) if here else None
+        for each, here in zip(sets, kept, strict=True)
+    ]
     report = BuildReport()
-    with StoreWriter(out, tokenizer) as writer, ThreadPoolExecutor(workers) as pool:
+    with StoreWriter(out, tokenizer, end) as writer, ThreadPoolExecutor(workers) as pool:
         try:
-            for each in sets:
-                blocks = _blocks(each, progress)
-                results = _map_in_order(
-                    pool, lambda block, each=each: _encode(block, each, tokenizer), blocks, workers
-                )
-                _write_set(writer, each, results, validation, on_bad_line, report)
+            for each, its_places in zip(sets, places, strict=True):
+                blocks = _blocks(each, end, progress)
+
+                def encode(block: Block, each: InputSet = each) -> list[EncodedDocument | BadLine]:
+                    return _encode(block, each, tokenizer, end)
+
+                results = _map_in_order(pool, encode, blocks, workers)
+                set_writer = writer.add_set(each.name, its_places)
+                if its_places:
+                    splitter, on_bad = _Tail(set_writer, its_places), "stop"
+                else:
+                    splitter, on_bad = _Splitter(set_writer, validation), on_bad_line
+                _write_documents(splitter, each, results, on_bad, report)
+                set_writer.finish(each.domain, each.weight)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -110,10 +151,11 @@ def build_store(
     return report
 
 
-def _blocks(each: InputSet, progress: Progress | None) -> Iterator[LineBlock | BadLine]:
+def _blocks(each: InputSet, end: int, progress: Progress | None) -> Iterator[Block]:
     for path in each.paths:
-        for block in read_blocks(path):
-            if progress is not None and isinstance(block, LineBlock):
+        blocks = read_token_blocks(path, end) if is_tokens(path) else read_blocks(path)
+        for block in blocks:
+            if progress is not None and not isinstance(block, BadLine):
                 progress(path, block.position)
             yield block
 
@@ -135,14 +177,16 @@ def _map_in_order(
 
 
 def _encode(
-    block: LineBlock | BadLine, each: InputSet, tokenizer: Tokenizer
+    block: Block, each: InputSet, tokenizer: Tokenizer, end_of_document: int
 ) -> list[EncodedDocument | BadLine]:
     if isinstance(block, BadLine):
         return [block]
+    if isinstance(block, TokenBlock):
+        return encode_tokens(block, each, tokenizer, end_of_document)
     parsed = parse_block(block)
     documents = [each for each in parsed if isinstance(each, Document)]
     texts = [document.text.encode() for document in documents]
-    end = np.array([tokenizer.end_of_document], np.int32)
+    end = np.array([end_of_document], np.int32)
     ids = [part for each in tokenizer.encode_arrays(texts) for part in (each, end)]
     dtype = np.dtype(token_dtype(tokenizer.vocab_size))
     tokens = np.concatenate([np.empty(0, np.int32), *ids]).astype(dtype)
@@ -168,16 +212,13 @@ def _row(document: Document, each: InputSet, path: Path, text: bytes, length: in
     )
 
 
-def _write_set(
-    writer: StoreWriter,
+def _write_documents(
+    splitter: "_Splitter | _Tail",
     each: InputSet,
     results: Iterable[list[EncodedDocument | BadLine]],
-    validation: int | float,
     on_bad_line: OnBadLine,
     report: BuildReport,
 ) -> None:
-    set_writer = writer.add_set(each.name)
-    splitter = _Splitter(set_writer, validation)
     documents = 0
     for document in chain.from_iterable(results):
         if isinstance(document, BadLine):
@@ -189,7 +230,6 @@ def _write_set(
         files = ", ".join(map(str, each.paths))
         raise InputError(f"set {each.name}: holds no document ({files}); give files with text.")
     splitter.finish()
-    set_writer.finish(each.domain, each.weight)
 
 
 def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:
@@ -239,9 +279,27 @@ class _Splitter:
             self._writer.append(document, side)
 
 
+class _Tail:
+    """Sends each document to its side as `places_of` has cut them: the last are held out."""
+
+    def __init__(self, writer: SetWriter, places: Mapping[SplitName, Place]) -> None:
+        self._writer = writer
+        first = places["validation"].offset - places["train"].offset
+        self._train_tokens = first // np.dtype(places["train"].dtype).itemsize
+        self._tokens = 0
+
+    def append(self, document: EncodedDocument) -> None:
+        side: SplitName = "train" if self._tokens < self._train_tokens else "validation"
+        self._tokens += document.row.length
+        self._writer.append(document, side)
+
+    def finish(self) -> None:
+        pass
+
+
 def _first_texts(each: InputSet, limit: int, on_bad_line: OnBadLine) -> Iterator[str]:
     size = 0
-    for block in _blocks(each, None):
+    for block in chain.from_iterable(map(read_blocks, each.paths)):
         for document in [block] if isinstance(block, BadLine) else parse_block(block):
             if isinstance(document, BadLine):
                 _report_bad_line(document, on_bad_line, BuildReport())
