@@ -5,6 +5,7 @@ from typing import Literal
 
 import tyro
 from command import parse, run_program
+from data_megatron import to_megatron
 from data_verify import check, verify
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -90,7 +91,7 @@ def index(store: tyro.conf.Positional[str], out: Path) -> None:
 def main() -> int | None:
     """Runs the command that was asked for."""
     commands = {"build": build, "show": show, "index": index, "verify": verify, "check": check}
-    return parse(commands, description=__doc__)
+    return parse(commands | {"to-megatron": to_megatron}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ always encoded whole, as encoding it in parts would change the tokens at the joi
 
 import collections
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,9 +18,10 @@ import numpy as np
 
 from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, read_blocks
+from fugaku_jax.data.held_out import ByHash, FromTheEnd
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.split_writer import EncodedDocument
-from fugaku_jax.data.store_format import SplitName, token_dtype
+from fugaku_jax.data.store_format import token_dtype
 from fugaku_jax.data.token_blocks import (
     TokenBlock,
     encode_tokens,
@@ -28,9 +29,8 @@ from fugaku_jax.data.token_blocks import (
     places_of,
     read_token_blocks,
 )
-from fugaku_jax.data.token_files import Place
 from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.data.writer import SetWriter, StoreWriter
+from fugaku_jax.data.writer import StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.processor import available_cores
@@ -139,9 +139,9 @@ def build_store(
                 results = _map_in_order(pool, encode, blocks, workers)
                 set_writer = writer.add_set(each.name, its_places)
                 if its_places:
-                    splitter, on_bad = _Tail(set_writer, its_places), "stop"
+                    splitter, on_bad = FromTheEnd(set_writer, its_places), "stop"
                 else:
-                    splitter, on_bad = _Splitter(set_writer, validation), on_bad_line
+                    splitter, on_bad = ByHash(set_writer, validation), on_bad_line
                 _write_documents(splitter, each, results, on_bad, report)
                 set_writer.finish(each.domain, each.weight)
         except BaseException:
@@ -213,7 +213,7 @@ def _row(document: Document, each: InputSet, path: Path, text: bytes, length: in
 
 
 def _write_documents(
-    splitter: "_Splitter | _Tail",
+    splitter: ByHash | FromTheEnd,
     each: InputSet,
     results: Iterable[list[EncodedDocument | BadLine]],
     on_bad_line: OnBadLine,
@@ -237,64 +237,6 @@ def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport)
         what = "the rest of such files" if line.ends_file else "such lines"
         raise InputError(f"{line.sentence.rstrip('.')}; `--on-bad-line skip` leaves {what} out.")
     (report.damaged_files if line.ends_file else report.bad_lines).append(line.sentence)
-
-
-class _Splitter:
-    """Sends each document to its side: held out if its sha256, as a fraction of all, is small.
-
-    So a document falls on the same side in every store. Each side holds back the document with its
-    largest hash: if the other side stays empty it goes there, so that neither side is empty when
-    there are two documents (unless nothing is to be held out).
-    """
-
-    def __init__(self, writer: SetWriter, fraction: int | float) -> None:
-        self._writer = writer
-        self._threshold = int(fraction * 2**256)
-        self._held: dict[SplitName, EncodedDocument] = {}
-        self._count = {"train": 0, "validation": 0}
-
-    def append(self, document: EncodedDocument) -> None:
-        if not self._threshold:
-            self._writer.append(document, "train")
-            return
-        held_out = int(document.row.sha256, 16) < self._threshold
-        side: SplitName = "validation" if held_out else "train"
-        self._count[side] += 1
-        held = self._held.get(side)
-        if held is None:
-            self._held[side] = document
-            return
-        first, second = held, document
-        if second.row.sha256 > first.row.sha256:
-            first, second = second, first
-        self._held[side] = first
-        self._writer.append(second, side)
-
-    def finish(self) -> None:
-        for side, document in sorted(self._held.items()):
-            if not self._count["train"]:
-                side = "train"
-            elif not self._count["validation"] and self._count["train"] > 1:
-                side = "validation"
-            self._writer.append(document, side)
-
-
-class _Tail:
-    """Sends each document to its side as `places_of` has cut them: the last are held out."""
-
-    def __init__(self, writer: SetWriter, places: Mapping[SplitName, Place]) -> None:
-        self._writer = writer
-        first = places["validation"].offset - places["train"].offset
-        self._train_tokens = first // np.dtype(places["train"].dtype).itemsize
-        self._tokens = 0
-
-    def append(self, document: EncodedDocument) -> None:
-        side: SplitName = "train" if self._tokens < self._train_tokens else "validation"
-        self._tokens += document.row.length
-        self._writer.append(document, side)
-
-    def finish(self) -> None:
-        pass
 
 
 def _first_texts(each: InputSet, limit: int, on_bad_line: OnBadLine) -> Iterator[str]:

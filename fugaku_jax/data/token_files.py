@@ -187,9 +187,13 @@ class _Indexed(TokenFile):
         size = self.place.item_bytes
         for first in range(0, self._documents - 1, _DOCUMENTS):
             part = np.array(begins[first : first + _DOCUMENTS + 1], np.int64)
-            if (np.diff(part) < 0).any() or part[0] < 0 or part[-1] > self._sequences:
-                number = first + int(np.argmax(np.diff(part) < 0))
-                raise InputError(f"input {self.path}: document {number} ends before it begins.")
+            bad = (np.diff(part) < 0) | (part[:-1] < 0) | (part[1:] > self._sequences)
+            if bad.any():
+                at = int(np.argmax(bad))
+                raise InputError(
+                    f"input {self.path}: document {first + at} goes from sequence {part[at]} to "
+                    f"{part[at + 1]} of {self._sequences}, which cannot be."
+                )
             inside = np.minimum(part, max(self._sequences - 1, 0))
             tokens = offsets[inside] // size if self._sequences else np.zeros_like(part)
             tokens = np.where(part == self._sequences, self.count, tokens)
@@ -205,7 +209,7 @@ class _Indexed(TokenFile):
             some = np.array(lengths[first : first + _DOCUMENTS], np.int64)
             ends = end + size * np.cumsum(some)
             begins, said = ends - size * some, offsets[first : first + _DOCUMENTS]
-            bad = (some < 0) | (begins != said)
+            bad = (some < 0) | (begins != said) | (ends > size * self.count)
             if bad.any():
                 at = int(np.argmax(bad))
                 length, begin = int(some[at]), int(said[at])

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,20 @@ def write_indexed(store: Store, folder: Path, split: SplitName) -> list[Path]:
         InputError: a set has a name that no file can have, a document is too long, the split has no
             document, or the folder cannot be written.
     """
-    written = []
+    written, dtype = [], "<u2" if store.vocab_size < 65_500 else "<i4"
     for number, each in enumerate(store.sets):
         if Path(each.name).name != each.name or "\0" in each.name:
             raise InputError(f"set {each.name:.200}: no file can have this name.")
-        count = getattr(each, split).documents
-        if not count:
+        if not getattr(each, split).documents:
             continue
-        index, dtype = folder / f"{each.name}.idx", "<u2" if store.vocab_size < 65_500 else "<i4"
+        index = folder / f"{each.name}.idx"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             index.unlink(missing_ok=True)
-            binary = folder / f"{each.name}.bin"
-            replace_file(binary, lambda file: _write_all(file, _tokens(store, number, split), dtype))
-            replace_file(index, lambda file: _write_index(file, store, number, split, dtype))
+            where = store, number, split
+            tokens = partial(_write_tokens, where=where, dtype=dtype)
+            replace_file(folder / f"{each.name}.bin", tokens)
+            replace_file(index, partial(_write_index, where=where, dtype=dtype))
         except OSError as error:
             if is_full(error):
                 raise
@@ -59,12 +60,17 @@ def write_indexed(store: Store, folder: Path, split: SplitName) -> list[Path]:
     return written
 
 
-def _write_index(file: Any, store: Store, number: int, split: SplitName, dtype: str) -> None:
+def _write_tokens(file: Any, where: tuple[Store, int, SplitName], dtype: str) -> None:
+    _write_all(file, _tokens(*where), dtype)
+
+
+def _write_index(file: Any, where: tuple[Store, int, SplitName], dtype: str) -> None:
+    store, number, split = where
     documents = getattr(store.sets[number], split).documents
     file.write(b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, _CODES[dtype], documents, documents + 1))
-    _write_all(file, _column(store, number, split, "length"), "<i4")
+    _write_all(file, _column(*where, "length"), "<i4")
     item = np.dtype(dtype).itemsize
-    starts = _column(store, number, split, "start")
+    starts = _column(*where, "start")
     _write_all(file, (item * part for part in starts), "<i8")
     firsts = range(0, documents + 1, _PART)
     begins = (np.arange(first, min(first + _PART, documents + 1)) for first in firsts)
@@ -76,9 +82,7 @@ def _write_all(file: Any, parts: Iterator[Integer[np.ndarray, " N"]], dtype: str
         file.write(part.astype(dtype).tobytes())
 
 
-def _tokens(
-    store: Store, number: int, split: SplitName
-) -> Iterator[Integer[np.ndarray, " N"]]:
+def _tokens(store: Store, number: int, split: SplitName) -> Iterator[Integer[np.ndarray, " N"]]:
     count = getattr(store.sets[number], split).tokens
     for first in range(0, count, _PART):
         yield store.read(number, split, np.array([first]), min(_PART, count - first))[0]

@@ -1,6 +1,7 @@
 """Tokens of other programs become stores, copied or left where they are, and are written again."""
 
 import hashlib
+import struct
 from itertools import chain
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 from small_corpora import make_texts, whole_table, write_jsonl
 
 from fugaku_jax.data import token_blocks, token_files
-from fugaku_jax.data.build import build_store
+from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store import Store
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.verify import verify_store
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.megatron_data import write_indexed
 
 TEXTS = make_texts(150, seed=5)
 pytestmark = pytest.mark.usefixtures("small_blocks")
@@ -143,3 +146,168 @@ def test_a_bit_that_flips_where_the_tokens_lie_is_told_and_named(tmp_path, token
     with pytest.raises(InputError, match="there is no such file"):
         Store.open(str(tmp_path / "s"))
     assert {each.part for each in verify_store(str(tmp_path / "s"))} == {"tokens"}
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_what_is_written_for_megatron_reads_as_the_format_says(
+    tmp_path, store, data_program, split
+):
+    code, said = data_program("to-megatron", store.url, tmp_path / "out", "--split", split)
+    names = [each.name for each in store.sets]
+    assert (code, said.split()) == (None, [str(tmp_path / "out" / f"{n}.idx") for n in names])
+    for number, each in enumerate(store.sets):
+        documents = megatron_files.read(tmp_path / "out" / each.name)
+        table = whole_table(store, split, number)
+        assert [len(document) for document in documents] == table["length"].to_pylist()
+        count = getattr(each, split).tokens
+        assert joined(documents) == store.read(number, split, np.array([0]), count)[0].tolist()
+    assert len(list((tmp_path / "out").iterdir())) == 2 * len(names)
+
+
+def test_a_store_goes_to_megatron_and_comes_back(tmp_path, store, data_program):
+    data_program("to-megatron", store.url, tmp_path / "out")
+    (tmp_path / "tokenizer.model").write_bytes(store.tokenizer().model_bytes)
+    paths = [tmp_path / "out" / f"{each.name}.idx" for each in store.sets]
+    back = str(tmp_path / "back")
+    options = ("--tokenizer", tmp_path / "tokenizer.model", "--validation", 0, "--in-place")
+    data_program("build", *paths, "--out", back, *options)
+    for mine, its in zip(store.sets, Store.open(back).sets, strict=True):
+        assert (mine.train.tokens_root, mine.train.bytes) == (
+            its.train.tokens_root,
+            its.train.bytes,
+        )
+
+
+@pytest.mark.parametrize(("vocab_size", "size"), [(65_499, 2), (65_500, 4)])
+def test_tokens_of_a_large_vocabulary_have_32_bits(tmp_path, store, monkeypatch, vocab_size, size):
+    monkeypatch.setattr(Store, "vocab_size", vocab_size)
+    for path, each in zip(write_indexed(store, tmp_path, "train"), store.sets, strict=True):
+        assert path.with_suffix(".bin").stat().st_size == size * each.train.tokens
+        assert len(megatron_files.read(path.with_suffix(""))) == each.train.documents
+
+
+def index_of(**changes: object) -> bytes:
+    """An `.idx` of two documents of 3 and 2 tokens of 4 bytes, with parts of it changed."""
+    values = {
+        "magic": b"MMIDIDX\0\0",
+        "version": 1,
+        "code": 4,
+        "counts": (2, 3),
+        "sizes": [3, 2],
+        "before": [0, 12],
+        "begins": [0, 1, 2],
+        **changes,
+    }
+    head = struct.pack("<9sQBQQ", *list(values.values())[:3], *values["counts"])
+    lists = zip(("<i4", "<i8", "<i8"), list(values.values())[4:], strict=True)
+    return head + b"".join(np.array(each, dtype).tobytes() for dtype, each in lists)
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        (b"", "this is no `.idx` of Megatron-LM's"),
+        (index_of(magic=b"MMIDIDX\0\1"), "this is no `.idx` of Megatron-LM's"),
+        (index_of()[:33], "this is no `.idx` of Megatron-LM's"),
+        (index_of(version=2), "has format version 2, this program reads 1"),
+        (index_of(code=7), "data type 7 that its tokens are floats"),
+        (index_of(code=0), "data type 0 that its tokens are of no known type"),
+        (index_of(counts=(2**60, 3)), "1,152,921,504,606,846,976 sequences and 3 entries"),
+        (index_of(counts=(2, 2**64 - 1)), "it is cut short or no list of tokens"),
+        (index_of(counts=(2, 0), begins=[]), "0 entries for documents"),
+        (index_of()[:-1], "has 81 bytes where 2 sequences and 3 entries for documents need 82"),
+        (index_of() + b"\0\0", "has 84 bytes"),
+        (index_of(sizes=[3, 2**31 - 1]), "sequence 1 is of 2147483647 tokens from byte 12"),
+        (index_of(sizes=[-1, 2]), "sequence 0 is of -1 tokens .* which cannot be"),
+        (index_of(sizes=[3, 3]), "sequence 1 is of 3 tokens .* of a `.bin` of 20 bytes, which"),
+        (index_of(sizes=[3, 1]), "its sequences have 16 bytes, but .*t.bin has 20"),
+        (index_of(before=[0, 8]), "from byte 8, not from byte 12 where the one before ends"),
+        (index_of(before=[0, -12]), "from byte -12 of a `.bin` of 20 bytes, which cannot be"),
+        (index_of(before=[0, 2**62]), "which cannot be"),
+        (index_of(begins=[0, 2, 1]), "its documents are sequences 0 to 1 of 0 to 2"),
+        (index_of(begins=[1, 1, 2]), "its documents are sequences 1 to 2 of 0 to 2"),
+        (index_of(counts=(2, 4), begins=[0, 2, 1, 2]), "document 1 goes from sequence 2 to 1"),
+        (index_of(begins=[0, 5, 2]), "document 0 goes from sequence 0 to 5 of 2, which cannot be"),
+        (
+            index_of(begins=[0, -1, 2]),
+            "document 0 goes from sequence 0 to -1 of 2",
+        ),
+        (index_of(counts=(0, 1), sizes=[], before=[], begins=[0]), "have 0 bytes, but"),
+        (index_of(), "document 1 ends with token 3, not with 2, which ends documents"),
+    ],
+    ids=lambda each: "" if isinstance(each, bytes) else each,
+)
+@pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
+def test_a_wrong_index_gets_a_sentence(tmp_path, tokenizer, index, sentence, in_place):
+    (tmp_path / "t.idx").write_bytes(index)
+    (tmp_path / "t.bin").write_bytes(np.array([5, 4, 3, 6, 2], "<i4").tobytes())
+    with pytest.raises(InputError, match=sentence):
+        build(tmp_path, tmp_path / "t.idx", tokenizer, in_place=in_place)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.zeros((2, 2), np.int32), r"holds int32\[2, 2\]"),
+        (np.zeros(3, np.float32), r"holds float32\[3\]"),
+        (np.zeros(3, ">i4"), r"holds >i4\[3\]"),
+        (np.array([5, {}], object), r"holds object\[2\]"),
+        (np.array([5, 320, 2], np.int64), "document 1 holds token 320, but .* from 0 to 319"),
+        (np.array([5, 2, -1, 2], np.int64), "document 2 holds token -1"),
+        (np.array([5, 2, 6], np.int64), "document 2 ends with token 6"),
+        (np.array([], np.int64), "holds no document"),
+    ],
+)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_wrong_array_gets_a_sentence(tmp_path, tokenizer, array, sentence, in_place):
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(InputError, match=sentence):
+        build(tmp_path, tmp_path / "t.npy", tokenizer, in_place=in_place)
+
+
+def test_an_array_that_is_cut_or_none_gets_a_sentence(tmp_path, tokenizer):
+    path = tmp_path / "t.npy"
+    np.save(path, np.array([5, 2], np.int64))
+    for data, sentence in (
+        (path.read_bytes()[:-1], r"has 143 bytes where its header says 144"),
+        (b"\x93NUMPY\1\0\6\0import", "this is no `.npy` file of tokens"),
+        (b"PK\3\4", "this is no `.npy` file of tokens"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=sentence):
+            build(tmp_path, path, tokenizer)
+
+
+def test_what_cannot_be_asked_of_tokens_is_refused(tmp_path, tokenizer, documents):
+    path = write("int32", tmp_path, documents)
+    text = write_jsonl(tmp_path / "a.jsonl", ["a"])
+    with pytest.raises(InputError, match=r"cannot be trained on tokens \(.*t\.idx\)"):
+        choose_tokenizer("train:300", [InputSet("set", (path,))], "stop")
+    with pytest.raises(InputError, match=r"no input is a file of tokens"):
+        build(tmp_path, text, tokenizer, in_place=True)
+    sets = [InputSet("set", (path, text))]
+    with pytest.raises(InputError, match=r"set set: of several files"):
+        build_store(str(tmp_path / "s"), sets, tokenizer, in_place=True)
+    with pytest.raises(InputError, match="--end-of-document: must be a token, from 0 to 319"):
+        build(tmp_path, path, tokenizer, end_of_document=320)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(InputError, match=r"t\.bin: there is no such file"):
+        build(tmp_path, path, tokenizer)
+
+
+def test_another_token_may_end_documents(tmp_path, tokenizer, documents):
+    path = write("uint16", tmp_path, [[*each[:-1], 1] for each in documents])
+    text = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    roots = set()
+    for each in (path, text):
+        store = build(tmp_path, each, tokenizer, end_of_document=1, validation=0)
+        roots.add(store.sets[0].train.tokens_root)
+        assert store.end_of_document == 1
+    assert len(roots) == 1
+
+
+def build(folder: Path, path: Path, tokenizer: Tokenizer, **options: object) -> Store:
+    """A store of one set."""
+    build_store(str(folder / "s"), [InputSet("set", (path,))], tokenizer, **options)
+    return Store.open(str(folder / "s"))
