@@ -4,6 +4,7 @@ They are read a part at a time, and nothing is executed: a pickle in a `.npy` is
 header says is held to the size of its file first.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from jaxtyping import Int64, Integer
 from fugaku_jax.errors import InputError
 
 ENDINGS = (".idx", ".npy")
+_NUMPY = b"\x93NUMPY"
+# The header is an expression of Python's; two fields are looked for, and nothing is evaluated.
+_DESCR = re.compile(rb"'descr'\s*:\s*'([!-&(-~]{1,20})'")
+_SHAPE = re.compile(rb"'shape'\s*:\s*\(([0-9, ]{1,99})\)")
+_MOST_HEADER = 1 << 12
 _MAGIC = b"MMIDIDX\0\0"
 _HEAD = struct.Struct("<9sQBQQ")  # magic, version, data type, sequences, entries of the documents
 _DTYPES = {1: "|u1", 2: "|i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # by Megatron's codes
@@ -94,32 +100,28 @@ class _Numpy(TokenFile):
     @staticmethod
     def open(path: Path) -> "_Numpy":
         size = _size(path)
-        try:
-            with path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
-                read = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }.get(version)
-                if read is None:
-                    raise ValueError(f"format version {version[0]}.{version[1]}")
-                shape, _, dtype = read(file)
-                offset = file.tell()
-        except OSError as error:
-            raise InputError(f"input {path}: cannot be read: {error.strerror}.") from error
-        except Exception as error:  # of the header, which is Python's own syntax
-            raise InputError(f"input {path}: this is no `.npy` file of tokens.") from error
-        if len(shape) != 1 or dtype.kind not in "iu" or dtype.str not in _KNOWN:
+        with path.open("rb") as file:
+            start = file.read(12)
+            long = start[6:7] > b"\1"  # of its second version on, the header's length has 32 bits
+            file.seek(0)
+            head = file.read(_MOST_HEADER)
+        length = int.from_bytes(start[8:12] if long else start[8:10], "little")
+        offset = length + (12 if long else 10)
+        dtype, shape = _DESCR.search(head[:offset]), _SHAPE.search(head[:offset])
+        if not start.startswith(_NUMPY) or offset > len(head) or not dtype or not shape:
+            raise InputError(f"input {path}: this is no `.npy` file of tokens.")
+        kind, sizes = dtype[1].decode(), [int(each) for each in re.findall(rb"\d+", shape[1])]
+        if len(sizes) != 1 or kind not in _KNOWN:
             raise InputError(
-                f"input {path}: holds {dtype!s:.100}{list(shape)}; tokens are one dimension of "
-                "whole numbers, little endian."
+                f"input {path}: holds {kind} of shape {sizes}; tokens are one dimension of whole "
+                "numbers, little endian."
             )
-        if size != offset + shape[0] * dtype.itemsize:
+        end = offset + sizes[0] * np.dtype(kind).itemsize
+        if size != end:
             raise InputError(
-                f"input {path}: the file has {size:,} bytes where its header says "
-                f"{offset + shape[0] * dtype.itemsize:,}."
+                f"input {path}: the file has {size:,} bytes where its header says {end:,}."
             )
-        return _Numpy(path, Place(str(path.absolute()), dtype.str, offset), shape[0])
+        return _Numpy(path, Place(str(path.absolute()), kind, offset), sizes[0])
 
     def bounds(self, end_of_document: int) -> Iterator[Int64[np.ndarray, " D_plus_1"]]:
         last = 0
