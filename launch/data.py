@@ -36,7 +36,8 @@ def build(
         inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, tokens (.idx, .npy), or mixture
             files (.toml).
         out: Folder or URL (file://, s3://, gs://) of the store.
-        tokenizer: A SentencePiece .model file, or train:VOCAB to train one on the inputs.
+        tokenizer: A SentencePiece .model file, train:VOCAB to train one on the inputs, or
+            numbers:VOCAB for tokens that are no text.
         validation: Fraction of the documents to hold out.
         workers: Threads that encode.
         on_bad_line: What to do at a line that is no document, or where a file is damaged: stop,
@@ -48,7 +49,7 @@ def build(
     sets = read_inputs(inputs)
     console = Console(stderr=True, markup=False)
     with console.status(f"tokenizer {tokenizer}"):
-        model = choose_tokenizer(tokenizer, sets, on_bad_line)
+        model = choose_tokenizer(tokenizer, sets, on_bad_line, end_of_document)
     name = TextColumn("{task.description}", markup=False)
     columns = name, BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bar:

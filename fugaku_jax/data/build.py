@@ -20,6 +20,7 @@ from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.held_out import ByHash, FromTheEnd
 from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.numbers import number_tokenizer
 from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store_format import token_dtype
 from fugaku_jax.data.token_blocks import (
@@ -53,19 +54,29 @@ class BuildReport:
     damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
 
 
-def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLine) -> Tokenizer:
-    """The tokenizer that `MODEL` (a file) or `train:VOCAB` stands for.
+def choose_tokenizer(
+    choice: str,
+    sets: Sequence[InputSet],
+    on_bad_line: OnBadLine,
+    end_of_document: int | None = None,
+) -> Tokenizer:
+    """The tokenizer that `MODEL` (a file), `train:VOCAB` or `numbers:VOCAB` stands for.
 
     Training reads the first documents of every set, 16 MB of text in all, by the sets' weights.
+    Numbers are for tokens that are no text, of which `end_of_document` ends documents.
 
     Raises:
         InputError: the file is no model, or a tokenizer of that size cannot be trained.
     """
-    if not choice.startswith("train:"):
+    way, _, wanted = choice.partition(":")
+    if way not in ("train", "numbers") or not choice[len(way) :]:
         return Tokenizer.from_file(choice)
-    wanted = choice.removeprefix("train:")
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise InputError(f"--tokenizer {choice}: VOCAB must be a whole number, as in train:8192.")
+    if not (wanted.isdecimal() and wanted.isascii() and len(wanted) < 10) or int(wanted) < 1:
+        raise InputError(f"--tokenizer {choice}: VOCAB must be a whole number, as in {way}:8192.")
+    if way == "numbers":
+        if end_of_document is None:
+            raise InputError(f"--tokenizer {choice}: needs --end-of-document, a token's number.")
+        return number_tokenizer(int(wanted), end_of_document)
     tokens = [str(path) for each in sets for path in each.paths if is_tokens(path)]
     if tokens:
         raise InputError(

@@ -307,6 +307,41 @@ def test_another_token_may_end_documents(tmp_path, tokenizer, documents):
     assert len(roots) == 1
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_tokens_that_are_no_text_need_no_model(tmp_path, data_program, in_place):
+    rng = np.random.default_rng(0)
+    documents = [[*rng.integers(1, 70_000, rng.integers(0, 90)).tolist(), 0] for _ in range(40)]
+    path, out = write("int32", tmp_path, documents), str(tmp_path / "s")
+    options = ("--tokenizer", "numbers:70000", "--end-of-document", 0, "--validation", 0)
+    data_program("build", path, "--out", out, *options, *["--in-place"][:in_place])
+    store = Store.open(out)
+    assert (store.vocab_size, store.end_of_document) == (70_001, 0)
+    assert tokens_of(store, "train").tolist() == joined(documents)
+    tokenizer, document = store.tokenizer(), documents[3]
+    spelled = "".join(f"<{token}>" for token in document[:-1])
+    assert tokenizer.decode(document) == spelled
+    assert tokenizer.encode(spelled) == document[:-1]
+    sha256 = hashlib.sha256(spelled.encode()).hexdigest()
+    assert whole_table(store, "train")["sha256"][3].as_py() == sha256
+    assert list(verify_store(out)) == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "end", "sentence"),
+    [
+        ("numbers:9", None, "numbers:9: needs --end-of-document"),
+        ("numbers:9", 9, "must be a token, from 0 to 8, got 9"),
+        ("numbers:1", 0, "must be from 2 to 1,000,000 tokens"),
+        ("numbers:2000000", 0, "must be from 2 to 1,000,000 tokens"),
+        ("numbers:", 0, "VOCAB must be a whole number, as in numbers:8192"),
+        ("numbers:٣", 0, "VOCAB must be a whole number"),
+    ],
+)
+def test_wrong_numbers_get_a_sentence(choice, end, sentence):
+    with pytest.raises(InputError, match=sentence):
+        choose_tokenizer(choice, [], "stop", end)
+
+
 def build(folder: Path, path: Path, tokenizer: Tokenizer, **options: object) -> Store:
     """A store of one set."""
     build_store(str(folder / "s"), [InputSet("set", (path,))], tokenizer, **options)
