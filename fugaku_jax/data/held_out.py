@@ -10,6 +10,11 @@ from fugaku_jax.data.token_files import Place
 from fugaku_jax.data.writer import SetWriter
 
 
+def is_held_out(sha256: str, fraction: int | float) -> bool:
+    """Tell whether a store that holds out a fraction of all documents does so with that hash."""
+    return int(sha256, 16) < int(fraction * 2**256)
+
+
 class ByHash:
     """Sends each document to its side: held out if its sha256, as a fraction of all, is small.
 
@@ -21,16 +26,16 @@ class ByHash:
     def __init__(self, writer: SetWriter, fraction: int | float) -> None:
         """Args: the set, and the fraction to hold out, from 0 to below 1."""
         self._writer = writer
-        self._threshold = int(fraction * 2**256)
+        self._fraction = fraction
         self._held: dict[SplitName, EncodedDocument] = {}
         self._count = {"train": 0, "validation": 0}
 
     def append(self, document: EncodedDocument) -> None:
         """Sends a document. Raises InputError when the place is full."""
-        if not self._threshold:
+        if not self._fraction:
             self._writer.append(document, "train")
             return
-        held_out = int(document.row.sha256, 16) < self._threshold
+        held_out = is_held_out(document.row.sha256, self._fraction)
         side: SplitName = "validation" if held_out else "train"
         self._count[side] += 1
         held = self._held.get(side)
