@@ -1,17 +1,14 @@
 """What a tokenizer is made of, and how few tokens several of them need for the same texts."""
 
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from fugaku_jax.data.corpus import BadLine, Document, parse_block, read_blocks
 from fugaku_jax.data.exact_scores import model_pb2
-from fugaku_jax.data.held_out import is_held_out
 from fugaku_jax.data.inputs import InputSet
-from fugaku_jax.data.token_blocks import is_tokens
+from fugaku_jax.data.texts import read_texts
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 
@@ -76,7 +73,7 @@ def compare(
     found = {}
     for domain in dict.fromkeys(each.domain for each in sets):
         its_sets = [each for each in sets if each.domain == domain]
-        texts = chain.from_iterable(_texts(each, held_out) for each in its_sets)
+        texts = chain.from_iterable(read_texts(each, held_out, True) for each in its_sets)
         found[domain] = _cut(domain, tokenizers, texts, most_bytes)
     return found
 
@@ -104,19 +101,6 @@ def _cut(
         name: Thrift(documents, characters, size, tokens[name], spelled[name])
         for name in tokenizers
     }
-
-
-def _texts(each: InputSet, held_out: float) -> Iterator[str]:
-    for path in each.paths:
-        if is_tokens(path):
-            raise InputError(f"input {path}: holds tokens, but texts are compared.")
-        for block in read_blocks(path):
-            for document in parse_block(block) if not isinstance(block, BadLine) else [block]:
-                if not isinstance(document, Document):
-                    raise InputError(document.sentence)
-                sha256 = hashlib.sha256(document.text.encode()).hexdigest()
-                if is_held_out(sha256, held_out):
-                    yield document.text
 
 
 def _script(piece: str) -> str:

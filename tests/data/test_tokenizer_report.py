@@ -4,17 +4,21 @@ import hashlib
 import json
 import runpy
 import sys
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 from small_corpora import make_texts, whole_table, write_jsonl
 
 from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.build import build_store
+from fugaku_jax.data.builtin import documents
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.data.tokenizer_merge import merge, rescore
 from fugaku_jax.data.tokenizer_report import compare
 from fugaku_jax.errors import InputError
 
@@ -101,10 +105,77 @@ def test_what_cannot_be_compared_is_refused(tmp_path, tokenizer):
     for sets, held_out, sentence in (
         ([InputSet("a", (path,), "ja")], 1e-9, "domain ja: none of its documents is held out"),
         ([InputSet("a", (path,))], 0, "--held-out: must be above 0"),
-        ([InputSet("a", (tmp_path / "t.idx",))], 1, "holds tokens, but texts are compared"),
+        ([InputSet("a", (tmp_path / "t.idx",))], 1, "holds tokens, but texts are needed"),
     ):
         with pytest.raises(InputError, match=sentence):
             compare({"a": tokenizer}, sets, held_out, 10**6)
     path.write_text("{}\n")
     with pytest.raises(InputError, match=r"a\.jsonl:1: has no `text`"):
         compare({"a": tokenizer}, [InputSet("a", (path,))], 1, 10**6)
+
+
+JA, EN = ([each["text"] for each in islice(documents(x), 80)] for x in ("ja", "en"))
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    """Texts of two domains."""
+    tables = []
+    for name, texts in (("ja", JA), ("en", EN)):
+        path = write_jsonl(tmp_path / f"{name}.jsonl", texts)
+        tables.append(f'[[input]]\nname = "{name}"\ndomain = "{name}"\npaths = ["{path.name}"]\n')
+    (tmp_path / "mix.toml").write_text("".join(tables))
+    return tmp_path / "mix.toml"
+
+
+def pieces(tokenizer: Tokenizer) -> set[str]:
+    """All pieces."""
+    oracle = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model_bytes)
+    return {oracle.id_to_piece(n) for n in range(oracle.vocab_size())}
+
+
+def test_a_merged_tokenizer_has_the_pieces_of_each_and_spells_all(tmp_path, mixture, program):
+    out = tmp_path / "merged.model"
+    program("train", mixture, "--out", out, "--pieces", "ja", 800, "en", 500, "--held-out", 0.3)
+    merged = Tokenizer.from_file(out)
+    apart = []
+    for name, size in (("ja", 800), ("en", 500)):
+        lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
+        texts = [json.loads(line)["text"] for line in lines]
+        hashes = [hashlib.sha256(text.encode()).digest() for text in texts]
+        kept = [t for t, each in zip(texts, hashes, strict=True) if each[0] >= 0.3 * 256]
+        assert 40 < len(kept) < 70
+        apart.append(tokenizers.train(kept, size))
+    assert pieces(merged) == pieces(apart[0]) | pieces(apart[1])
+    assert len(pieces(merged)) == merged.vocab_size > 800
+    for text in [*JA, *EN, "混ぜた text 12\n  𠮷"]:
+        assert merged.decode(merged.encode(text)) == text
+    assert merged.end_of_document == apart[0].end_of_document
+
+
+def test_scores_are_logarithms_of_how_often_pieces_are_used():
+    merged = merge([tokenizers.train(texts, n) for texts, n in ((JA, 800), (EN, 500))])
+    texts = JA * 3 + EN
+
+    def likelihood(tokenizer: Tokenizer) -> float:
+        oracle = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.exact_model_bytes)
+        normal = [n for n in range(oracle.vocab_size()) if not oracle.is_byte(n) and n > 2]
+        scores = {n: oracle.get_score(n) for n in normal if oracle.get_score(n) < 0}
+        assert np.exp(list(scores.values())).sum() == pytest.approx(1, abs=0.01)
+        return sum(scores.get(n, 0) for text in texts for n in oracle.encode(text))
+
+    once, often = rescore(merged, texts, 1), rescore(merged, texts, 4)
+    assert likelihood(once) <= likelihood(often) < 0
+    oracle = sentencepiece.SentencePieceProcessor(model_proto=often.exact_model_bytes)
+    ids = [n for text in texts for n in oracle.encode(text)]
+    piece = oracle.piece_to_id("\u2581the")
+    if piece == oracle.unk_id():
+        piece = max(set(ids), key=ids.count)
+    assert oracle.get_score(piece) == pytest.approx(np.log(ids.count(piece) / len(ids)), abs=0.05)
+
+
+def test_pieces_for_other_domains_are_refused(tmp_path, mixture, program):
+    with pytest.raises(InputError, match="--pieces: must name the domains en, ja, got ja"):
+        program("train", mixture, "--out", tmp_path / "a.model", "--pieces", "ja", 310)
+    with pytest.raises(InputError, match=r"domain ja: tokenizer train:310: .* need \d+ pieces"):
+        program("train", mixture, "--out", tmp_path / "a", "--pieces", "ja", 310, "en", 500)
