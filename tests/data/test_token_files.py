@@ -1,6 +1,8 @@
 """Tokens of other programs become stores, copied or left where they are, and are written again."""
 
 import hashlib
+import json
+import os
 import struct
 from itertools import chain
 from pathlib import Path
@@ -35,6 +37,19 @@ def small_parts(monkeypatch):
 def documents(tokenizer) -> list[list[int]]:
     """The tokens of `TEXTS`."""
     return [[*tokenizer.encode(text), tokenizer.end_of_document] for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, tokenizer) -> Store:
+    """A store of two sets, in small files."""
+    folder = tmp_path_factory.mktemp("store")
+    counts = {"ja": 120, "en": 60}
+    sets = [
+        InputSet(name, (write_jsonl(folder / f"{name}.jsonl", make_texts(count, seed=count)),))
+        for name, count in counts.items()
+    ]
+    build_store(str(folder / "out"), sets, tokenizer, validation=0.1)
+    return Store.open(str(folder / "out"))
 
 
 def joined(documents: list[list[int]]) -> list[int]:
@@ -146,6 +161,39 @@ def test_a_bit_that_flips_where_the_tokens_lie_is_told_and_named(tmp_path, token
     with pytest.raises(InputError, match="there is no such file"):
         Store.open(str(tmp_path / "s"))
     assert {each.part for each in verify_store(str(tmp_path / "s"))} == {"tokens"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"path": "/"}, "there is no such file"),
+        ({"path": "a\0b"}, "there is no such file"),
+        ({"path": "FIFO"}, "there is no such file"),
+        ({"path": "OTHER"}, "other.bin are not those that the store was made of"),
+        ({"dtype": "<f4"}, "of a kind that no token file has"),
+        ({"dtype": "|O"}, "of a kind that no token file has"),
+        ({"offset": -4}, "of a kind that no token file has"),
+        ({"offset": 4}, "put the whole file back"),
+        ({"dtype": "<i2"}, "are not those that the store was made of"),
+        ({"more": 1}, r"store\.json is corrupt"),
+    ],
+)
+def test_a_store_that_leads_elsewhere_tells_nothing(
+    tmp_path, tokenizer, documents, changes, sentence
+):
+    path = write("int32", tmp_path, documents)
+    build(tmp_path, path, tokenizer, in_place=True, validation=0)
+    os.mkfifo(tmp_path / "fifo")
+    other = tmp_path / "other.bin"
+    other.write_bytes(bytes(path.with_suffix(".bin").stat().st_size))
+    names = {"FIFO": str(tmp_path / "fifo"), "OTHER": str(other)}
+    header = tmp_path / "s" / "store.json"
+    said = json.loads(header.read_text())
+    place = said["sets"][0]["train"]["place"]
+    place |= {name: names.get(value, value) for name, value in changes.items()}
+    header.write_text(json.dumps(said))
+    with pytest.raises(InputError, match=sentence):
+        Store.open(str(tmp_path / "s")).read(0, "train", np.array([0]), 8)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
