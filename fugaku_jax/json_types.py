@@ -47,7 +47,7 @@ def typed(kind: Any, value: Any, name: str = "") -> Any:
     arguments = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         for each in arguments:
-            if _is(each, value):
+            if _is(each, value) or (dataclasses.is_dataclass(each) and isinstance(value, Mapping)):
                 return typed(each, value, name)
     elif get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(typed(arguments[0], each, f"{name}[{i}]") for i, each in enumerate(value))

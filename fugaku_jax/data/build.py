@@ -18,11 +18,20 @@ import numpy as np
 
 from fugaku_jax.data import tokenizer as tokenizers
 from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, read_blocks
+from fugaku_jax.data.held_out import ByHash, FromTheEnd
 from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.numbers import number_tokenizer
 from fugaku_jax.data.split_writer import EncodedDocument
-from fugaku_jax.data.store_format import SplitName, token_dtype
+from fugaku_jax.data.store_format import token_dtype
+from fugaku_jax.data.token_blocks import (
+    TokenBlock,
+    encode_tokens,
+    is_tokens,
+    places_of,
+    read_token_blocks,
+)
 from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.data.writer import SetWriter, StoreWriter
+from fugaku_jax.data.writer import StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.processor import available_cores
@@ -34,6 +43,7 @@ _BLOCKS_A_WORKER = 4  # in flight: enough that none waits, few enough to bound t
 OnBadLine = Literal["stop", "skip"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Block = LineBlock | TokenBlock | BadLine
 Progress = Callable[[Path, int], None]  # the file being read, and its bytes read so far
 
 
@@ -46,19 +56,35 @@ class BuildReport:
     damaged_files: list[str] = field(default_factory=list)  # likewise; their ends are left out
 
 
-def choose_tokenizer(choice: str, sets: Sequence[InputSet], on_bad_line: OnBadLine) -> Tokenizer:
-    """The tokenizer that `MODEL` (a file) or `train:VOCAB` stands for.
+def choose_tokenizer(
+    choice: str,
+    sets: Sequence[InputSet],
+    on_bad_line: OnBadLine,
+    end_of_document: int | None = None,
+) -> Tokenizer:
+    """The tokenizer that `MODEL` (a file), `train:VOCAB` or `numbers:VOCAB` stands for.
 
     Training reads the first documents of every set, 16 MB of text in all, by the sets' weights.
+    Numbers are for tokens that are no text, of which `end_of_document` ends documents.
 
     Raises:
         InputError: the file is no model, or a tokenizer of that size cannot be trained.
     """
-    if not choice.startswith("train:"):
+    way, _, wanted = choice.partition(":")
+    if way not in ("train", "numbers") or not choice[len(way) :]:
         return Tokenizer.from_file(choice)
-    wanted = choice.removeprefix("train:")
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise InputError(f"--tokenizer {choice}: VOCAB must be a whole number, as in train:8192.")
+    if not (wanted.isdecimal() and wanted.isascii() and len(wanted) < 10) or int(wanted) < 1:
+        raise InputError(f"--tokenizer {choice}: VOCAB must be a whole number, as in {way}:8192.")
+    if way == "numbers":
+        if end_of_document is None:
+            raise InputError(f"--tokenizer {choice}: needs --end-of-document, a token's number.")
+        return number_tokenizer(int(wanted), end_of_document)
+    tokens = [str(path) for each in sets for path in each.paths if is_tokens(path)]
+    if tokens:
+        raise InputError(
+            f"--tokenizer {choice}: cannot be trained on tokens ({tokens[0]}); give the model that "
+            "they were made with."
+        )
     weights = [1.0 if each.weight is None else each.weight for each in sets]
     texts = chain.from_iterable(
         _first_texts(each, int(_TRAINING_BYTES * weight / sum(weights)), on_bad_line)
@@ -75,6 +101,9 @@ def build_store(
     workers: int | None = None,
     on_bad_line: OnBadLine = "stop",
     progress: Progress | None = None,
+    *,
+    end_of_document: int | None = None,
+    in_place: bool = False,
 ) -> BuildReport:
     """Builds a token store. The same inputs give the same store whatever the number of workers.
 
@@ -87,6 +116,9 @@ def build_store(
         on_bad_line: "stop" at a line that is no document and where a file is damaged, or "skip"
             the line, or what lies behind it in the file, and list it.
         progress: told now and then how far the reading is.
+        end_of_document: the token that ends documents; None is the tokenizer's own.
+        in_place: leave the tokens of token files where they are; the last documents of each are
+            held out then.
 
     Raises:
         InputError: an input is wrong or absent, a set is empty, or `out` cannot be written.
@@ -96,15 +128,35 @@ def build_store(
     workers = len(available_cores()) if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers: must be at least 1, got {workers}.")
+    end = tokenizer.end_of_document if end_of_document is None else end_of_document
+    if not 0 <= end < tokenizer.vocab_size:
+        raise InputError(
+            f"--end-of-document: must be a token, from 0 to {tokenizer.vocab_size - 1}, got {end}."
+        )
+    kept = [in_place and any(map(is_tokens, each.paths)) for each in sets]
+    if in_place and not any(kept):
+        raise InputError("--in-place: no input is a file of tokens (.idx or .npy).")
+    places = [
+        places_of(each, validation, end) if here else None
+        for each, here in zip(sets, kept, strict=True)
+    ]
     report = BuildReport()
-    with StoreWriter(out, tokenizer) as writer, ThreadPoolExecutor(workers) as pool:
+    with StoreWriter(out, tokenizer, end) as writer, ThreadPoolExecutor(workers) as pool:
         try:
-            for each in sets:
-                blocks = _blocks(each, progress)
-                results = _map_in_order(
-                    pool, lambda block, each=each: _encode(block, each, tokenizer), blocks, workers
-                )
-                _write_set(writer, each, results, validation, on_bad_line, report)
+            for each, its_places in zip(sets, places, strict=True):
+                blocks = _blocks(each, end, progress)
+
+                def encode(block: Block, each: InputSet = each) -> list[EncodedDocument | BadLine]:
+                    return _encode(block, each, tokenizer, end)
+
+                results = _map_in_order(pool, encode, blocks, workers)
+                set_writer = writer.add_set(each.name, its_places)
+                if its_places:
+                    splitter, on_bad = FromTheEnd(set_writer, its_places), "stop"
+                else:
+                    splitter, on_bad = ByHash(set_writer, validation), on_bad_line
+                _write_documents(splitter, each, results, on_bad, report)
+                set_writer.finish(each.domain, each.weight)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -112,10 +164,11 @@ def build_store(
     return report
 
 
-def _blocks(each: InputSet, progress: Progress | None) -> Iterator[LineBlock | BadLine]:
+def _blocks(each: InputSet, end: int, progress: Progress | None) -> Iterator[Block]:
     for path in each.paths:
-        for block in read_blocks(path):
-            if progress is not None and isinstance(block, LineBlock):
+        blocks = read_token_blocks(path, end) if is_tokens(path) else read_blocks(path)
+        for block in blocks:
+            if progress is not None and not isinstance(block, BadLine):
                 progress(path, block.position)
             yield block
 
@@ -137,14 +190,16 @@ def _map_in_order(
 
 
 def _encode(
-    block: LineBlock | BadLine, each: InputSet, tokenizer: Tokenizer
+    block: Block, each: InputSet, tokenizer: Tokenizer, end_of_document: int
 ) -> list[EncodedDocument | BadLine]:
     if isinstance(block, BadLine):
         return [block]
+    if isinstance(block, TokenBlock):
+        return encode_tokens(block, each, tokenizer, end_of_document)
     parsed = parse_block(block)
     documents = [each for each in parsed if isinstance(each, Document)]
     texts = [document.text.encode() for document in documents]
-    end = np.array([tokenizer.end_of_document], np.int32)
+    end = np.array([end_of_document], np.int32)
     ids = [part for each in tokenizer.encode_arrays(texts) for part in (each, end)]
     dtype = np.dtype(token_dtype(tokenizer.vocab_size))
     tokens = np.concatenate([np.empty(0, np.int32), *ids]).astype(dtype)
@@ -170,16 +225,13 @@ def _row(document: Document, each: InputSet, path: Path, text: bytes, length: in
     )
 
 
-def _write_set(
-    writer: StoreWriter,
+def _write_documents(
+    splitter: ByHash | FromTheEnd,
     each: InputSet,
     results: Iterable[list[EncodedDocument | BadLine]],
-    validation: int | float,
     on_bad_line: OnBadLine,
     report: BuildReport,
 ) -> None:
-    set_writer = writer.add_set(each.name)
-    splitter = _Splitter(set_writer, validation)
     documents = 0
     for document in chain.from_iterable(results):
         if isinstance(document, BadLine):
@@ -191,7 +243,6 @@ def _write_set(
         files = ", ".join(map(str, each.paths))
         raise InputError(f"set {each.name}: holds no document ({files}); give files with text.")
     splitter.finish()
-    set_writer.finish(each.domain, each.weight)
 
 
 def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport) -> None:
@@ -206,49 +257,9 @@ def _report_bad_line(line: BadLine, on_bad_line: OnBadLine, report: BuildReport)
         report.bad_lines.append(line.sentence)
 
 
-class _Splitter:
-    """Sends each document to its side: held out if its sha256, as a fraction of all, is small.
-
-    So a document falls on the same side in every store. Each side holds back the document with its
-    largest hash: if the other side stays empty it goes there, so that neither side is empty when
-    there are two documents (unless nothing is to be held out).
-    """
-
-    def __init__(self, writer: SetWriter, fraction: int | float) -> None:
-        self._writer = writer
-        self._threshold = int(fraction * 2**256)
-        self._held: dict[SplitName, EncodedDocument] = {}
-        self._count = {"train": 0, "validation": 0}
-
-    def append(self, document: EncodedDocument) -> None:
-        if not self._threshold:
-            self._writer.append(document, "train")
-            return
-        held_out = int(document.row.sha256, 16) < self._threshold
-        side: SplitName = "validation" if held_out else "train"
-        self._count[side] += 1
-        held = self._held.get(side)
-        if held is None:
-            self._held[side] = document
-            return
-        first, second = held, document
-        if second.row.sha256 > first.row.sha256:
-            first, second = second, first
-        self._held[side] = first
-        self._writer.append(second, side)
-
-    def finish(self) -> None:
-        for side, document in sorted(self._held.items()):
-            if not self._count["train"]:
-                side = "train"
-            elif not self._count["validation"] and self._count["train"] > 1:
-                side = "validation"
-            self._writer.append(document, side)
-
-
 def _first_texts(each: InputSet, limit: int, on_bad_line: OnBadLine) -> Iterator[str]:
     size = 0
-    for block in _blocks(each, None):
+    for block in chain.from_iterable(map(read_blocks, each.paths)):
         for document in [block] if isinstance(block, BadLine) else parse_block(block):
             if isinstance(document, BadLine):
                 _report_bad_line(document, on_bad_line, BuildReport())

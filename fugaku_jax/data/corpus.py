@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fugaku_jax.data import token_files
 from fugaku_jax.data.lines import parse_line, read_lines
 from fugaku_jax.errors import InputError
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
+ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", *token_files.ENDINGS)
 _BLOCK_BYTES = 1 << 18  # of text a block: enough work for a thread, little enough to balance
 _COLUMNS = ("text", "id", "source", "licence", "license", "decisions")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())

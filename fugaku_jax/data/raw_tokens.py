@@ -13,6 +13,7 @@ from jaxtyping import Integer
 
 from fugaku_jax.data import store_format
 from fugaku_jax.data.store_format import SplitName
+from fugaku_jax.data.token_files import Place
 
 _CHECKSUM_BYTES = 4
 
@@ -21,15 +22,24 @@ class RawTokens:
     """The tokens of one side of a set, unchecked."""
 
     def __init__(
-        self, root: ts.KvStore, prefix: str, set_index: int, split: SplitName, dtype: str
+        self,
+        root: ts.KvStore,
+        prefix: str,
+        set_index: int,
+        split: SplitName,
+        dtype: str,
+        elsewhere: Place | None = None,
     ) -> None:
-        """Args: the store and its prefix, which side of which set, and the tokens' type."""
+        """Args: the store, which side of which set, the tokens' type; where, if not in it."""
+        self._elsewhere = elsewhere
         self._root, self._place = root, (prefix, set_index, split)
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._file = functools.lru_cache(1)(self._read_file)
 
     def read(self, start: int, length: int) -> Integer[np.ndarray, "T"] | None:
         """Tokens from `start` on; None if where they lie is not known."""
+        if self._elsewhere is not None:
+            return self._elsewhere.read(start, length)
         size = store_format.CHUNK_TOKENS
         first, last = start // size, (start + length - 1) // size
         chunks = [self._chunk(number) for number in range(first, last + 1)]

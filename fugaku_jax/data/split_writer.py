@@ -15,6 +15,7 @@ from fugaku_jax.data import store_format
 from fugaku_jax.data.blocks import Blocks, DocumentBlock, joined_root
 from fugaku_jax.data.kvstore import storage_errors
 from fugaku_jax.data.store_format import Split, SplitName
+from fugaku_jax.data.token_files import Place
 from fugaku_jax.ledger import documents, merkle
 from fugaku_jax.ledger.documents import DocumentRow
 
@@ -39,10 +40,15 @@ class SplitWriter:
         set_index: int,
         split: SplitName,
         dtype: str,
+        place: Place | None = None,
     ) -> None:
-        """Args: the store's place and its prefix, which side of which set, and the tokens' type."""
+        """Args: the store's place and its prefix, which side of which set, and the tokens' type.
+
+        With a place, the tokens lie there already, beginning with the first that comes.
+        """
         self._url, self._root, self._dtype = url, root, dtype
         self._place = prefix, set_index, split
+        self._tokens_place = place
         self._array: ts.TensorStore | None = None
         self._array_sha256: str | None = None
         self._write: ts.WriteFutures | None = None  # the last to the array
@@ -108,6 +114,7 @@ class SplitWriter:
             tokens_root=joined_root(self._chunk_roots),
             documents_root=joined_root([each.root for each in self._document_blocks]),
             blocks_sha256=hashlib.sha256(blocks).hexdigest(),
+            place=self._tokens_place if self._tokens else None,
         )
 
     def wait(self) -> None:
@@ -123,12 +130,13 @@ class SplitWriter:
     def _put_tokens(self, tokens: np.ndarray) -> None:
         """Starts to write tokens, when the write before is done."""
         self.wait()
-        with storage_errors(self._url, "written"):
-            if self._array is None:
-                created = store_format.create_array(self._root, *self._place, self._dtype)
-                self._array = created.result()
-            end = self._tokens + len(tokens)
-            self._write = self._array[self._tokens : end].write(tokens)
+        end = self._tokens + len(tokens)
+        if self._tokens_place is None:
+            with storage_errors(self._url, "written"):
+                if self._array is None:
+                    created = store_format.create_array(self._root, *self._place, self._dtype)
+                    self._array = created.result()
+                self._write = self._array[self._tokens : end].write(tokens)
         self._tokens = end
         for leaf in chunk_hashes(tokens):
             self._chunks.append(leaf)

@@ -6,6 +6,7 @@ from jaxtyping import Int, Int32
 
 from fugaku_jax.data import store_format
 from fugaku_jax.data.document_table import DocumentTable
+from fugaku_jax.data.in_place import open_in_place
 from fugaku_jax.data.kvstore import open_location, read_value, storage_errors
 from fugaku_jax.data.store_format import Split, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
@@ -109,11 +110,14 @@ class Store:
             opening = {
                 (i, split): store_format.open_array(self._root, self._index, i, split)
                 for i, split in wanted
-                if getattr(self.sets[i], split).tokens
+                if getattr(self.sets[i], split).tokens and not getattr(self.sets[i], split).place
             }
             arrays = {key: future.result() for key, future in opening.items()}
         for (i, split), array in arrays.items():
             check_array(array, self.url, self._index, i, split)
+        for i, split in wanted:
+            if getattr(self.sets[i], split).place:
+                arrays[i, split] = open_in_place(self.url, self._root, self._index, i, split)
         return {key: arrays.get(key) for key in wanted}
 
 

@@ -14,6 +14,7 @@ import tensorstore as ts
 
 from fugaku_jax.data import store_format_1
 from fugaku_jax.data.kvstore import context
+from fugaku_jax.data.token_files import Place
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import parse_json
 from fugaku_jax.json_types import shown, typed
@@ -42,6 +43,7 @@ class Split:
     tokens_root: str  # Merkle root; a leaf is a chunk, little endian, in the store's data type
     documents_root: str  # Merkle root; a leaf is a row of the document table
     blocks_sha256: str | None = None  # of the file of blocks; None in format 1, which has none
+    place: Place | None = None  # of the tokens, if the store has left them where they were
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Index:
         content = asdict(self)
         del content["prefix"], content["version"]
         for side in (each[split] for each in content["sets"] for split in SPLITS):
-            del side["blocks_sha256"]
+            del side["blocks_sha256"], side["place"]
         return content if self.version == VERSION else store_format_1.downgraded(content)
 
     @property
@@ -90,6 +92,9 @@ class Index:
         fields = {name: value for name, value in asdict(self).items() if name != "version"}
         if self.version != VERSION:
             fields = store_format_1.downgraded(fields)
+        for side in (each[split] for each in fields["sets"] for split in SPLITS):
+            if side.get("place") is None:
+                side.pop("place", None)
         return json.dumps(head | fields, indent=1, ensure_ascii=False).encode()
 
     @classmethod

@@ -45,7 +45,7 @@ def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
                 split: {
                     names.get(name, name): value
                     for name, value in each[split].items()
-                    if name != "blocks_sha256"
+                    if name not in ("blocks_sha256", "place")
                 }
                 for split in _SPLITS
             }

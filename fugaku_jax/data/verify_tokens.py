@@ -11,6 +11,7 @@ from jaxtyping import Integer
 from fugaku_jax.data import store_format
 from fugaku_jax.data.blocks import Blocks, joined_root
 from fugaku_jax.data.document_table import DocumentTable
+from fugaku_jax.data.in_place import open_in_place
 from fugaku_jax.data.kvstore import read_value, storage_errors
 from fugaku_jax.data.raw_tokens import RawTokens
 from fugaku_jax.data.split_writer import chunk_hashes
@@ -48,16 +49,20 @@ def verify_tokens(
         return
     place = index.prefix, set_index, split
     try:
-        with storage_errors(url, "read"):
-            array = store_format.open_array(root, index, set_index, split, cached=False).result()
-        check_array(array, url, index, set_index, split)
+        if side.place:
+            array = open_in_place(url, root, index, set_index, split, cached=False)
+        else:
+            with storage_errors(url, "read"):
+                opening = store_format.open_array(root, index, set_index, split, cached=False)
+                array = opening.result()
+            check_array(array, url, index, set_index, split)
     except InputError as error:
         yield str(error), ()
         return
     table = DocumentTable(url, root, index, set_index, split, checked=False)
-    raw = RawTokens(root, *place, index.dtype)
+    raw = RawTokens(root, *place, index.dtype, side.place)
     blocks = None if index.version == 1 else _blocks(url, root, place, side)
-    if blocks:
+    if blocks and not side.place:
         metadata = read_value(url, root, store_format.array_key(*place))
         if hashlib.sha256(metadata).hexdigest() != blocks.array_sha256:
             yield f"{store_format.array_key(*place)} is not as it was written", ()
@@ -156,7 +161,7 @@ def _documents_in(
     for row in rows:
         tokens = raw.read(row["start"], row["length"])
         try:
-            text = b"" if tokens is None else tokenizer.decode(tokens).encode()
+            text = b"" if tokens is None else tokenizer.decode(tokens[:-1]).encode()
         except InputError:  # a token that the tokenizer does not have
             text = b""
         if hashlib.sha256(text).hexdigest() != row["sha256"]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+from collections.abc import Mapping
 
 import tensorstore as ts
 
@@ -9,6 +10,7 @@ from fugaku_jax.data import store_format
 from fugaku_jax.data.kvstore import local_path, open_location, storage_errors
 from fugaku_jax.data.split_writer import EncodedDocument, SplitWriter
 from fugaku_jax.data.store_format import Index, SplitName, TokenSet
+from fugaku_jax.data.token_files import Place
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import parse_json
@@ -21,8 +23,8 @@ class StoreWriter:
     leaves the old version whole. One writer a store at a time.
     """
 
-    def __init__(self, url: str, tokenizer: Tokenizer) -> None:
-        """Args: the folder or URL, and the tokenizer of the tokens to come.
+    def __init__(self, url: str, tokenizer: Tokenizer, end_of_document: int | None = None) -> None:
+        """Args: the folder or URL, the tokenizer of the tokens to come, and what ends documents.
 
         Raises:
             InputError: the place holds something that is no store, or cannot be reached.
@@ -30,6 +32,8 @@ class StoreWriter:
         self.url = url
         self.dtype = store_format.token_dtype(tokenizer.vocab_size)
         self._tokenizer = tokenizer
+        end = tokenizer.end_of_document if end_of_document is None else end_of_document
+        self.end_of_document = end
         self._root = open_location(url)
         self._check_place()
         self._prefix = f"{store_format.PREFIX_START}{secrets.token_hex(8)}"
@@ -51,9 +55,14 @@ class StoreWriter:
             with contextlib.suppress(Exception):
                 self._delete(self._prefix)
 
-    def add_set(self, name: str) -> "SetWriter":
-        """Starts the next set; give it documents, then `finish` it."""
-        return SetWriter(self, name, len(self._sets))
+    def add_set(self, name: str, places: Mapping[SplitName, Place] | None = None) -> "SetWriter":
+        """Starts the next set; give it documents, then `finish` it.
+
+        Args:
+            name: of the set.
+            places: where the tokens of each side lie and are left; None: they are written.
+        """
+        return SetWriter(self, name, len(self._sets), places or {})
 
     def publish(self) -> Index:
         """Makes the new version the one that readers see, and deletes the old one."""
@@ -62,7 +71,7 @@ class StoreWriter:
         index = Index(
             prefix=self._prefix,
             vocab_size=tokenizer.vocab_size,
-            end_of_document=tokenizer.end_of_document,
+            end_of_document=self.end_of_document,
             dtype=self.dtype,
             tokenizer_sha256=tokenizer.sha256,
             sets=tuple(self._sets),
@@ -82,9 +91,12 @@ class StoreWriter:
         with storage_errors(self.url, "written"):
             self._root.write(key, value).result()
 
-    def split_writer(self, set_index: int, split: SplitName) -> SplitWriter:
+    def split_writer(
+        self, set_index: int, split: SplitName, place: Place | None = None
+    ) -> SplitWriter:
         """Starts one side of a set."""
-        writer = SplitWriter(self.url, self._root, self._prefix, set_index, split, self.dtype)
+        where = self.url, self._root, self._prefix, set_index, split, self.dtype
+        writer = SplitWriter(*where, place)
         self._splits.append(writer)
         return writer
 
@@ -130,11 +142,16 @@ class StoreWriter:
 class SetWriter:
     """Writes one set: documents go to the end of one of its two splits."""
 
-    def __init__(self, store: StoreWriter, name: str, set_index: int) -> None:
+    def __init__(
+        self, store: StoreWriter, name: str, set_index: int, places: Mapping[SplitName, Place]
+    ) -> None:
         """Use `StoreWriter.add_set`."""
         self._store = store
         self._name = name
-        self._sides = {split: store.split_writer(set_index, split) for split in store_format.SPLITS}
+        self._sides = {
+            split: store.split_writer(set_index, split, places.get(split))
+            for split in store_format.SPLITS
+        }
 
     def append(self, document: EncodedDocument, split: SplitName) -> None:
         """Adds a document. Raises InputError when the place is full."""

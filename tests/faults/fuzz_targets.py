@@ -10,6 +10,7 @@ import hashlib
 import io
 import itertools
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from fugaku_jax.data.inputs import read_inputs
 from fugaku_jax.data.proof import check_proofs, prove
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.store_format import FORMAT, content_sha256
+from fugaku_jax.data.token_blocks import read_token_blocks
 from fugaku_jax.data.verify import verify_store
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
@@ -191,6 +193,34 @@ def corpus(suffix: str) -> Target:
     return target
 
 
+def token_index(folder: Path) -> tuple[list[bytes], Read]:
+    """An `.idx` of Megatron-LM's, beside a `.bin` of five tokens."""
+    (folder / "t.bin").write_bytes(np.array([5, 4, 2, 6, 2], "<i4").tobytes())
+    head = struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 4, 3, 3)
+    lists = np.array([1, 2, 2], "<i4"), np.array([0, 4, 12, 0, 2, 3], "<i8")
+    return [head + b"".join(each.tobytes() for each in lists)], token_reader(folder / "t.idx")
+
+
+def token_array(folder: Path) -> tuple[list[bytes], Read]:
+    """A `.npy` of tokens."""
+    seeds = []
+    for dtype in ("<u2", "<i8"):
+        np.save(folder / "t.npy", np.array([5, 4, 2, 6, 2], dtype))
+        seeds.append((folder / "t.npy").read_bytes())
+    return seeds, token_reader(folder / "t.npy")
+
+
+def token_reader(path: Path) -> Read:
+    """Return what reads the documents of a file of tokens."""
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        for block in read_token_blocks(path, 2):
+            assert len(block.tokens) == block.bounds[-1] - block.bounds[0]
+
+    return read
+
+
 def mixture(folder: Path) -> tuple[list[bytes], Read]:
     """A mixture file."""
     (folder / "a.jsonl").write_text('{"text": "a"}')
@@ -326,7 +356,7 @@ TARGETS: dict[str, Target] = {
         *(configuration, store_header, store_arrays, store_tokens, document_table, proof),
         *map(altered_store, ("build-*/0/train.blocks.json", "build-*/0/train.documents/0.parquet")),
         *map(corpus, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")),
-        *(mixture, prompts, metrics, small_files, ledger, checkpoint),
+        *(token_index, token_array, mixture, prompts, metrics, small_files, ledger, checkpoint),
         checkpoint_file("manifest", "manifest.ocdbt"),
         checkpoint_file("node", "d/*"),
     )
