@@ -11,7 +11,7 @@ from jaxtyping import Integer
 from fugaku_jax.data import store_format
 from fugaku_jax.data.blocks import Blocks, joined_root
 from fugaku_jax.data.document_table import DocumentTable
-from fugaku_jax.data.in_place import open_in_place
+from fugaku_jax.data.in_place import TokensInPlace
 from fugaku_jax.data.kvstore import read_value, storage_errors
 from fugaku_jax.data.raw_tokens import RawTokens
 from fugaku_jax.data.split_writer import chunk_hashes
@@ -50,7 +50,7 @@ def verify_tokens(
     place = index.prefix, set_index, split
     try:
         if side.place:
-            array = open_in_place(url, root, index, set_index, split, cached=False)
+            array = TokensInPlace(url, root, index, set_index, split)
         else:
             with storage_errors(url, "read"):
                 opening = store_format.open_array(root, index, set_index, split, cached=False)
@@ -122,17 +122,25 @@ def _written_hashes(
     return hashes if merkle.root(hashes).hex() == blocks.tokens[block] else None
 
 
-def _read(array: ts.TensorStore, first: int, end: int) -> list[Integer[np.ndarray, " C"] | None]:
+def _read(
+    array: ts.TensorStore | TokensInPlace, first: int, end: int
+) -> list[Integer[np.ndarray, " C"] | None]:
     """The chunks of tokens `[first, end)`, None for one that cannot be read."""
     size = store_format.CHUNK_TOKENS
+
+    def read(begin: int, stop: int) -> Integer[np.ndarray, " N"]:
+        if isinstance(array, TokensInPlace):
+            return array.read(begin, stop)
+        return array[begin:stop].read().result()
+
     try:
-        tokens = array[first:end].read().result()
+        tokens = read(first, end)
         return [tokens[start : start + size] for start in range(0, end - first, size)]
     except (ValueError, OSError, RuntimeError):
         parts: list[np.ndarray | None] = []
         for start in range(first, end, size):
             try:
-                parts.append(array[start : min(start + size, end)].read().result())
+                parts.append(read(start, min(start + size, end)))
             except (ValueError, OSError, RuntimeError):
                 parts.append(None)
         return parts

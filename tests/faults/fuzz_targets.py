@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 import tensorstore as ts
 import zstandard
 from fuzz_models import MODELS, Read, Target
-from small_inputs import TEXT, as_json, config, small_store
+from small_inputs import TEXT, as_json, config, small_store, small_tokenizer
 
 from fugaku_jax.config import DataConfig, flat_fields
 from fugaku_jax.data import kvstore
+from fugaku_jax.data.build import build_store
 from fugaku_jax.data.corpus import LineBlock, parse_block, read_blocks
-from fugaku_jax.data.inputs import read_inputs
+from fugaku_jax.data.inputs import InputSet, read_inputs
 from fugaku_jax.data.proof import check_proofs, prove
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.store_format import FORMAT, content_sha256
@@ -210,6 +211,20 @@ def token_array(folder: Path) -> tuple[list[bytes], Read]:
     return seeds, token_reader(folder / "t.npy")
 
 
+def store_in_place(folder: Path) -> tuple[list[bytes], Read]:
+    """`store.json` of a store that has left its tokens where they were."""
+    sets = [InputSet("ja", (folder / "t.idx",), "ja", 1.0)]
+    (folder / "t.idx").write_bytes(token_index(folder)[0][0])
+    build_store(str(folder / "store"), sets, small_tokenizer(folder), validation=0.3, in_place=True)
+    path = folder / "store/store.json"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        Store.open(str(folder / "store")).read(0, "train", np.array([0]), 2)
+
+    return [path.read_bytes()], read
+
+
 def token_reader(path: Path) -> Read:
     """Return what reads the documents of a file of tokens."""
 
@@ -356,7 +371,17 @@ TARGETS: dict[str, Target] = {
         *(configuration, store_header, store_arrays, store_tokens, document_table, proof),
         *map(altered_store, ("build-*/0/train.blocks.json", "build-*/0/train.documents/0.parquet")),
         *map(corpus, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")),
-        *(token_index, token_array, mixture, prompts, metrics, small_files, ledger, checkpoint),
+        *(
+            token_index,
+            token_array,
+            store_in_place,
+            mixture,
+            prompts,
+            metrics,
+            small_files,
+            ledger,
+            checkpoint,
+        ),
         checkpoint_file("manifest", "manifest.ocdbt"),
         checkpoint_file("node", "d/*"),
     )
