@@ -127,23 +127,21 @@ def _read(
 ) -> list[Integer[np.ndarray, " C"] | None]:
     """The chunks of tokens `[first, end)`, None for one that cannot be read."""
     size = store_format.CHUNK_TOKENS
-
-    def read(begin: int, stop: int) -> Integer[np.ndarray, " N"]:
-        if isinstance(array, TokensInPlace):
-            return array.read(begin, stop)
-        return array[begin:stop].read().result()
-
-    try:
-        tokens = read(first, end)
+    tokens = _read_whole(array, first, end)
+    if tokens is not None:
         return [tokens[start : start + size] for start in range(0, end - first, size)]
+    return [_read_whole(array, start, min(start + size, end)) for start in range(first, end, size)]
+
+
+def _read_whole(
+    array: ts.TensorStore | TokensInPlace, first: int, end: int
+) -> Integer[np.ndarray, " N"] | None:
+    try:
+        if isinstance(array, TokensInPlace):
+            return array.read(first, end)
+        return array[first:end].read().result()
     except (ValueError, OSError, RuntimeError):
-        parts: list[np.ndarray | None] = []
-        for start in range(first, end, size):
-            try:
-                parts.append(read(start, min(start + size, end)))
-            except (ValueError, OSError, RuntimeError):
-                parts.append(None)
-        return parts
+        return None
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[list[int]]:
