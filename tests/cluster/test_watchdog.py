@@ -190,7 +190,10 @@ def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
     alone.watch(0.01, step=0)
     alone.rest()
     assert ends == []
-    assert "watchdog" not in [thread.name for thread in threading.enumerate()]
+    for thread in threading.enumerate():
+        if thread.name == "watchdog":  # which a busy machine may take its time to end
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def test_a_rank_whose_launcher_has_gone_is_asked_once_to_save_and_stop(monkeypatch):
