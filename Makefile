@@ -34,7 +34,7 @@ $(VENV)/transformers4: $(VENV)/.installed-oracles
 	$(INSTALL) --upgrade --target $@ "transformers==4.57.1"
 	touch $@
 
-# All tests, about 22 minutes on 2 slow cores. `make test FAST=1` takes 4 and leaves out those
+# All tests, 12 to 22 minutes on 2 cores. `make test FAST=1` takes 2 to 4 and leaves out those
 # marked `slow`: whole trainings and restarts, meshes of several devices or processes held to one,
 # both versions of transformers, the notebooks, benchmarks, and the longest tests of kernels.
 EVERYDAY := $(if $(FAST),-m "not slow and not a64fx and not sanitize and not machine")
