@@ -16,5 +16,5 @@ def extra(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         absent = (error.name or module).partition(".")[0]
-        package = "ray" if absent == "ray" else "'fugaku-jax[data]'"
+        package = "ray" if absent == "ray" else "'.[data]'"
         raise InputError(f"{absent} is not installed; `pip install {package}` does it.") from error

@@ -5,14 +5,13 @@ share one model and hand over NumPy arrays without copying them between processe
 always encoded whole, as encoding it in parts would change the tokens at the joins.
 """
 
-import collections
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from fugaku_jax.data.corpus import BadLine, Document, LineBlock, parse_block, re
 from fugaku_jax.data.held_out import ByHash, FromTheEnd
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.numbers import number_tokenizer
+from fugaku_jax.data.ordered_map import map_in_order
 from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store_format import token_dtype
 from fugaku_jax.data.token_blocks import (
@@ -41,8 +41,6 @@ _MOST_LISTED = 1000  # lines that are left out; the others are only counted
 _BLOCKS_A_WORKER = 4  # in flight: enough that none waits, few enough to bound the memory
 
 OnBadLine = Literal["stop", "skip"]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Block = LineBlock | TokenBlock | BadLine
 Progress = Callable[[Path, int], None]  # the file being read, and its bytes read so far
 
@@ -149,7 +147,7 @@ def build_store(
                 def encode(block: Block, each: InputSet = each) -> list[EncodedDocument | BadLine]:
                     return _encode(block, each, tokenizer, end)
 
-                results = _map_in_order(pool, encode, blocks, workers)
+                results = map_in_order(pool, encode, blocks, workers * _BLOCKS_A_WORKER)
                 set_writer = writer.add_set(each.name, its_places)
                 if its_places:
                     splitter, on_bad = FromTheEnd(set_writer, its_places), "stop"
@@ -171,22 +169,6 @@ def _blocks(each: InputSet, end: int, progress: Progress | None) -> Iterator[Blo
             if progress is not None and not isinstance(block, BadLine):
                 progress(path, block.position)
             yield block
-
-
-def _map_in_order(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-) -> Iterator[Result]:
-    """`pool.map` that reads its items no further ahead than the workers need."""
-    running: collections.deque[Future[Result]] = collections.deque()
-    for item in items:
-        running.append(pool.submit(function, item))
-        if len(running) > workers * _BLOCKS_A_WORKER:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
 
 
 def _encode(

@@ -33,7 +33,7 @@ def suffix_array(text: bytes, width: int) -> UInt32[np.ndarray, "N"]:
         from pydivsufsort import divsufsort
     except ImportError as error:
         raise InputError(
-            "pydivsufsort is not installed; `pip install 'fugaku-jax[data]'` does it."
+            "pydivsufsort is not installed; `pip install '.[data]'` does it."
         ) from error
     if not text:
         return np.empty(0, np.uint32)

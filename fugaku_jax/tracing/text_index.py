@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int32
 
+from fugaku_jax.data.ordered_map import map_in_order
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
@@ -78,21 +79,11 @@ def build_index(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _INDEX).unlink(missing_ok=True)
         with ThreadPoolExecutor(workers) as pool:
-            shards = list(_mapped(pool, sort, enumerate(_stretches(store, shard_tokens)), workers))
+            shards = list(map_in_order(pool, sort, enumerate(_stretches(store, shard_tokens)), workers))
         said = {"format": FORMAT, "store": store.sha256, "token_bytes": width, "shards": shards}
         write_json(folder / _INDEX, said)
     except OSError as error:
         raise InputError(f"{folder}: no index can be written there ({error.strerror}).") from error
-
-
-def _mapped(pool: ThreadPoolExecutor, function: Callable, items: Iterator, workers: int):
-    """`pool.map` that takes an item only when a worker is about to be free for it."""
-    running = []
-    for item in items:
-        running.append(pool.submit(function, item))
-        if len(running) > workers:
-            yield running.pop(0).result()
-    yield from (each.result() for each in running)
 
 
 class TextIndex:
