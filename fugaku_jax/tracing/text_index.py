@@ -79,7 +79,9 @@ def build_index(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _INDEX).unlink(missing_ok=True)
         with ThreadPoolExecutor(workers) as pool:
-            shards = list(map_in_order(pool, sort, enumerate(_stretches(store, shard_tokens)), workers))
+            shards = list(
+                map_in_order(pool, sort, enumerate(_stretches(store, shard_tokens)), workers)
+            )
         said = {"format": FORMAT, "store": store.sha256, "token_bytes": width, "shards": shards}
         write_json(folder / _INDEX, said)
     except OSError as error:
