@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Integer, Shaped
 
 from fugaku_jax.data.batch import Batch, document_segments
+from fugaku_jax.data.marks import batch_of
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
@@ -38,7 +39,7 @@ class Loader:
             store: where the tokens are; the training split is read.
             order: which tokens each row holds.
             batch: shapes, types and sharding of what to give. With `segments`, each document of a
-                row is one.
+                row is one; with `weights`, the store says which tokens are learned.
             start_step: the first step given.
             stop_step: the step before which to end.
             prefetch: batches read ahead.
@@ -106,12 +107,16 @@ class Loader:
             self._ready.put(error)
 
     def _read_batch(self, step: int) -> Batch:
-        tokens, segments = self._read_rows(step), None
-        if self._batch.segments is not None:
-            segments = document_segments(tokens, self._store.end_of_document)
-        return jax.tree.map(self._global, self._batch, Batch(tokens, segments=segments))
+        rows = self._read_rows(step)
+        if self._batch.weights is not None:
+            read = batch_of(rows)
+        elif self._batch.segments is not None:
+            read = Batch(rows, segments=document_segments(rows, self._store.end_of_document))
+        else:
+            read = Batch(rows)
+        return jax.tree.map(self._global, self._batch, read)
 
-    def _global(self, like: jax.ShapeDtypeStruct, rows: Int32[np.ndarray, "N L"]) -> jax.Array:
+    def _global(self, like: jax.ShapeDtypeStruct, rows: Shaped[np.ndarray, "N L"]) -> jax.Array:
         """Make the global array of which this process has these rows, those of `_needed`."""
 
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -119,15 +124,17 @@ class Loader:
 
         return jax.make_array_from_callback(like.shape, like.sharding, shard)
 
-    def _read_rows(self, step: int) -> Int32[np.ndarray, "N T_plus_1"]:
+    def _read_rows(self, step: int) -> Integer[np.ndarray, "N T_plus_1"]:
         """The rows this process needs, each read once, in the order of `_needed`."""
+        marked = self._batch.weights is not None
+        read = self._store.read_marked if marked else self._store.read
         sets, starts, _ = self._order.locate(step)
         sets, starts = sets[self._needed], starts[self._needed]
         length = self._order.sequence_length + 1
-        rows = np.empty((len(self._needed), length), np.int32)
+        rows = np.empty((len(self._needed), length), np.uint32 if marked else np.int32)
         for index in np.unique(sets):
             mine = sets == index
-            rows[mine] = self._store.read(int(index), "train", starts[mine], length)
+            rows[mine] = read(int(index), "train", starts[mine], length)
         return rows
 
 

@@ -12,6 +12,7 @@ import tensorstore as ts
 from jaxtyping import Integer
 
 from fugaku_jax.data import store_format
+from fugaku_jax.data.marks import document_of
 from fugaku_jax.data.store_format import SplitName
 from fugaku_jax.data.token_files import Place
 
@@ -29,9 +30,13 @@ class RawTokens:
         split: SplitName,
         dtype: str,
         elsewhere: Place | None = None,
+        marked: bool = False,
     ) -> None:
-        """Args: the store, which side of which set, the tokens' type; where, if not in it."""
-        self._elsewhere = elsewhere
+        """Args: the store, which side of which set, the tokens' type; where, if not in it.
+
+        Marked tokens are those of `marks.py`; without their marks, and without padding, they come.
+        """
+        self._elsewhere, self._marked = elsewhere, marked
         self._root, self._place = root, (prefix, set_index, split)
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._file = functools.lru_cache(1)(self._read_file)
@@ -46,7 +51,8 @@ class RawTokens:
         there = [each for each in chunks if each is not None]
         if len(there) < len(chunks):
             return None
-        return np.concatenate(there)[start - first * size :][:length]
+        tokens = np.concatenate(there)[start - first * size :][:length]
+        return document_of(tokens) if self._marked else tokens
 
     def _chunk(self, number: int) -> Integer[np.ndarray, "C"] | None:
         chunks_a_file = store_format.SHARD_TOKENS // store_format.CHUNK_TOKENS

@@ -2,12 +2,13 @@
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Int32, Integer, UInt32
 
 from fugaku_jax.data import store_format
 from fugaku_jax.data.document_table import DocumentTable
 from fugaku_jax.data.in_place import TokensInPlace
 from fugaku_jax.data.kvstore import open_location, read_value, storage_errors
+from fugaku_jax.data.marks import unmarked
 from fugaku_jax.data.store_format import Split, SplitName, TokenSet
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
@@ -70,6 +71,11 @@ class Store:
             raise InputError(f"store {self.url}: its tokenizer is corrupt; build the store again.")
         return tokenizer
 
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row that documents were packed into; 0 where they are not marked."""
+        return self._index.row_tokens
+
     def read(
         self, set_index: int, split: SplitName, starts: Int[np.ndarray, "N"], length: int
     ) -> Int32[np.ndarray, "N length"]:
@@ -84,6 +90,24 @@ class Store:
         Raises:
             InputError: a run leaves the set, or the store is damaged.
         """
+        tokens = self._read(set_index, split, starts, length)
+        return unmarked(tokens) if self.row_tokens else tokens.astype(np.int32)
+
+    def read_marked(
+        self, set_index: int, split: SplitName, starts: Int[np.ndarray, "N"], length: int
+    ) -> UInt32[np.ndarray, "N length"]:
+        """Runs of tokens with the marks of `marks.py`; as `read`.
+
+        Raises:
+            InputError: as `read`, or the store has no marks.
+        """
+        if not self.row_tokens:
+            raise InputError(f"store {self.url}: does not say which of its tokens are answers.")
+        return self._read(set_index, split, starts, length)
+
+    def _read(
+        self, set_index: int, split: SplitName, starts: Int[np.ndarray, "N"], length: int
+    ) -> Integer[np.ndarray, "N length"]:
         array, size = self._arrays[set_index, split], getattr(self.sets[set_index], split).tokens
         first, last = int(starts.min(initial=0)), int(starts.max(initial=0))
         if len(starts) and not 0 <= first <= last <= size - length:
@@ -92,14 +116,13 @@ class Store:
                 f"so runs of {length} start from 0 to {size - length}; got {first} to {last}."
             )
         if array is None or not len(starts):
-            return np.empty((len(starts), length), np.int32)
+            return np.empty((len(starts), length), self._index.dtype)
         if isinstance(array, TokensInPlace):
-            parts = [array.read(start, start + length) for start in starts.tolist()]
-            return np.stack(parts).astype(np.int32)
+            return np.stack([array.read(start, start + length) for start in starts.tolist()])
         with storage_errors(self.url, "read"):
             # One read of all runs stacked takes half the time of a read each.
             runs = [array[start : start + length].translate_to[0] for start in starts.tolist()]
-            return ts.stack(runs).read().result().astype(np.int32)
+            return ts.stack(runs).read().result()
 
     def documents(self, set_index: int, split: SplitName) -> DocumentTable:
         """The document table of one side of a set; what it is asked for is read then."""

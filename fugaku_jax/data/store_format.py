@@ -21,6 +21,7 @@ from fugaku_jax.json_types import shown, typed
 
 FORMAT = "fugaku_jax token store"
 VERSION = 2
+MARKED_VERSION = 3  # of a store of dialogues: each token carries the marks of `marks.py`
 INDEX_KEY = "store.json"
 PREFIX_START = "build-"
 SHARD_TOKENS = 1 << 22  # a file
@@ -68,6 +69,7 @@ class Index:
     tokenizer_sha256: str
     sets: tuple[TokenSet, ...]
     version: int = VERSION
+    row_tokens: int = 0  # tokens of a row that documents were packed into; 0: they are not marked
 
     @property
     def content(self) -> dict[str, Any]:
@@ -79,7 +81,9 @@ class Index:
         del content["prefix"], content["version"]
         for side in (each[split] for each in content["sets"] for split in SPLITS):
             del side["blocks_sha256"], side["place"]
-        return content if self.version == VERSION else store_format_1.downgraded(content)
+        if not self.row_tokens:
+            del content["row_tokens"]
+        return store_format_1.downgraded(content) if self.version == 1 else content
 
     @property
     def sha256(self) -> str:
@@ -90,7 +94,9 @@ class Index:
         """The bytes of `store.json`."""
         head = {"format": FORMAT, "version": self.version, "sha256": self.sha256}
         fields = {name: value for name, value in asdict(self).items() if name != "version"}
-        if self.version != VERSION:
+        if not self.row_tokens:
+            del fields["row_tokens"]
+        if self.version == 1:
             fields = store_format_1.downgraded(fields)
         for side in (each[split] for each in fields["sets"] for split in SPLITS):
             if side.get("place") is None:
@@ -108,10 +114,10 @@ class Index:
         if fields.get("format") != FORMAT:
             raise InputError(f"store {location}: {INDEX_KEY} is not that of a token store.")
         version = fields.get("version")
-        if version not in (1, VERSION):
+        if version not in (1, VERSION, MARKED_VERSION):
             raise InputError(
                 f"store {location}: has format version {shown(version)}, this program reads "
-                f"versions 1 and {VERSION}; build the store again or update the program."
+                f"versions 1 to {MARKED_VERSION}; build the store again or update the program."
             )
         content = {name: each for name, each in fields.items() if name not in _OF_THE_FILE}
         try:
@@ -121,6 +127,8 @@ class Index:
         except InputError as error:
             raise corrupt from error
         intact = index.sha256 == fields.get("sha256") and index.prefix.startswith(PREFIX_START)
+        is_marked = index.row_tokens > 0 and index.dtype == "uint32"
+        intact = intact and (is_marked if version == MARKED_VERSION else index.row_tokens == 0)
         if not intact or "/" in index.prefix or not all(map(_is_possible, index.sets)):
             raise corrupt
         return index

@@ -126,6 +126,25 @@ class Tokenizer:
         """`encode_array` of several texts in UTF-8, in this thread: faster, if they are short."""
         return self._processor.encode(list(texts), return_type="numpy", num_threads=1)
 
+    def encode_spans(self, text: str) -> tuple[Int32[np.ndarray, "T"], Int64[np.ndarray, "T 2"]]:
+        """The ids of a text, and which of its UTF-8 bytes each of them stands for, [begin, end).
+
+        Of a character that several byte pieces write, each stands for all bytes.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        try:
+            pieces = self._processor.encode(text.encode(), return_type="proto").pieces
+        except UnicodeEncodeError as error:
+            raise InputError(f"The text is not Unicode: {error.reason}.") from error
+        ids = np.array([each.id for each in pieces], np.int32)
+        spans = np.array([(each.begin, each.end) for each in pieces], np.int64).reshape(-1, 2)
+        for place in range(len(spans) - 2, -1, -1):
+            if spans[place, 0] == spans[place, 1]:
+                spans[place, 1] = spans[place + 1, 1]
+        return ids, spans
+
     def decode(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> str:
         """The text of ids. Ids of control pieces (`</s>`, …) give nothing.
 

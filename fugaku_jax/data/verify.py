@@ -58,7 +58,7 @@ def read_index(url: str) -> tuple[bytes, dict]:
     except InputError:
         return data, {}
     version = fields.get("version")
-    if type(version) is int and version > store_format.VERSION:
+    if type(version) is int and version > store_format.MARKED_VERSION:
         Index.from_json(data, url)  # says so
     return data, fields
 

@@ -60,7 +60,7 @@ def verify_tokens(
         yield str(error), ()
         return
     table = DocumentTable(url, root, index, set_index, split, checked=False)
-    raw = RawTokens(root, *place, index.dtype, side.place)
+    raw = RawTokens(root, *place, index.dtype, side.place, index.row_tokens > 0)
     blocks = None if index.version == 1 else _blocks(url, root, place, side)
     if blocks and not side.place:
         metadata = read_value(url, root, store_format.array_key(*place))

@@ -23,14 +23,23 @@ class StoreWriter:
     leaves the old version whole. One writer a store at a time.
     """
 
-    def __init__(self, url: str, tokenizer: Tokenizer, end_of_document: int | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        tokenizer: Tokenizer,
+        end_of_document: int | None = None,
+        row_tokens: int = 0,
+    ) -> None:
         """Args: the folder or URL, the tokenizer of the tokens to come, and what ends documents.
+
+        With `row_tokens` the tokens come with the marks of `marks.py`, packed into rows of as many.
 
         Raises:
             InputError: the place holds something that is no store, or cannot be reached.
         """
         self.url = url
-        self.dtype = store_format.token_dtype(tokenizer.vocab_size)
+        self.dtype = "uint32" if row_tokens else store_format.token_dtype(tokenizer.vocab_size)
+        self._row_tokens = row_tokens
         self._tokenizer = tokenizer
         end = tokenizer.end_of_document if end_of_document is None else end_of_document
         self.end_of_document = end
@@ -75,6 +84,8 @@ class StoreWriter:
             dtype=self.dtype,
             tokenizer_sha256=tokenizer.sha256,
             sets=tuple(self._sets),
+            version=store_format.MARKED_VERSION if self._row_tokens else store_format.VERSION,
+            row_tokens=self._row_tokens,
         )
         self.put(store_format.INDEX_KEY, index.to_json())
         self._published = True

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Integer
 
 from fugaku_jax.data.store import Store
 
@@ -22,7 +22,7 @@ class Selection:
     tokens: int
     """Tokens of the documents, one end-of-document token each included."""
     bytes: int
-    """UTF-8 bytes of the documents."""
+    """UTF-8 bytes of the documents; 0 of dialogues, whose answers alone are scored."""
     xz_bytes: int | None
     """`xz -9e` size of all held-out documents; None unless all of them are here."""
 
@@ -51,7 +51,10 @@ def select_documents(store: Store, max_tokens_per_domain: int | None) -> list[Se
         if max_tokens_per_domain is not None:
             share = split.tokens / held_out[each.domain]
             budget = min(budget, int(max_tokens_per_domain * share))
-        if budget == split.tokens:
+        if store.row_tokens:  # what shares a row stays together, and a row at least is read
+            rows = max(min(budget, split.tokens) // store.row_tokens, 1)
+            spans, size = ((0, min(rows * store.row_tokens, split.tokens)),), 0
+        elif budget == split.tokens:
             spans, size = ((0, split.tokens),), split.bytes
         else:
             spans, size = _fitting(store, index, budget)
@@ -61,15 +64,21 @@ def select_documents(store: Store, max_tokens_per_domain: int | None) -> list[Se
     return selections
 
 
-def read_blocks(store: Store, selection: Selection, size: int) -> Iterator[Int32[np.ndarray, " N"]]:
-    """Read the selection as one stream in blocks of `size` tokens; the last may be shorter."""
-    block = np.empty(size, np.int32)
+def read_blocks(
+    store: Store, selection: Selection, size: int
+) -> Iterator[Integer[np.ndarray, " N"]]:
+    """Read the selection as one stream in blocks of `size` tokens; the last may be shorter.
+
+    Tokens of dialogues come with the marks of `data/marks.py`.
+    """
+    read = store.read_marked if store.row_tokens else store.read
+    block = np.empty(size, np.uint32 if store.row_tokens else np.int32)
     filled = 0
     for first, length in selection.spans:
         end = first + length
         while first < end:
             part = min(size - filled, end - first)
-            run = store.read(selection.set_index, "validation", np.array([first]), part)
+            run = read(selection.set_index, "validation", np.array([first]), part)
             block[filled : filled + part] = run[0]
             filled, first = filled + part, first + part
             if filled == size:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch, document_segments
+from fugaku_jax.data.marks import batch_of, padding
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out import Selection, read_blocks, select_documents
@@ -124,8 +125,8 @@ class Perplexity:
         structure, weights = nnx.split(model)
         domains: dict[str, DomainScore] = {}
         for selection in self._selections:
-            nats = self._selection_nats(structure, weights, selection, model.rules)
-            score = DomainScore(nats, selection.tokens, selection.bytes, selection.xz_bytes)
+            nats, tokens = self._selection_nats(structure, weights, selection, model.rules)
+            score = DomainScore(nats, tokens, selection.bytes, selection.xz_bytes)
             domain = selection.domain
             domains[domain] = domains[domain] + score if domain in domains else score
         return Scores(domains)
@@ -136,7 +137,8 @@ class Perplexity:
         weights: PyTree[Array],
         selection: Selection,
         rules: Rules,
-    ) -> float:
+    ) -> tuple[float, int]:
+        """The summed cross-entropy of what is to be predicted, and how many tokens that is."""
         mesh, devices = mesh_of(weights), rules.parts("batch")
         rows = -(-self._batch // devices) * devices
         sharding = NamedSharding(mesh, rules.spec("batch", None))
@@ -145,14 +147,15 @@ class Perplexity:
             return jax.make_array_from_callback(block.shape, sharding, block.__getitem__)
 
         # Added up in float64: the sum goes over up to billions of tokens.
-        nats = 0.0
+        nats, tokens = 0.0, 0
         for batch in windows(self.store, selection, rows, self._length):
-            if self._reset_at_document:
+            if self._reset_at_document and batch.segments is None:
                 segments = document_segments(batch.tokens, self.store.end_of_document)
                 batch = replace(batch, segments=segments)
+            tokens += int(batch.weights.sum())
             with active(mesh):
                 nats += float(_summed_nats(structure, weights, jax.tree.map(place, batch)))
-        return nats
+        return nats, tokens
 
 
 def windows(store: Store, selection: Selection, rows: int, length: int) -> Iterator[Batch]:
@@ -164,14 +167,20 @@ def windows(store: Store, selection: Selection, rows: int, length: int) -> Itera
 
     Yields:
         tokens `[B, T + 1]` and weights `[B, T]`: every token of the stream is to be predicted with
-        weight 1 once; the rest of the last batch is padding of weight 0.
+        weight 1 once; the rest of the last batch is padding of weight 0. Of dialogues it is every
+        token of an answer, and segments `[B, T]` tell them apart.
     """
     before = store.end_of_document
     window = np.arange(rows)[:, None] * length + np.arange(length + 1)
     for block in read_blocks(store, selection, rows * length):
-        padding = rows * length - len(block)
-        stream = np.concatenate([[before], np.pad(block, (0, padding))], dtype=np.int32)
-        weights = np.pad(np.ones(len(block), np.float32), (0, padding))
+        missing = rows * length - len(block)
+        if store.row_tokens:
+            end = store.end_of_document
+            stream = np.concatenate([padding(end, 1), block, padding(end, missing)])
+            yield batch_of(stream[window])
+            continue
+        stream = np.concatenate([[before], np.pad(block, (0, missing))], dtype=np.int32)
+        weights = np.pad(np.ones(len(block), np.float32), (0, missing))
         before = block[-1]
         yield Batch(stream[window], weights.reshape(rows, length))
 

@@ -18,20 +18,7 @@ from fugaku_jax.interop.saved_weights import SavedWeights
 from fugaku_jax.interop.tokenizer_json import puts_space_before, to_tokenizer_json
 from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.run.configuration import read_config
-
-CHAT_TEMPLATE = """\
-{{- bos_token }}
-{%- if messages[0]['role'] == 'system' -%}{{ messages[0]['content'] }}
-{%- set messages = messages[1:] -%}
-{%- else -%}以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。
-{%- endif -%}
-{%- for message in messages -%}
-{{ '\n\n### 指示:\n' if message['role'] == 'user' else '\n\n### 応答:\n' }}{{ message['content'] }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '\n\n### 応答:\n' }}{%- endif -%}
-"""
-"""The prompt that Fugaku-LLM-13B-instruct was tuned with, in Jinja; `transformers` puts nothing
-before it."""
+from fugaku_jax.tuning.chat_template import FUGAKU
 
 
 def export_run(
@@ -115,7 +102,7 @@ def _documents(
             "padding_side": "left",  # a text that is continued ends where its row ends
             "add_prefix_space": puts_space_before(tokenizer),  # llama.cpp asks for it
             "model_max_length": config.model.sequence_length,
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": FUGAKU,
         },
     }
 

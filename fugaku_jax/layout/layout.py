@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from fugaku_jax.config import Config
@@ -70,12 +71,13 @@ class Layout:
         training, length = self.config.training, self.config.model.sequence_length
         rows = training.batch_size // training.micro_batches
 
-        def array(length: int) -> jax.ShapeDtypeStruct:
+        def array(length: int, dtype: DTypeLike = jnp.int32) -> jax.ShapeDtypeStruct:
             shape = (training.micro_batches, rows, length)
-            return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.rows)
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=self.rows)
 
-        segments = array(length) if self.config.data.reset_at_document else None
-        return Batch(array(length + 1), segments=segments)
+        data = self.config.data
+        weights = array(length, jnp.float32) if data.learn == "answers" else None
+        return Batch(array(length + 1), weights, array(length) if data.reset_at_document else None)
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context in which JAX lays out arrays on this mesh, as `mesh.active` does."""

@@ -12,6 +12,7 @@ from fugaku_jax.run.checkpoint_folder import check_history
 from fugaku_jax.run.data_order import order_of_run
 from fugaku_jax.run.identity import (
     Start,
+    check_marks,
     check_run_dir,
     check_tokenizer,
     check_vocabulary,
@@ -42,6 +43,7 @@ def check_run(config: Config, run_dir: Path, start: Start | None) -> Store:
     store = open_store(config.data.store)
     check_tokenizer(run_dir, store, start)
     check_vocabulary(config, store, start)
+    check_marks(config, store)
     order_of_run(run_dir, config, store)
     return store
 

@@ -25,7 +25,10 @@ PASSED_OVER = "passed_over"
 TOKENIZER_FILE = "tokenizer.model"
 """The tokenizer that an imported run came with."""
 
-_LEFT_BY_A_START = re.compile(r"\.lock|\.(config|ledger)\.json\.\d+\.partial")
+TUNING_FOLDER = "tuning"
+"""What a run has of its dialogues, made before its first step."""
+
+_LEFT_BY_A_START = re.compile(r"\.lock|\.(config|ledger)\.json\.\d+\.partial|tuning")
 """Names that a start leaves which is killed before the run is there."""
 _LEFT_BY_A_SESSION = ".*.json*.*.partial"
 """Of files that a session writes under the lock; anybody may be drawing a report."""
@@ -233,6 +236,28 @@ def check_vocabulary(config: Config, store: Store, start: Start | None = None) -
         raise InputError(
             f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {store.url} has "
             f"{store.vocab_size} pieces; {right}."
+        )
+
+
+def check_marks(config: Config, store: Store) -> None:
+    """Refuse a store of dialogues for a run that learns everything, and the other way round.
+
+    Raises:
+        InputError: so it is, or rows of dialogues have another length than the run's.
+    """
+    wanted = config.data.learn == "answers"
+    if wanted != (store.row_tokens > 0):
+        holds = "texts" if wanted else "dialogues, whose answers alone are to be learned"
+        right = "; give a store that `launch/finetune.py` has made" if wanted else ""
+        raise InputError(
+            f"data.learn is {config.data.learn}, but the store {store.url} holds {holds}{right}."
+        )
+    length = config.model.sequence_length
+    if wanted and store.row_tokens != length:
+        raise InputError(
+            f"model.sequence_length is {length}, but the dialogues of {store.url} are packed into "
+            f"rows of {store.row_tokens} tokens; give --model.sequence-length {store.row_tokens}, "
+            "or pack them again."
         )
 
 

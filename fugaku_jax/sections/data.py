@@ -1,8 +1,9 @@
 """Which tokens a run reads, as a recipe gives it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from fugaku_jax.sections.checks import require, require_positive
+from fugaku_jax.sections.checks import require, require_listed, require_positive
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class DataConfig:
     """Seed of the order of samples."""
     reset_at_document: bool = False
     """Whether attention and positions start anew after an end-of-document token."""
+    learn: Literal["all", "answers"] = "all"
+    """Which tokens count in the loss: all, or the answers of a store of dialogues."""
     prefetch: int = 2
     """Batches read ahead of the step."""
 
@@ -22,3 +25,10 @@ class DataConfig:
         require(bool(self.store), "data.store", self.store, "a path, a URL or `builtin`")
         require_positive(self, "data", "prefetch")
         require(self.seed >= 0, "data.seed", self.seed, "at least 0")
+        require_listed(self, "data", "learn")
+        require(
+            self.learn == "all" or self.reset_at_document,
+            "data.reset_at_document",
+            self.reset_at_document,
+            "true with data.learn answers, whose dialogues share rows",
+        )

@@ -28,7 +28,9 @@ class Validate(Hook):
             return
         scores = self._perplexity(whole_model(self._layout, done.state.parameters))
         done.figures["validation_loss"] = scores.total.nats_per_token
-        done.figures["validation_bits_per_byte"] = scores.total.bits_per_byte
+        if scores.total.bytes:  # those of answers are not counted
+            done.figures["validation_bits_per_byte"] = scores.total.bits_per_byte
         for domain, score in scores.domains.items():
             done.figures[f"validation/{domain}/loss"] = score.nats_per_token
-            done.figures[f"validation/{domain}/bits_per_byte"] = score.bits_per_byte
+            if score.bytes:
+                done.figures[f"validation/{domain}/bits_per_byte"] = score.bits_per_byte

@@ -1,0 +1,97 @@
+"""The model that tuning starts from: a run of ours, or a model directory of Hugging Face's."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Array, PyTree
+
+from fugaku_jax.config import ModelConfig
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.errors import InputError
+from fugaku_jax.interop.continual import start_from_hf
+from fugaku_jax.interop.hf_shape import is_hf_directory, read_hf_config
+from fugaku_jax.interop.load import run_tokenizer
+from fugaku_jax.json_file import read_json
+from fugaku_jax.layout.layout import Layout
+from fugaku_jax.run.checkpoint_folder import checkpoint_folder, saved_steps
+from fugaku_jax.run.configuration import read_config
+from fugaku_jax.run.identity import Start, read_ledger
+from fugaku_jax.training.checkpoint import RunCheckpoints
+from fugaku_jax.tuning.data_of_run import read_template, template_of_run
+
+_TEMPLATE_FILE, _TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+_MANIFEST = "manifest.ocdbt"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A trained model."""
+
+    model: ModelConfig
+    """Its shape."""
+    tokenizer: Tokenizer
+    """What its texts are made of."""
+    start: Start
+    """Its weights."""
+    template: str | None
+    """The chat template that came with it, if one did."""
+
+
+def open_base(path: Path) -> Base:
+    """Open a run, whose newest checkpoint is taken, or a model directory; no weight is read yet.
+
+    Raises:
+        InputError: it is neither, it is incomplete or damaged, or it has no tokenizer.
+    """
+    if not path.is_dir():
+        raise InputError(f"--from {path} is no directory; give a run or a model directory.")
+    if not is_hf_directory(path):
+        return _run(path)
+    start = start_from_hf(path)
+    if start.tokenizer is None:
+        raise InputError(f"--from {path} has no tokenizer, so dialogues cannot be told to it.")
+    return Base(read_hf_config(path), start.tokenizer, start, _hf_template(path))
+
+
+def _run(run_dir: Path) -> Base:
+    config, steps = read_config(run_dir), saved_steps(run_dir)
+    if not steps:
+        raise InputError(f"--from {run_dir} has no checkpoint yet; train it first.")
+    tokenizer, ledger = run_tokenizer(run_dir, config), read_ledger(run_dir)
+    manifest = (checkpoint_folder(run_dir, steps[-1]) / "state" / _MANIFEST).read_bytes()
+    origin: dict[str, Any] = {
+        "format": "fugaku_jax",
+        "path": str(run_dir),
+        "step": steps[-1],
+        "sha256": hashlib.sha256(manifest).hexdigest(),
+        "ledger": ledger,
+    }
+    parameters = functools.partial(_parameters, run_dir)
+    start = Start(parameters, origin, tokenizer)
+    return Base(config.model, tokenizer, start, template_of_run(run_dir))
+
+
+def _parameters(run_dir: Path, layout: Layout) -> PyTree[Array]:
+    with RunCheckpoints(run_dir) as checkpoints:
+        return checkpoints.restore_parameters(layout)
+
+
+def _hf_template(folder: Path) -> str | None:
+    """Return the template of a model directory: a file of its own, or a field of the tokenizer's.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = folder / _TEMPLATE_FILE
+    if path.exists():
+        return read_template(path)
+    if not (folder / _TOKENIZER_CONFIG).exists():
+        return None
+    template = read_json(folder / _TOKENIZER_CONFIG).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = [each for each in template if isinstance(each, dict)]
+        template = {each.get("name"): each.get("template") for each in named}.get("default")
+    return template if isinstance(template, str) else None
