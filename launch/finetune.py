@@ -34,7 +34,9 @@ def main() -> int:
     """Read the arguments, and tune."""
     args = sys.argv[1:]
     if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-        raise InputError("The recipe comes first, as in `launch/finetune.py small_ja --from RUN …`.")
+        raise InputError(
+            "The recipe comes first, as in `launch/finetune.py small_ja --from RUN …`."
+        )
     name = "small_ja" if args[0].startswith("-") else args.pop(0)
     base_dir = _given(args, "--from")
     recipe = load_recipe(name)

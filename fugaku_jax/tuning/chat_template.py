@@ -25,7 +25,8 @@ FUGAKU = """\
 {%- else -%}以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。
 {%- endif -%}
 {%- for message in messages -%}
-{{ '\\n\\n### 指示:\\n' if message['role'] == 'user' else '\\n\\n### 応答:\\n' }}{{ message['content'] }}
+{{ '\\n\\n### 指示:\\n' if message['role'] == 'user' else '\\n\\n### 応答:\\n' }}
+{{- message['content'] }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '\\n\\n### 応答:\\n' }}{%- endif -%}
 """
@@ -61,7 +62,9 @@ class ChatTemplate:
         """
         self._source, self._name = source, name
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_Generation, "jinja2.ext.loopcontrols"],
         )
         environment.globals["raise_exception"] = _refuse
         try:
@@ -87,8 +90,8 @@ class ChatTemplate:
             until = self._render(messages[: place + 1])
             if before == self._render(messages[:place]) or not until.startswith(before):
                 raise InputError(
-                    f"{self._name} does not mark where an answer begins: it puts nothing before one "
-                    "(add_generation_prompt), or something else than where it is asked for one."
+                    f"{self._name} does not mark where an answer begins: it puts nothing before "
+                    "one (add_generation_prompt), or something else than where it is asked for one."
                 )
             if not text.startswith(until):
                 raise InputError(

@@ -1,7 +1,6 @@
 """The dialogues of a run: made into a store in its directory, once, before its first step."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ class Dialogues:
     validation: float = 0.05
     """Fraction of the dialogues to hold out."""
     chat_template: Path | None = None
-    """A Jinja file of how a dialogue is told; the one that came with the model, else Fugaku-LLM's."""
+    """A Jinja file of how a dialogue is told; else the one that came with the model, else
+    Fugaku-LLM's."""
     on_bad_line: OnBadLine = "stop"
     """What to do at a line that is no dialogue: stop, or skip and list it."""
 
