@@ -21,6 +21,8 @@ import tyro
 from command import parse, run_program
 from output import outlive_readers
 from recipes import load_recipe, recipe_file
+from rich.console import Console
+from rich.table import Table
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.cluster.hosts import agree, find_hosts, join
@@ -28,6 +30,7 @@ from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import Config
 from fugaku_jax.data.build import OnBadLine
 from fugaku_jax.errors import InputError
+from fugaku_jax.tuning.build import TuningData
 
 
 def main() -> int:
@@ -93,7 +96,7 @@ def main() -> int:
                     run_dir, dialogues, start.tokenizer, length, start.template
                 )
                 if report:
-                    print(report)
+                    show(report)
             wait_for_all("dialogues")
             return train(
                 config,
@@ -105,6 +108,20 @@ def main() -> int:
             )
 
     return parse(finetune, args, prog=f"finetune.py {name}", description=__doc__)
+
+
+def show(report: TuningData) -> None:
+    """Print what became of the files of dialogues."""
+    table = Table("", "dialogues", "rows", "tokens", "learned")
+    for split, name in (("train", "trained on"), ("validation", "held out")):
+        counts = report.dialogues, report.rows, report.read, report.learned
+        table.add_row(name, *(f"{count[split]:,}" for count in counts))
+    Console().print(table)
+    if report.too_long:
+        print(f"{report.too_long:,} dialogues have more tokens than the model reads: left out")
+    if report.bad_line_count:
+        print(f"{report.bad_line_count:,} lines are no dialogues: left out. The first of them:")
+        print("\n".join(report.bad_lines[:5]))
 
 
 def _given(args: list[str], option: str) -> Path | None:

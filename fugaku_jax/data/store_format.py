@@ -30,6 +30,7 @@ BLOCK_CHUNKS = 1 << 16  # whose hashes are a file: a power of two, so that it is
 _UNBOUNDED = 1 << 60  # the length of an array that is still being written
 
 SplitName = Literal["train", "validation"]
+TokenDtype = Literal["uint16", "uint32"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation")
 
 
@@ -65,7 +66,7 @@ class Index:
     prefix: str
     vocab_size: int
     end_of_document: int
-    dtype: Literal["uint16", "uint32"]
+    dtype: TokenDtype
     tokenizer_sha256: str
     sets: tuple[TokenSet, ...]
     version: int = VERSION
@@ -155,7 +156,7 @@ def _is_possible(token_set: TokenSet) -> bool:
     return min(token_set.weight, *sizes[0], *sizes[1]) >= 0 and all(map(is_hash, roots))
 
 
-def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
+def token_dtype(vocab_size: int) -> TokenDtype:
     """The data type of tokens: 16 bits where the vocabulary leaves room, as Megatron does."""
     return "uint16" if vocab_size < 65_500 else "uint32"
 

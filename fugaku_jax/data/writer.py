@@ -38,7 +38,8 @@ class StoreWriter:
             InputError: the place holds something that is no store, or cannot be reached.
         """
         self.url = url
-        self.dtype = "uint32" if row_tokens else store_format.token_dtype(tokenizer.vocab_size)
+        narrowest = store_format.token_dtype(tokenizer.vocab_size)
+        self.dtype: store_format.TokenDtype = "uint32" if row_tokens else narrowest
         self._row_tokens = row_tokens
         self._tokenizer = tokenizer
         end = tokenizer.end_of_document if end_of_document is None else end_of_document

@@ -19,6 +19,7 @@ from fugaku_jax.interop.tokenizer_json import puts_space_before, to_tokenizer_js
 from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.tuning.chat_template import FUGAKU
+from fugaku_jax.tuning.data_of_run import template_of_run
 
 
 def export_run(
@@ -61,7 +62,8 @@ def export_run(
 
     with whole_directory(out) as unfinished:
         first_token = run_first_token(run_dir, config, tokenizer)
-        documents = _documents(config, tokenizer, first_token, dtype)
+        template = template_of_run(run_dir) or FUGAKU
+        documents = _documents(config, tokenizer, first_token, dtype, template)
         begins = first_token is not None
         card = model_card(config, store, run_dir, weights.step, begins, licence)
         documents["README.md"] = card
@@ -75,7 +77,7 @@ def export_run(
 
 
 def _documents(
-    config: Config, tokenizer: Tokenizer, first_token: int | None, dtype: str
+    config: Config, tokenizer: Tokenizer, first_token: int | None, dtype: str, template: str
 ) -> dict[str, Any]:
     """Return the contents of all files in JSON."""
     assert dtype in DTYPES
@@ -102,7 +104,7 @@ def _documents(
             "padding_side": "left",  # a text that is continued ends where its row ends
             "add_prefix_space": puts_space_before(tokenizer),  # llama.cpp asks for it
             "model_max_length": config.model.sequence_length,
-            "chat_template": FUGAKU,
+            "chat_template": template,
         },
     }
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
-from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from fugaku_jax.config import Config
@@ -69,15 +68,14 @@ class Layout:
     def batch(self) -> Batch:
         """Shapes, types and sharding of a batch as the loader gives it."""
         training, length = self.config.training, self.config.model.sequence_length
-        rows = training.batch_size // training.micro_batches
+        rows = training.micro_batches, training.batch_size // training.micro_batches
 
-        def array(length: int, dtype: DTypeLike = jnp.int32) -> jax.ShapeDtypeStruct:
-            shape = (training.micro_batches, rows, length)
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=self.rows)
+        def array(length: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*rows, length), dtype, sharding=self.rows)
 
-        data = self.config.data
-        weights = array(length, jnp.float32) if data.learn == "answers" else None
-        return Batch(array(length + 1), weights, array(length) if data.reset_at_document else None)
+        weights = array(length, jnp.float32) if self.config.data.learn == "answers" else None
+        segments = array(length) if self.config.data.reset_at_document else None
+        return Batch(array(length + 1), weights, segments)
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context in which JAX lays out arrays on this mesh, as `mesh.active` does."""

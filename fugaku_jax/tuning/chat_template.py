@@ -66,9 +66,8 @@ class ChatTemplate:
             lstrip_blocks=True,
             extensions=[_Generation, "jinja2.ext.loopcontrols"],
         )
-        environment.globals["raise_exception"] = _refuse
         try:
-            self._template = environment.from_string(source)
+            self._template = environment.from_string(source, {"raise_exception": _refuse})
         except jinja2.TemplateError as error:
             raise InputError(f"{name} is no Jinja template: {error}.") from error
 

@@ -22,8 +22,14 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
 Role = Literal["system", "user", "assistant"]
 _ROLES: dict[str, Role] = {
     "system": "system",
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "agent", "bot", "model"), "assistant"),
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "agent": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
 }
 _LISTS = ("messages", "conversations", "conversation", "utterances")
 _SPEAKERS = ("role", "from", "name")

@@ -332,7 +332,7 @@ def cut_otherwise(folder: Path) -> None:
         (lambda folder: (folder / "store.json").unlink(), "there is no token store here"),
         (lambda folder: (folder / "store.json").write_text("{"), "is corrupt"),
         (lambda folder: (folder / "store.json").write_text("{}"), "not that of a token store"),
-        (lambda folder: edit_index(folder, version=3), "format version 3, this program reads"),
+        (lambda folder: edit_index(folder, version=4), "format version 4, this program reads"),
         (lambda folder: edit_index(folder, vocab_size=9), "is corrupt"),
         (lambda folder: edit_index(folder, sets=[{"name": 3}]), "is corrupt"),
         (lambda folder: edit_index(folder, prefix="../../etc"), "is corrupt"),

@@ -16,6 +16,7 @@ ROOMS = (
         "benchmarks",
         "planning",
         "interop",
+        "tuning",
         "training",
         "report",
         "tracing",

@@ -116,7 +116,9 @@ def test_the_loss_of_a_packed_row_is_that_of_its_dialogues_alone(built, config, 
         for table in store.documents(0, "validation").tables():
             for each in table.to_pylist():
                 own = encoded[each["id"]]
-                logits = model.logits(model(jnp.asarray(own.tokens[None, :-1])))[0].astype(jnp.float32)
+                logits = model.logits(model(jnp.asarray(own.tokens[None, :-1])))[0].astype(
+                    jnp.float32
+                )
                 log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
                 log_p = log_p[np.arange(len(own.tokens) - 1), own.tokens[1:]]
                 nats -= float(np.sum(log_p * own.learned[1:]))

@@ -1,0 +1,92 @@
+"""launch/finetune.py: from a trained run and a file of dialogues to a run that answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fugaku_jax.run.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+LAUNCH = Path(__file__).parents[2] / "launch"
+SMALL = ["--model.n-layers", "1", "--model.d-model", "32", "--model.n-heads", "2"]
+SHORT = ["--training.batch-size", "4", "--training.sample-tokens", "4"]
+
+
+def call(program: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a program of launch/."""
+    command = [sys.executable, str(LAUNCH / f"{program}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A run of one step."""
+    run = tmp_path_factory.mktemp("base") / "run"
+    call("train", "tiny", *SMALL, *SHORT, "--training.steps", 1, "--run-dir", run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory) -> Path:
+    """A file of 40 short dialogues."""
+    path = tmp_path_factory.mktemp("talk") / "talk.jsonl"
+    with path.open("w") as file:
+        for number in range(40):
+            row = {"prompt": f"{number}は?", "completion": "はい。" * (1 + number % 3)}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def losses(run: Path) -> list[float]:
+    """The losses of a run's steps."""
+    return [line["loss"] for line in read_metrics(run)]
+
+
+def test_a_tuned_run_goes_on_exactly_is_exported_and_traced(base, dialogues, tmp_path):
+    given = ["tiny", "--from", base, "--data", dialogues, *SHORT, "--training.steps", 4]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    said = call("finetune", *given, "--validation", 0.2, "--run-dir", whole).stdout
+    assert "trained on" in said
+    assert "validation loss" in said
+    parted_args = [*given, "--validation", 0.2, "--run-dir", parted]
+    call("finetune", *parted_args, "--training.stop-after", 2, code=75)
+    call("finetune", *parted_args)
+    assert len(losses(whole)) == 4
+    assert losses(parted) == losses(whole)
+    # All else of a run is as of any other: its rows lead to dialogues, its ledger to the base.
+    step = json.loads(call("trace", whole, "step", 1, "--json").stdout.splitlines()[-1])
+    names = {span["document"] for row in step["rows"] for span in row["spans"]}
+    assert names
+    assert all(name.startswith("talk.jsonl:") for name in names)
+    ledger = json.loads((whole / "ledger.json").read_text())
+    assert ledger["imported"]["path"] == str(base)
+    assert ledger["imported"]["ledger"]["store_sha256"]
+    call("convert", "to-hf", whole, tmp_path / "hf")
+    written = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+    assert written["chat_template"] == (whole / "tuning" / "chat_template.jinja").read_text()
+    call("finetune", "tiny", "--from", tmp_path / "hf", *given[3:], "--run-dir", tmp_path / "again")
+    answer = call("generate", whole, "1は?", "--max-tokens", 4)
+    assert answer.stdout
+
+
+def test_wrong_input_is_a_sentence(base, dialogues, tmp_path):
+    given = ["tiny", "--data", dialogues, *SHORT, "--training.steps", 1]
+    run = tmp_path / "run"
+    for arguments, says in (
+        (["--from", tmp_path / "none", *given[1:]], "is no run"),
+        (["--from", base, "--data", tmp_path / "none.jsonl"], "none.jsonl: cannot be read"),
+        (["--from", base, *given[1:], "--data.learn", "all"], "data.learn is all"),
+    ):
+        done = call("finetune", "tiny", *arguments, "--run-dir", run, code=2)
+        assert says in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+    call("finetune", *given, "--from", base, "--run-dir", run)
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"prompt": "x", "completion": "y"}))
+    done = call("finetune", "tiny", "--from", base, "--data", other, "--run-dir", run, code=2)
+    assert "was tuned on other dialogues" in done.stderr
