@@ -57,6 +57,7 @@ FREE_FIELDS = frozenset(
         "training.stop_before_limit",
         "training.self_test",
         "training.hang_seconds",
+        "training.patience",
         "training.validate_every",
         "training.validation_tokens",
         "training.sample_every",

@@ -33,6 +33,9 @@ class TrainingConfig:
     """Seed of initial weights and dropout."""
     validate_every: int = 100
     """Steps between validations; 0 for none but the last."""
+    patience: int = 0
+    """Validations without a better one after which the run ends, its best step being its newest;
+    0 for never."""
     validation_tokens: int = 65_536
     """Most held-out tokens of a domain that a validation reads."""
     sample_every: int = 0
@@ -76,7 +79,13 @@ class TrainingConfig:
             self,
             "training",
             *("z_loss", "seed", "validate_every", "sample_every", "sample_tokens"),
-            *("spike_deviations", "check_replicas_every", "repeat_every", "hang_seconds"),
+            *(
+                "patience",
+                "spike_deviations",
+                "check_replicas_every",
+                "repeat_every",
+                "hang_seconds",
+            ),
         )
         require(self.repeat_every != 1, "training.repeat_every", 1, "0 or at least 2")
         before = self.stop_before_limit

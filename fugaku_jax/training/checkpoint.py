@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -80,18 +80,18 @@ class RunCheckpoints:
     def __init__(self, run_dir: Path, config: CheckpointConfig | None = None) -> None:
         self._run_dir, self._config = run_dir, config
         self._copy: TrainState | None = None  # what is being written, or was last
+        self._kept: int | None = None  # a step that is kept beside the latest
         if config:
             with self._writing():
                 self._checkpointer.reload()
 
     @functools.cached_property
     def _checkpointer(self) -> ocp.training.Checkpointer:
-        policies, keep = ocp.training.preservation_policies, self._config and self._config.keep
         with saving_options() as context:
             return ocp.training.Checkpointer(
                 LiteralPath(checkpoint_folder(self._run_dir)),
                 context=context,
-                preservation_policy=policies.LatestN(keep) if keep else None,  # pyrefly: ignore[bad-argument-type]
+                preservation_policy=self if self._config else None,  # pyrefly: ignore[bad-argument-type]
                 cleanup_tmp_directories=self._config is not None,
             )
 
@@ -109,6 +109,15 @@ class RunCheckpoints:
         # What ended the session is worth more to say than what comes of it here.
         with contextlib.suppress(RunError) if error else contextlib.nullcontext(), self._writing():
             self._checkpointer.close()
+
+    def keep(self, step: int | None) -> None:
+        """Keep the checkpoint of a step, and no other, beside the latest ones."""
+        self._kept = step
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:  # noqa: ARG002
+        """Tell Orbax which checkpoints to keep, of all in their order."""
+        latest = len(checkpoints) - (self._config.keep if self._config else 0)
+        return [i >= latest or x.step == self._kept for i, x in enumerate(checkpoints)]
 
     def latest_step(self) -> int | None:
         """Return the step of the newest complete checkpoint; None if there is none."""

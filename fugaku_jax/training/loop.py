@@ -24,6 +24,7 @@ from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.store import Store
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import make_layout
+from fugaku_jax.run.best import drop_what_was_worse, end_early, ended_at
 from fugaku_jax.run.claim import check_run, held_run
 from fugaku_jax.run.data_order import order_of_run
 from fugaku_jax.run.document_losses import drop_losses_after
@@ -36,6 +37,7 @@ from fugaku_jax.training.hooks.document_losses import DocumentLosses
 from fugaku_jax.training.hooks.flipped_bits import Again, Replicas
 from fugaku_jax.training.hooks.guard import Guard
 from fugaku_jax.training.hooks.hook import Hook
+from fugaku_jax.training.hooks.keep_best import KeepBest
 from fugaku_jax.training.hooks.record import Record
 from fugaku_jax.training.hooks.sample import Sample
 from fugaku_jax.training.hooks.save import Save
@@ -105,9 +107,13 @@ def train(
                 break
             except SickSteps as sick:
                 spent, news = TimeSpent(), _go_back(run_dir, sick)
-    if is_writer() and last is not None:
-        _draw_report(run_dir, finished=last >= config.training.steps)
-    return STOPPED if last is not None and last < config.training.steps else DONE
+    if last is None:
+        return DONE
+    early = ended_at(run_dir, config.training.patience) is not None
+    finished = early or last >= config.training.steps
+    if is_writer():
+        _draw_report(run_dir, finished)
+    return DONE if finished else STOPPED
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,9 @@ class _Run:
             the last step taken; None if none was left.
         """
         config, run_dir, layout = self.config, self.run_dir, self.layout
-        steps = config.training.steps
+        steps, patience = config.training.steps, config.training.patience
+        if ended_at(run_dir, patience) is not None:
+            return self._ended_early()
         with RunCheckpoints(run_dir, config.checkpoint) as checkpoints, ExitStack() as stack:
             with spent.on("restore"):
                 state = checkpoints.restore(layout, self.optimizer)
@@ -164,16 +172,30 @@ class _Run:
             loader = Loader(self.store, order, layout.batch, first, stop_step=last, prefetch=ahead)
             stack.enter_context(loader)
             stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
-            around = [*self._hooks(checkpoints, peak, spent, writing), stop]
+            best = KeepBest(run_dir, checkpoints, patience)
+            around = [*self._hooks(checkpoints, peak, spent, writing, best), stop]
             around += self.ranks.hooks(run_dir, say, lambda: loader.wait_seconds, around)
             step = Trainer(take_step, state, around, spent).run(loader, first, last)
             with spent.on("save"):
                 checkpoints.wait()
             if loader.wait_seconds > 1:
                 say(f"waited {loader.wait_seconds:.1f} s for data in all")
-            if step < steps:
+            if patience and best.has_ended:
+                say(f"no better than step {best.best.step} for {patience} validations: ended there")
+                if is_writer():
+                    end_early(run_dir, best.best, patience)
+                wait_for_all("ended early")
+            elif step < steps:
                 say(f"stopped after step {step} and saved; the same command goes on")
         return step
+
+    def _ended_early(self) -> None:
+        if is_writer():
+            drop_what_was_worse(self.run_dir)
+            step = ended_at(self.run_dir, self.config.training.patience)
+            print(f"{self.run_dir} has ended early: no step was better than {step}, its newest.")
+            if not is_drawn(self.run_dir):
+                _draw_report(self.run_dir, finished=True)
 
     @functools.cached_property
     def _take_step(self) -> Step:
@@ -202,6 +224,7 @@ class _Run:
         peak: Peak,
         spent: TimeSpent,
         writing: Sequence[Hook],
+        best: KeepBest,
     ) -> list[Hook]:
         layout, tokenizer, training = self.layout, self.store.tokenizer(), self.config.training
         looking: list[Hook] = []
@@ -218,6 +241,7 @@ class _Run:
             *writing,
             Guard(training.most_skipped, checkpoints.safe),
             *looking,
+            *([best] if training.patience else []),
             Save(checkpoints, layout, identity),
         ]
 

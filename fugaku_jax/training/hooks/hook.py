@@ -37,6 +37,8 @@ class CompletedStep:
     """Prompts and what the model wrote after each; recorded and shown."""
     why_unsound: str = ""
     """If not empty, a clause that says why the state after this step must not be saved."""
+    save_asked: bool = False
+    """Set it on all processes alike at a step whose state is given, and it is saved."""
     stop_asked: bool = False
     """Set it on all processes alike, and the session ends after the step that is in flight, or, if
     none is, after the next."""

@@ -9,7 +9,7 @@ from fugaku_jax.training.hooks.hook import CompletedStep, Hook
 
 
 class Save(Hook):
-    """Saves sound states: every `checkpoint.every` steps, and that after the session's last step.
+    """Saves sound states: every `checkpoint.every` steps, where it is asked for, and the last.
 
     A step that was skipped may be the first of many, which the weights before it are the cause of.
     So what is due then waits for a step that was taken.
@@ -38,7 +38,8 @@ class Save(Hook):
         Raises:
             RunError: the last step must not be saved; or as `RunCheckpoints.save`.
         """
-        if done.state is None or not (done.is_last or self.needs_state(done.number)):
+        is_due = done.is_last or done.save_asked or self.needs_state(done.number)
+        if done.state is None or not is_due:
             return
         self._is_overdue = bool(done.why_unsound or done.figures["skipped"]) and not done.is_last
         if self._is_overdue:
