@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +53,7 @@ from fugaku_jax.training.checkpoint_reading import (
     saved_names,
 )
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
-from fugaku_jax.training.saving_options import saving_options
+from fugaku_jax.training.saving_options import kept_checkpoints, saving_options
 from fugaku_jax.training.state import TrainState, first_memory, fresh_state
 from fugaku_jax.training.storage_order import (
     in_layer_order,
@@ -87,11 +87,12 @@ class RunCheckpoints:
 
     @functools.cached_property
     def _checkpointer(self) -> ocp.training.Checkpointer:
+        policy = kept_checkpoints(self._config.keep, lambda: self._kept) if self._config else None
         with saving_options() as context:
             return ocp.training.Checkpointer(
                 LiteralPath(checkpoint_folder(self._run_dir)),
                 context=context,
-                preservation_policy=self if self._config else None,  # pyrefly: ignore[bad-argument-type]
+                preservation_policy=policy,
                 cleanup_tmp_directories=self._config is not None,
             )
 
@@ -113,11 +114,6 @@ class RunCheckpoints:
     def keep(self, step: int | None) -> None:
         """Keep the checkpoint of a step, and no other, beside the latest ones."""
         self._kept = step
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:  # noqa: ARG002
-        """Tell Orbax which checkpoints to keep, of all in their order."""
-        latest = len(checkpoints) - (self._config.keep if self._config else 0)
-        return [i >= latest or x.step == self._kept for i, x in enumerate(checkpoints)]
 
     def latest_step(self) -> int | None:
         """Return the step of the newest complete checkpoint; None if there is none."""

@@ -1,5 +1,7 @@
 """How Orbax writes a checkpoint: with checksums, in chunks of a layer, beside the training."""
 
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -44,3 +46,18 @@ def saving_options() -> ocp.Context:
     # seems to take 20 minutes; that of an import does take as long as what it reads.
     context.asynchronous.timeout_secs = A_WEEK
     return context
+
+
+def kept_checkpoints(latest: int, kept: Callable[[], int | None]) -> Any:
+    """Return what tells Orbax which checkpoints to keep: the latest ones, and that of a step.
+
+    Args:
+        latest: how many.
+        kept: tells the step, if there is one.
+    """
+
+    def should_preserve(checkpoints: Sequence[Any], *, context: Any) -> list[bool]:  # noqa: ARG001
+        first = len(checkpoints) - latest
+        return [i >= first or each.step == kept() for i, each in enumerate(checkpoints)]
+
+    return SimpleNamespace(should_preserve=should_preserve)

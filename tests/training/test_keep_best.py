@@ -1,5 +1,6 @@
 """A run that gets no better ends at its best step."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -62,8 +63,6 @@ def test_a_run_in_sessions_ends_where_one_in_a_single_session_does(overfitting, 
 
 
 def test_with_more_patience_it_goes_on(ended, overfitting, tmp_path):
-    import shutil
-
     run = shutil.copytree(ended, tmp_path / "run")
     longer = replace(overfitting.training, patience=50, stop_after=1)
     assert train(replace(overfitting, training=longer), run) == STOPPED
