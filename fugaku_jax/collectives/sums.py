@@ -2,11 +2,13 @@
 
 Three algorithms give the same result by different roads:
 
-flat: one collective over all axes together.
+flat: one collective over all axes together, if no more than `LARGEST_GROUP` devices meet in it;
+else bucket.
 
 bucket: a reduce-scatter axis by axis, then an all-gather in the reverse order, so that messages
 go to neighbours on the torus only (Sack & Gropp, "Collective algorithms for multiported torus
-networks", ACM Transactions on Parallel Computing 1, 2015).
+networks", ACM Transactions on Parallel Computing 1, 2015). A group is an axis; of one longer than
+`LARGEST_GROUP`, those that share all but one digit of their coordinate along it.
 
 turned: bucket for nodes that hold several devices (one a core group). A node's devices stand along
 a *local* axis, over which nothing is summed: each has a sum of its own. In every phase some of
@@ -20,6 +22,7 @@ factor with another has a round of its own, which is bucket but for those direct
 and 4 turn whole; of 4 and 8 in groups of 4, and then the 8's remaining pairs by themselves; 2 and 3
 do not turn. Without a local axis, or with one of size 1, turned is bucket.
 
+Where there are fewer elements than devices, as of a number, they are summed whole phase by phase.
 Sums of bf16 and fp16 are taken in fp32 and rounded once, to the input's type. What bucket and
 turned sum is the same to the last bit on all devices summed over. Mesh axes that are still Explicit
 are made manual here (JAX scatters no array that an Explicit axis splits); no data moves for that.
@@ -68,10 +71,14 @@ def all_reduce(
         return x
 
     def reduce(x: Array) -> Array:
-        if algorithm == "flat":
-            return jax.lax.psum(_widen(x), axes).astype(x.dtype)
-        share = -(-x.size // math.prod(plan.sizes))
-        buckets = jnp.pad(_widen(x).reshape(-1), (0, share * math.prod(plan.sizes) - x.size))
+        devices = math.prod(plan.sizes)
+        if (algorithm == "flat" and len(plan.phases) == 1) or x.size < devices:
+            whole = _widen(x)
+            for phase in plan.phases:
+                whole = jax.lax.psum(whole, phase.axes, axis_index_groups=phase.groups)
+            return whole.astype(x.dtype)
+        share = -(-x.size // devices)
+        buckets = jnp.pad(_widen(x).reshape(-1), (0, share * devices - x.size))
         # Rounded before they are gathered, so that bf16 travels as bf16.
         summed = _scatter(buckets.reshape(*plan.sizes, share), plan).astype(x.dtype)
         return _gather(summed, plan).reshape(-1)[: x.size].reshape(x.shape)
