@@ -1,6 +1,7 @@
 """Show how a recipe would lie on a machine: mesh, memory, pipeline, rank map. No device is needed.
 
 python launch/plan.py fugaku_llm_13b
+python launch/plan.py fugaku_llm_13b --nodes 48x6x48 --search --html plan.html
 python launch/plan.py tiny --devices 8 --mesh.tensor 2 --picture mesh.svg
 python launch/plan.py schedule --kind 1f1b --stages 4 --micro-batches 8 --picture schedule.svg
 python launch/plan.py vcoordfile fugaku_llm_13b --out rank_map.txt
@@ -101,9 +102,14 @@ def main() -> None:
         args = args[1:]
     name = "tiny" if args[:1] in (["-h"], ["--help"]) else args.pop(0) if args else ""
     config = load_recipe(name)
-    program = (
-        partial(vcoordfile, config=config) if is_map else partial(plan, config=config, name=name)
-    )
+    if any(arg.split("=")[0] == "--nodes" for arg in args):
+        from plan_nodes import plan_nodes
+
+        program = partial(plan_nodes, config=config, name=name)
+    elif is_map:
+        program = partial(vcoordfile, config=config)
+    else:
+        program = partial(plan, config=config, name=name)
     return parse(program, args, description=__doc__)
 
 

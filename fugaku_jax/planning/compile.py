@@ -7,13 +7,15 @@ memory is what the run would need, and that it says anything means that the run 
 import contextlib
 import json
 import math
+import re
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,8 @@ class CompiledStep:
     """Devices that meet in the largest group of any collective."""
     collectives: tuple[CompiledCollective, ...]
     """Its collectives, those of the largest groups first."""
+    peak_bytes: int
+    """Memory that all processes had at most while it was compiled, shared pages counted once."""
     learning_rates: dict[str, tuple[float, float]]
     """The rate of the `first`, the `middle` and the `last` step: that of the step, in fp32, and
     the same schedule's in float64."""
@@ -101,6 +105,7 @@ def compile_step(
         temporary_bytes=memory.temp_size_in_bytes,
         largest_group=largest_group(collectives),
         collectives=tuple(collectives),
+        peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         learning_rates=_learning_rates(config),
     )
 
@@ -156,10 +161,12 @@ def compile_emulated(
             assert process.stdin
             print(json.dumps(job), file=process.stdin, flush=True)
         answer, _ = started[0].communicate()
+        others = sum(map(_resident_bytes, started[1:]))
         if started[0].returncode:
             said.seek(0)
             raise RuntimeError(f"The step could not be compiled:\n{said.read()[-4000:]}")
-    return [_from_json(fields) for fields in json.loads(answer)]
+    steps = [_from_json(fields) for fields in json.loads(answer)]
+    return [replace(step, peak_bytes=step.peak_bytes + others) for step in steps]
 
 
 def _from_json(fields: dict[str, Any]) -> CompiledStep:
@@ -173,6 +180,16 @@ def _from_json(fields: dict[str, Any]) -> CompiledStep:
 
 def _fits(devices: int, processes: int) -> bool:
     return devices % processes == 0 and devices // processes <= MOST_DEVICES
+
+
+def _resident_bytes(process: subprocess.Popen) -> int:
+    """Return what a process has in memory, its part of what several share."""
+    try:
+        said = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    except OSError:  # another system than Linux
+        return 0
+    found = re.search(r"^Pss: +([0-9]+) kB", said, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def _end(process: subprocess.Popen) -> None:

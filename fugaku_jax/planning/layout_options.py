@@ -115,9 +115,7 @@ def options(
                     yield [_saving(config, training, mesh, each) for each in savings]
 
 
-def _saving(
-    config: Config, training: TrainingConfig, mesh: MeshConfig, saving: Saving
-) -> Config:
+def _saving(config: Config, training: TrainingConfig, mesh: MeshConfig, saving: Saving) -> Config:
     recomputing = int(saving.stages * mesh.pipeline)
     return replace(
         config,

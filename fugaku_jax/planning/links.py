@@ -1,12 +1,18 @@
-"""How long a message of a step takes on the links of a machine: modelled by `tofu.network`."""
+"""How long the messages of a step take on the links of a machine: modelled by `tofu.network`."""
 
 import functools
 import math
 from dataclasses import dataclass
 
+from fugaku_jax.collectives.routes import plan_routes
 from fugaku_jax.layout.assignment import Assignment
+from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning.step_work import Message
 from fugaku_jax.tofu.machine import Machine
+from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
+from fugaku_jax.tofu.rounds import Algorithm
+
+_ALGORITHMS = {"flat": "ring", "bucket": "bucket", "turned": "bucket"}
 
 
 @dataclass(frozen=True)
@@ -14,28 +20,55 @@ class Links:
     """The links that a run's mesh lies on."""
 
     machine: Machine
+    """Whose."""
     assignment: Assignment
+    """What each axis of the mesh carries."""
     collective: str
-    """How gradients are summed (`mesh.collective`); all else goes round one ring."""
-    share: float
-    """The share of the model's speed that collectives reach."""
+    """How gradients are summed (`mesh.collective`); XLA's own collectives go round one ring."""
+    share: float = 1.0
+    """The share of the network model's speed that collectives of a micro-batch reach."""
+    gradient_share: float = 1.0
+    """That which those after the last micro-batch reach."""
+
+    def axes(self, over: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the mesh axes of more than one device that carry kinds of parallelism."""
+        parts = self.assignment.parts
+        return tuple(part.name for part in parts if part.kind in over and part.size > 1)
+
+    def members(self, over: tuple[str, ...]) -> int:
+        """Return how many devices a group along kinds of parallelism has."""
+        return math.prod(part.size for part in self.assignment.parts if part.kind in over)
 
     def seconds(self, message: Message) -> float:
         """Return the modelled seconds of a message, all groups of its kind sending at once."""
-        return message.count * _seconds(self, message.kind, message.over, message.bytes)
+        if self.members(message.over) == 1:
+            return 0.0
+        share = self.gradient_share if message.over == ("data", "context") else self.share
+        return message.count * self.time(message).seconds / share
+
+    def time(self, message: Message) -> CollectiveTime:
+        """Return what the network model says of one such message."""
+        axes = self.axes(message.over)
+        algorithm = "ring"
+        if message.over == ("data", "context"):
+            algorithm = self._algorithm(axes)
+        parts = tuple((part.name, part.size) for part in self.assignment.parts)
+        return _time(self.machine, parts, axes, message.kind, message.bytes, algorithm)
+
+    def _algorithm(self, axes: tuple[str, ...]) -> Algorithm:
+        if self.collective in _ALGORITHMS:
+            return _ALGORITHMS[self.collective]
+        sizes = {part.name: part.size for part in self.assignment.parts}
+        return plan_routes(tuple(sizes[axis] for axis in axes if axis != LOCAL_AXIS))
 
 
 @functools.lru_cache(maxsize=65536)
-def _seconds(links: Links, kind: str, over: tuple[str, ...], size: int) -> float:
-    network = links.machine.network
-    members = math.prod(
-        part.size for part in links.assignment.parts if part.kind in over
-    )
-    if members == 1:
-        return 0.0
-    speed = network.link_bytes_per_second * links.share
-    passes = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1}
-    if kind == "send":
-        return network.latency_seconds + size / speed
-    rounds = passes[kind] * (members - 1)
-    return rounds * (network.latency_seconds + size / members / speed)
+def _time(
+    machine: Machine,
+    parts: tuple[tuple[str, int], ...],
+    axes: tuple[str, ...],
+    kind: str,
+    size: int,
+    algorithm: Algorithm,
+) -> CollectiveTime:
+    return collective_seconds(machine, parts, axes, kind, size, algorithm)

@@ -35,7 +35,9 @@ class Software:
     spanning: float
     """What is left of that where one process works on several core groups."""
     links: float
-    """The share of the network model's speed that collectives reach."""
+    """The share of the network model's speed that collectives of a micro-batch reach."""
+    gradient_links: float = 1.0
+    """That which sums after the last micro-batch reach."""
     overlap: float = 0.0
     """The share of the gradients' sums that goes on while something is computed."""
     square_scores: bool = False
@@ -75,7 +77,9 @@ class Rates:
         columns = TILE_BYTES // (width if precision == "fp16" else 4)
         m = -(-product.rows // TILE_ROWS) * TILE_ROWS
         n = -(-product.columns // columns) * columns
-        at_work = 2 * m * n * product.depth / (self.peak[precision] * self.software.product[precision])
+        at_work = (
+            2 * m * n * product.depth / (self.peak[precision] * self.software.product[precision])
+        )
         blocks = math.ceil(product.depth / BLOCK)
         read = width * product.depth * (product.rows + 2 * product.columns)
         summed = 4 * product.rows * product.columns * (2 * blocks - 1)

@@ -9,7 +9,7 @@ modelled; none is measured but where `Rates.measured` says so.
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -30,11 +30,9 @@ from fugaku_jax.planning.step_work import (
     update_messages,
 )
 
-UPDATE_BYTES = 20
-"""Bytes of weights and moments that AdamW reads and writes a parameter, and of its gradient."""
-NORM_BYTES = 4
-"""Bytes of a gradient that are read a parameter for the norm."""
-_TABLE_BELOW = 4000  # entries of a schedule that are simulated rather than reckoned by formula
+UPDATE_BYTES = 8 * FP32
+"""That clipping and AdamW move a parameter: its gradient is read twice, its weight and moments are
+read and written (`benchmarks.updates`)."""
 
 Seconds = Mapping[str, float]
 
@@ -80,7 +78,10 @@ def model_step(
     }
     micro_batches = training.micro_batches
     per_stage = [
-        {k: micro_batches * v for k, v in _added(*(c for op in by_kind for c in by_kind[op][s])).items()}
+        {
+            k: micro_batches * v
+            for k, v in _added(*(c for op in by_kind for c in by_kind[op][s])).items()
+        }
         for s in range(stages)
     ]
     busiest = max(range(stages), key=lambda s: sum(per_stage[s].values()))
@@ -93,7 +94,9 @@ def model_step(
         span = spanned(config, stages, costs)
     most = max(map(sum, layers))
     update = _update(config, work, most, rates, links)
-    hidden = min(rates.software.overlap * update["gradients"], per_stage[busiest].get("products", 0))
+    hidden = min(
+        rates.software.overlap * update["gradients"], per_stage[busiest].get("products", 0)
+    )
     update["gradients"] -= hidden
     breakdown = per_stage[busiest] | {"bubble": max(span - busy, 0.0)} | update
     seconds = sum(breakdown.values())
@@ -109,6 +112,29 @@ def model_step(
     )
 
 
+def step_messages(config: Config, degrees: Mapping[str, int]) -> list[Message]:
+    """Return what a device of a stage in the middle sends in a step, alike messages as one.
+
+    Sums over the ends' own work (embedding, loss) are left out.
+    """
+    work = step_work(config, degrees)
+    most, micro_batches = (
+        max(map(sum, layers_of_stages(config, degrees["pipeline"]))),
+        (config.training.micro_batches),
+    )
+    stage = config.mesh.recompute_stages > 0 and degrees["pipeline"] > 1
+    again = stage or config.training.remat == "block"
+    counts: Counter[Message] = Counter()
+    phases = ("forward", "backward", *(("forward",) if again else ()))
+    for message in (m for phase in phases for m in work.layer[phase].messages):
+        counts[replace(message, count=1)] += message.count * most * micro_batches
+    if work.between_stages:
+        counts[work.between_stages] += 2 * config.mesh.chunks * micro_batches
+    for message in update_messages(config, work, most)[0]:
+        counts[replace(message, count=1)] += message.count
+    return [replace(message, count=count) for message, count in counts.items()]
+
+
 def schedule_of(config: Config, stages: int) -> Schedule:
     """Return the table of a run's pipeline."""
     mesh = config.mesh
@@ -122,9 +148,7 @@ def simulated(
     return simulate(schedule_of(config, stages), costs)
 
 
-def spanned(
-    config: Config, stages: int, costs: Mapping[Op, Float[np.ndarray, "S C"]]
-) -> float:
+def spanned(config: Config, stages: int, costs: Mapping[Op, Float[np.ndarray, "S C"]]) -> float:
     """Return about how long the schedule takes: `duration.formula_bubble` with unlike stages.
 
     All micro-batches pass the stage that works longest, and the first one all the others.
@@ -196,10 +220,14 @@ def _update(
 ) -> dict[str, float]:
     """Seconds after the last micro-batch: of messages, and of the optimizer."""
     messages, held, state = update_messages(config, work, layers)
-    moved = UPDATE_BYTES * state + NORM_BYTES * state + 2 * FP32 * held / max(config.training.micro_batches, 1)
+    moved = (
+        UPDATE_BYTES * state
+        + NORM_BYTES * state
+        + 2 * FP32 * held / max(config.training.micro_batches, 1)
+    )
     return {
         "gradients": sum(links.seconds(each) for each in messages),
-        "optimizer": moved / rates.stream,
+        "optimizer": UPDATE_BYTES * state / rates.stream,
     }
 
 

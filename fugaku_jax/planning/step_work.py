@@ -5,7 +5,6 @@ device: D the width, T the positions, N = B·T / (data · context) the tokens of
 """
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
@@ -186,6 +185,9 @@ def _of_micro_batch(
     # Forward: two norms (read, write) and two sums with what was dropped (two reads, a write);
     # back: as many once more and the norms' gradients; both: what is kept is written, then read.
     kept = kept_bytes_of_layer(model, rows, tensor, context, shares_positions, width)
+    weights = 4 * d if is_gpt2 else 2 * d
+    weights += sum(inputs * outputs for inputs, outputs in maps)
+    weights += qkv + d + hidden + d if is_gpt2 else 0
     forward = Work(
         tuple(Matmul(tokens, inputs, outputs) for inputs, outputs in maps),
         *(scores, 2, 10 * stream + kept),
@@ -198,15 +200,14 @@ def _of_micro_batch(
             for inputs, outputs in maps
             for each in (Matmul(tokens, outputs, inputs), Matmul(inputs, tokens, outputs))
         ),
-        *(scores, 5, 14 * stream + kept),
+        *(scores, 5, 14 * stream + kept + 2 * FP32 * weights),  # added to the total
         _tensor_messages(tokens * d * width, tensor, shares_positions, back=True)
         + _context_messages(tokens * k * width, heads, context, back=True),
     )
-    weights = 4 * d if is_gpt2 else 2 * d
-    weights += sum(inputs * outputs for inputs, outputs in maps)
-    weights += qkv + d + hidden + d if is_gpt2 else 0
     rows_of_table = -(-model.padded_vocab_size // tensor)
-    shared = (rows_of_table * (1 if model.tied else 2) + (model.sequence_length if is_gpt2 else 0)) * d
+    shared = (
+        rows_of_table * (1 if model.tied else 2) + (model.sequence_length if is_gpt2 else 0)
+    ) * d
     shared += (2 if is_gpt2 else 1) * d
     logits = (
         Matmul(tokens, d, rows_of_table),
@@ -221,7 +222,9 @@ def _of_micro_batch(
         stream_bytes=6 * stream + 3 * tokens * rows_of_table * FP32 + rows_of_table * d * FP32,
         messages=sums + (gathered if shares_positions and tensor > 1 else ()),
     )
-    embedded = Message("reduce-scatter" if shares_positions else "all-reduce", ("tensor",), hidden_bytes)
+    embedded = Message(
+        "reduce-scatter" if shares_positions else "all-reduce", ("tensor",), hidden_bytes
+    )
     return StepWork(
         layer={"forward": forward, "backward": backward},
         backward_weights=0.5,
@@ -266,9 +269,7 @@ def _tensor_messages(
     )
 
 
-def _context_messages(
-    head: int, heads: int, context: int, *, back: bool
-) -> tuple[Message, ...]:
+def _context_messages(head: int, heads: int, context: int, *, back: bool) -> tuple[Message, ...]:
     """Of ring attention: queries and results change places, and keys and values pass by."""
     if context == 1:
         return ()
@@ -298,10 +299,3 @@ def layers_of_stages(config: Config, pipeline: int) -> tuple[tuple[int, ...], ..
     runs = pipeline * mesh.chunks
     counts = mesh.layers or tuple(layers // runs + (r < layers % runs) for r in range(runs))
     return tuple(tuple(counts[s::pipeline]) for s in range(pipeline))
-
-
-def operations_of_model(config: Config, devices: int) -> float:
-    """Return a device's share of the step's operations, those of `models.size.flops_per_token`."""
-    from fugaku_jax.models.size import flops_per_token
-
-    return math.prod((flops_per_token(config.model), config.tokens_per_step)) / devices
