@@ -1,0 +1,185 @@
+"""How long a collective takes on a machine's network: modelled, never measured.
+
+A round of messages of s bytes takes
+
+    latency + hop · (links of the longest way − 1) + s · max over links of (messages / capacity)
+
+where `links` counts the messages of all groups that send at the same time. Rounds of one strand
+follow each other. A node adds what arrives at `reduction_bytes_per_second`: a strand alone does so
+after each round. A buffer that goes several ways is cut into chunks that follow one another through
+their rounds, so that links, and adding, work at the same time. It takes
+
+    the longest that any link, or adding, is busy with all of it + what one chunk takes alone
+
+since the busiest link waits at most for the first chunk, and is busy from then on. Devices of a
+node (`k`) share its links; a group along k too sums first in the node's memory, each device its
+part.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from fugaku_jax.tofu.links import LOCAL, Placement, capacity, traffic
+from fugaku_jax.tofu.machine import Machine
+from fugaku_jax.tofu.rounds import Algorithm, Kind, Strand, plan_rounds
+from fugaku_jax.tofu.topology import AXES
+
+CHUNKS = 128
+"""Into how many chunks a buffer is cut that goes several ways."""
+
+
+@dataclass(frozen=True)
+class CollectiveTime:
+    """What a collective takes, modelled."""
+
+    seconds: float
+    """All of it: the sum of the next four."""
+    transfer_seconds: float
+    """In which the busiest link works, round by round."""
+    latency_seconds: float
+    """In which messages are on their way; of chunks, until the first is through."""
+    adding_seconds: float
+    """In which only additions are done."""
+    local_seconds: float
+    """In the memory of a node, between its devices."""
+    busiest: str
+    """The kind of link that carries most for its capacity, as in `links.Traffic`; empty if nothing
+    is sent."""
+    busiest_bytes: float
+    """What one such link carries."""
+    bound_seconds: float
+    """No algorithm that stays on the links along these axes is faster."""
+
+
+def collective_seconds(
+    machine: Machine,
+    parts: tuple[tuple[str, int], ...],
+    axes: tuple[str, ...],
+    kind: Kind,
+    nbytes: float,
+    algorithm: Algorithm = "ring",
+    chunks: int = CHUNKS,
+) -> CollectiveTime:
+    """Model a collective in all groups along some mesh axes at once.
+
+    Args:
+        machine: whose network it is.
+        parts: name and size of the mesh axes, the outermost first, `(("x0", 3), ("x1", 8), …)`; the
+            devices of a node are the last, `("k", 4)`.
+        axes: along which each group lies.
+        kind: what is done.
+        nbytes: the whole buffer of a device: before a reduce-scatter, after an all-gather; of
+            `send`, the message.
+        algorithm: its name, or its walks, `collectives.routes.plan_routes(sizes)`, where `sizes`
+            are those of `axes` without k.
+        chunks: into how many pieces a buffer of several walks is cut.
+
+    Raises:
+        InputError: the mesh does not fit the machine, or has no such axis.
+    """
+    walks = algorithm if isinstance(algorithm, str) else tuple(algorithm)
+    placement = Placement(machine.network, parts)
+    between = tuple(name for name in axes if name[0] != LOCAL)
+    own = placement.size(axes) // placement.size(between)  # devices of a node that share the sum
+    cost = _cost(placement, between, kind, walks, chunks)
+    size = nbytes / own
+    local = _passes(kind) * nbytes * (own - 1) / own / machine.network.reduction_bytes_per_second
+    transfer, adding = cost.transfer * size, cost.adding * size
+    latency = cost.latency + cost.first_chunk * size
+    return CollectiveTime(
+        seconds=transfer + latency + adding + local,
+        transfer_seconds=transfer,
+        latency_seconds=latency,
+        adding_seconds=adding,
+        local_seconds=local,
+        busiest=cost.busiest,
+        busiest_bytes=cost.busiest_share * size,
+        bound_seconds=cost.bound * size,
+    )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A collective of one byte."""
+
+    transfer: float
+    latency: float  # whatever the size
+    first_chunk: float
+    adding: float
+    busiest: str
+    busiest_share: float
+    bound: float
+
+
+@functools.lru_cache(maxsize=65536)
+def _cost(
+    placement: Placement, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm, chunks: int
+) -> _Cost:
+    strands = plan_rounds(placement, axes, kind, algorithm)
+    network = placement.network
+    carried: dict[str, float] = {}
+    for strand in strands:
+        _carry(placement, strand, carried)
+    busy = {link: share / capacity(network, link) for link, share in carried.items()}
+    busiest = max(busy, key=busy.__getitem__, default="")
+    alone = [_alone(placement, strand) for strand in strands]
+    added = sum(leg.rounds * leg.share for strand in strands for leg in strand if leg.adds)
+    adding = added * placement.local / network.reduction_bytes_per_second
+    latency = max((latency for latency, _ in alone), default=0.0)
+    if strands and not isinstance(algorithm, str):
+        shares = (float(walk.share) for walk in algorithm)
+        slowest = max(seconds / share for share, (_, seconds) in zip(shares, alone, strict=True))
+        transfer, first, adding = max(*busy.values(), adding), slowest / chunks, 0.0
+    else:
+        transfer, first = sum(seconds for _, seconds in alone), 0.0
+    bound = _bound(placement, axes, kind)
+    share = carried[busiest] if busiest else 0.0
+    return _Cost(transfer, latency, first, adding, busiest, share, bound)
+
+
+def _carry(placement: Placement, strand: Strand, carried: dict[str, float]) -> None:
+    """Add what share of a buffer the busiest link of each kind carries."""
+    for leg in strand:
+        for link, messages in traffic(placement, leg.axes, leg.pattern).loads:
+            carried[link] = carried.get(link, 0.0) + leg.rounds * leg.share * messages
+
+
+def _alone(placement: Placement, strand: Strand) -> tuple[float, float]:
+    """Seconds of a strand that has the network for itself: of latency, and a byte of buffer."""
+    network, latency, transfer = placement.network, 0.0, 0.0
+    for leg in strand:
+        found = traffic(placement, leg.axes, leg.pattern)
+        latency += leg.rounds * (network.latency_seconds + network.hop_seconds * found.hops)
+        busy = (messages / capacity(network, link) for link, messages in found.loads)
+        slowest = max(1 / network.link_bytes_per_second, *busy)  # a message takes one interface
+        transfer += leg.rounds * leg.share * slowest
+    return latency, transfer
+
+
+def _bound(placement: Placement, axes: tuple[str, ...], kind: Kind) -> float:
+    """Seconds a byte that no algorithm beats: all but its own part must leave each device."""
+    network = placement.network
+    if (size := placement.size(axes)) == 1:
+        return 0.0
+    sent = (_passes(kind) * (size - 1) / size if kind != "send" else 1.0) * placement.local
+    if network.topology == "bus":
+        nodes = placement.size(tuple(n for n, _ in placement.parts if n[0] != LOCAL))
+        return sent * nodes / network.link_bytes_per_second
+    rate = capacity(network, "out")
+    if network.topology == "torus":
+        rate = min(rate, _links(placement, axes) * network.link_bytes_per_second)
+    return sent / rate
+
+
+def _links(placement: Placement, axes: tuple[str, ...]) -> float:
+    """Links that lead out of a node along the axes of a group, on average over the nodes."""
+    total = 0.0
+    for axis in {name[0] for name in axes if placement.size((name,)) > 1}:
+        index = AXES.index(axis)
+        size, whole = placement.shape[index], placement.network.shape[index]
+        total += 2.0 if size == whole > 2 else 2 * (size - 1) / size
+    return total
+
+
+def _passes(kind: Kind) -> int:
+    return 2 if kind == "all-reduce" else 1
