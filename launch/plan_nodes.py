@@ -1,12 +1,13 @@
 """`plan.py RECIPE --nodes SHAPE`: a run on nodes of a machine, before its job starts."""
 
 import json as json_format
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from machines import load_machine
-from recipes import recipe_file
+from recipes import command_of, recipe_file
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +20,7 @@ from fugaku_jax.planning.page import write_page
 from fugaku_jax.planning.write_job import write_job
 from fugaku_jax.spelling import amount, duration
 
+CLUSTER = Path(__file__).parent / "cluster"
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
@@ -54,7 +56,7 @@ def plan_nodes(
     if search:
         found = best_layouts(config, recipe, hardware, nodes, OURS, rates, tokens)
     plan = found.plan if found else plan_job(config, recipe, hardware, nodes, OURS, rates, tokens)
-    written = [write_job(plan, name, job)] if job else []
+    written = [write_job(plan, _arguments(plan, name), CLUSTER, job)] if job else []
     written += [write_page(plan, name, found, html)] if html else []
     if json:
         ranking = ranking_as_json(found) if found else {}
@@ -98,6 +100,12 @@ def show(plan: JobPlan, found: BestLayouts | None) -> None:
         f"modelled: MFU {time.mfu:.1%}; {amount(run.tokens)} tokens in {run.steps:,} steps take "
         f"{duration(run.seconds)}, {run.node_hours:,.0f} node-hours"
     )
+
+
+def _arguments(plan: JobPlan, name: str) -> list[str]:
+    """Return what train.py is to be told; the run directory has the recipe's name."""
+    words = shlex.split(command_of(plan.config, Path("runs") / name))
+    return words[words.index("launch/train.py") + 1 :]
 
 
 def _ranking(found: BestLayouts) -> Table:

@@ -1,4 +1,4 @@
-"""What programs make of machines: the assumptions of the step-time model, and where each is from."""
+"""What programs make of machines: what the step-time model assumes, and where that is from."""
 
 from fugaku_jax.planning.rates import Software
 
@@ -11,3 +11,16 @@ OURS = Software(
     spanning=0.6,
     links=1.0,
 )
+
+BEFORE = Software(
+    # Of the authors' PyTorch 1.10 in 2023: `published.fit` to the runs that it names.
+    product={"fp32": 0.25, "bf16": 0.25, "fp16": 0.25},
+    softmax_terms=48.0,
+    stream=0.5,
+    spanning=0.6,
+    links=0.3,
+    gradient_links=0.3,
+    square_scores=True,
+    score_passes=12.0,
+)
+"""The original's software before its own matrix library and all-reduce, fitted to measured runs."""

@@ -93,7 +93,8 @@ def resolved(config: Config, nodes: int) -> tuple[Config, Assignment, dict[str, 
         kind: math.prod(part.size for part in assignment.parts if part.kind == kind)
         for kind in KINDS
     }
-    return replace(config, mesh=replace(config.mesh, **degrees)), assignment, degrees
+    given: dict[str, Any] = degrees
+    return replace(config, mesh=replace(config.mesh, **given)), assignment, degrees
 
 
 def plan_job(

@@ -6,13 +6,15 @@ devices, replicas fewer than an eighth of what there could be, layers shared une
 divide, and an option that only saves memory where one without it fits.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fugaku_jax.config import Config, MeshConfig, TrainingConfig
 from fugaku_jax.layout.factors import KINDS, factorings
+from fugaku_jax.planning.step_work import Precision
 
 LARGEST_GROUP = 48
 """Devices that share a layer or a sequence, at most."""
@@ -22,12 +24,15 @@ _MOST_CHUNKS = 8
 _FEWEST_REPLICAS = 8  # of the most that there could be, one part in so many
 
 
+Kind = Literal["1f1b", "zero_bubble", "interleaved"]
+
+
 class Saving(NamedTuple):
     """What makes a layout need less memory, and a step longer."""
 
-    weights: str
+    weights: Literal["replicated", "zero1", "fsdp"]
     """`mesh.weights`."""
-    remat: str
+    remat: Literal["none", "products", "block"]
     """`training.remat`."""
     stages: float
     """Share of the stages that recompute."""
@@ -65,7 +70,7 @@ def degrees_of(config: Config, devices: int, local: int) -> list[dict[str, int]]
     return [degrees for degrees in found if degrees["data"] * _FEWEST_REPLICAS >= most]
 
 
-def schedules_of(config: Config, stages: int) -> list[tuple[str, int]]:
+def schedules_of(config: Config, stages: int) -> list[tuple[Kind, int]]:
     """Return the schedules worth a try on so many stages, each with its chunks."""
     if stages == 1:
         return [("1f1b", 1)]
@@ -76,9 +81,9 @@ def schedules_of(config: Config, stages: int) -> list[tuple[str, int]]:
 
 
 def options(
-    config: Config, degrees: dict[str, int], local: int, precisions: Sequence[str]
-) -> Iterator[list[Config]]:
-    """Yield lists of configurations that differ in what they do to save memory alone.
+    config: Config, degrees: dict[str, int], local: int, precisions: Sequence[Precision]
+) -> Iterator[Iterator[Config]]:
+    """Yield configurations, those together that differ in what they do to save memory alone.
 
     Args:
         config: the run, as its recipe gives it.
@@ -90,10 +95,12 @@ def options(
         from the one that needs most memory to the one that needs least.
     """
     rows, stages = config.training.batch_size // degrees["data"], degrees["pipeline"]
-    replicas = degrees["data"] * degrees["context"]
+    replicas, given = degrees["data"] * degrees["context"], dict[str, Any](degrees)
     savings = [each for each in SAVINGS if stages > 1 or not each.stages]
     if replicas == 1:
-        savings = [Saving("replicated", *each[1:]) for each in savings if each.weights == "zero1"]
+        savings = [
+            each._replace(weights="replicated") for each in savings if each.weights == "zero1"
+        ]
     for size in MICRO_BATCHES:
         if rows % size:
             continue
@@ -105,14 +112,14 @@ def options(
                 for shared in (False, True)[: 1 + (degrees["tensor"] > 1)]:
                     mesh = replace(
                         config.mesh,
-                        **degrees,
+                        **given,
                         local=local,
                         layers=(),
                         schedule=schedule,
                         chunks=chunks,
                         sequence_parallel=shared,
                     )
-                    yield [_saving(config, training, mesh, each) for each in savings]
+                    yield map(functools.partial(_saving, config, training, mesh), savings)
 
 
 def _saving(config: Config, training: TrainingConfig, mesh: MeshConfig, saving: Saving) -> Config:

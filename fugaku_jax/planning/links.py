@@ -10,9 +10,9 @@ from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning.step_work import Message
 from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
-from fugaku_jax.tofu.rounds import Algorithm
+from fugaku_jax.tofu.rounds import Algorithm, Kind, Named
 
-_ALGORITHMS = {"flat": "ring", "bucket": "bucket", "turned": "bucket"}
+_ALGORITHMS: dict[str, Named] = {"flat": "ring", "bucket": "bucket", "turned": "bucket"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class Links:
     def time(self, message: Message) -> CollectiveTime:
         """Return what the network model says of one such message."""
         axes = self.axes(message.over)
-        algorithm = "ring"
-        if message.over == ("data", "context"):
-            algorithm = self._algorithm(axes)
+        gradients = message.over == ("data", "context")
+        algorithm = self._algorithm(axes) if gradients else "ring"
         parts = tuple((part.name, part.size) for part in self.assignment.parts)
         return _time(self.machine, parts, axes, message.kind, message.bytes, algorithm)
 
@@ -67,7 +66,7 @@ def _time(
     machine: Machine,
     parts: tuple[tuple[str, int], ...],
     axes: tuple[str, ...],
-    kind: str,
+    kind: Kind,
     size: int,
     algorithm: Algorithm,
 ) -> CollectiveTime:

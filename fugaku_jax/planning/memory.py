@@ -1,4 +1,4 @@
-"""Bytes that a device needs, modelled without compiling: weights, state, and what a step keeps.
+"""Bytes that a device needs, modelled without compiling: weights, state, what a step keeps.
 
 What is kept is counted as the pipeline's buffers hold it. XLA's own copies beside it are one factor,
 `OVERHEAD`, that compiled steps gave (docs/planning.md says which, and how far off it is).

@@ -11,11 +11,11 @@ from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.mesh import assign_axes
 from fugaku_jax.planning.layout_options import degrees_of, options
 from fugaku_jax.planning.links import Links
+from fugaku_jax.planning.measured import Measured
 from fugaku_jax.planning.memory import DeviceBytes, fits, model_bytes
 from fugaku_jax.planning.rates import Rates, Software, device_rates
-from fugaku_jax.planning.measured import Measured
 from fugaku_jax.planning.step_time import StepTime, model_step
-from fugaku_jax.planning.step_work import step_work
+from fugaku_jax.planning.step_work import Precision, step_work
 from fugaku_jax.tofu.machine import Machine
 
 _AGAIN = 60  # layouts of the best whose schedule's table is asked
@@ -58,7 +58,7 @@ def rank(
     nodes: int,
     software: Software,
     measured: Measured | None = None,
-    precisions: Sequence[str] = ("fp32", "fp16"),
+    precisions: Sequence[Precision] = ("fp32", "fp16"),
     most: int = 20,
 ) -> Ranking:
     """Look at every layout of a run, and return the fastest of those that fit.
@@ -115,8 +115,8 @@ def rank(
                     heapq.heappushpop(best, entry)
     if not tried:
         raise InputError(
-            f"No layout divides {nodes:,} nodes, the {config.training.batch_size} samples of a step "
-            f"and the model's {config.model.n_heads} heads and {config.model.n_layers} layers; "
+            f"No layout divides {nodes:,} nodes, the {config.training.batch_size} samples of "
+            f"a step and the model's {config.model.n_heads} heads and {config.model.n_layers} layers; "
             "another number of nodes or another training.batch_size would."
         )
     again = [replace(r, time=found(r.config, r.degrees, exact=True)) for _, _, r in best]

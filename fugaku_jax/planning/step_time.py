@@ -1,4 +1,4 @@
-"""How long a step takes, modelled: what a device computes, moves and sends, in its schedule's order.
+"""How long a step takes, modelled: what a device computes, moves and sends, as its schedule orders.
 
 A stage does the work of its layers, micro-batch by micro-batch, as the schedule's table orders it;
 sums over tensor and context axes are part of that work, since XLA's CPU device runs one thing at a
@@ -154,7 +154,7 @@ def spanned(config: Config, stages: int, costs: Mapping[Op, Float[np.ndarray, "S
     All micro-batches pass the stage that works longest, and the first one all the others.
     """
     m, chunks = config.training.micro_batches, config.mesh.chunks
-    of_stage = sum(cost.sum(axis=1) for cost in costs.values())  # of a micro-batch
+    of_stage = np.sum([cost.sum(axis=1) for cost in costs.values()], axis=0)  # of a micro-batch
     longest, rest = float(of_stage.max()), float(of_stage.sum() - of_stage.max())
     if config.mesh.schedule == "zero_bubble":
         return m * longest + max(rest / 3, 0.0)
@@ -219,12 +219,7 @@ def _update(
     config: Config, work: StepWork, layers: int, rates: Rates, links: Links
 ) -> dict[str, float]:
     """Seconds after the last micro-batch: of messages, and of the optimizer."""
-    messages, held, state = update_messages(config, work, layers)
-    moved = (
-        UPDATE_BYTES * state
-        + NORM_BYTES * state
-        + 2 * FP32 * held / max(config.training.micro_batches, 1)
-    )
+    messages, _, state = update_messages(config, work, layers)
     return {
         "gradients": sum(links.seconds(each) for each in messages),
         "optimizer": UPDATE_BYTES * state / rates.stream,
@@ -233,10 +228,11 @@ def _update(
 
 def _sent(messages: tuple[Message, ...], links: Links) -> Seconds:
     """Seconds of messages, by the innermost kind of parallelism that they go along."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = {}
     for message in messages:
         kind = "weights gathered" if message.over == ("data", "context") else message.over[0]
-        total["stages" if kind == "pipeline" else kind] += links.seconds(message)
+        kind = "stages" if kind == "pipeline" else kind
+        total[kind] = total.get(kind, 0.0) + links.seconds(message)
     return total
 
 

@@ -13,6 +13,8 @@ from fugaku_jax.config import Config, ModelConfig
 
 FP32 = 4
 """Bytes of a master weight, of a gradient and of each of AdamW's moments."""
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+"""Of the arithmetic (`training.precision`)."""
 WIDTHS: Mapping[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of an activation."""
 Phase: TypeAlias = Literal["forward", "backward", "update"]
