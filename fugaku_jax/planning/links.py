@@ -4,6 +4,7 @@ import functools
 import math
 from dataclasses import dataclass
 
+from fugaku_jax.collectives.phases import LARGEST_GROUP
 from fugaku_jax.collectives.routes import plan_routes
 from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.rules import LOCAL_AXIS
@@ -12,7 +13,7 @@ from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
 from fugaku_jax.tofu.rounds import Algorithm, Kind, Named
 
-_ALGORITHMS: dict[str, Named] = {"flat": "ring", "bucket": "bucket", "turned": "bucket"}
+_ALGORITHMS: dict[str, Named] = {"bucket": "bucket", "turned": "bucket", "snake": "snake"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Links:
     assignment: Assignment
     """What each axis of the mesh carries."""
     collective: str
-    """How gradients are summed (`mesh.collective`); XLA's own collectives go round one ring."""
+    """How gradients are summed (`mesh.collective`), or `snake`, a ring along neighbours; XLA's own
+    collectives go round one ring."""
     share: float = 1.0
     """The share of the network model's speed that collectives of a micro-batch reach."""
     gradient_share: float = 1.0
@@ -57,6 +59,8 @@ class Links:
     def _algorithm(self, axes: tuple[str, ...]) -> Algorithm:
         if self.collective in _ALGORITHMS:
             return _ALGORITHMS[self.collective]
+        if self.collective == "flat":  # axis by axis where the group would be too large
+            return "ring" if self.members(("data", "context")) <= LARGEST_GROUP else "bucket"
         sizes = {part.name: part.size for part in self.assignment.parts}
         return plan_routes(tuple(sizes[axis] for axis in axes if axis != LOCAL_AXIS))
 

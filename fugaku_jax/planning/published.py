@@ -19,6 +19,7 @@ from fugaku_jax.planning.rates import Software, device_rates
 from fugaku_jax.planning.step_time import StepTime, model_step
 from fugaku_jax.tofu.machine import Machine
 
+_MOST_SIMULATED = 1000  # micro-batches of stages
 CLOCK = 2.0 / 2.2
 """Of these runs, over that of the machine's file."""
 
@@ -108,7 +109,7 @@ def modelled_tflops(run: PublishedRun, machine: Machine, software: Software) -> 
 def modelled_step(
     config: Config, machine: Machine, software: Software, clock: float = 1.0
 ) -> StepTime:
-    """Model a step on all nodes of its mesh's torus, by the formula of its schedule.
+    """Model a step on all nodes of its mesh's torus; of a large schedule by its formula.
 
     Args:
         config: the run, its degrees given.
@@ -124,10 +125,11 @@ def modelled_step(
         "pipeline": mesh.pipeline,
     }
     assignment = assign_axes(mesh, math.prod(degrees.values()))
-    links = Links(machine, assignment, mesh.collective, software.links, software.gradient_links)
+    links = Links(machine, assignment, "torus", software.links, software.gradient_links)
     rates = device_rates(machine, mesh.local, software)
     slowed = {precision: peak * clock for precision, peak in rates.peak.items()}
-    return model_step(config, degrees, replace(rates, peak=slowed), links, exact=False)
+    small = mesh.pipeline * config.training.micro_batches <= _MOST_SIMULATED
+    return model_step(config, degrees, replace(rates, peak=slowed), links, exact=small)
 
 
 def fit(

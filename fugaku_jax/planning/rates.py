@@ -18,6 +18,8 @@ BLOCK = 448
 """Terms of a sum that a tile adds up before its sums go back to C (`matmul.h`, MAX_STEPS)."""
 TILE_ROWS = 8
 """Rows of C in a tile, on A64FX (`isa/a64fx.h`)."""
+PACKING = 0.8
+"""The share of the memory's bandwidth that a product's operands pass at, assumed."""
 TILE_BYTES = 3 * 64
 """Bytes of a row of a tile: three registers of 512 bits."""
 
@@ -83,7 +85,7 @@ class Rates:
         blocks = math.ceil(product.depth / BLOCK)
         read = width * product.depth * (product.rows + 2 * product.columns)
         summed = 4 * product.rows * product.columns * (2 * blocks - 1)
-        return at_work + (read + summed) / (self.memory * self.software.stream)
+        return at_work + (read + summed) / (self.memory * PACKING)
 
     def attention_seconds(self, scores: Scores, products: int, precision: str) -> float:
         """Return the seconds of so many products of attention, and of its softmax."""
