@@ -107,9 +107,30 @@ def scaling(rounds: int = 3, json: Json = False) -> None:
     show(figures, json, collectives=("seconds", "load"))
 
 
+def torus(
+    shapes: tuple[str, ...] = ("2x3x2", "2x3", "2x4", "3x3"),
+    megabytes: tuple[float, ...] = (1, 4, 16, 64),
+    megabits: float = 50,
+    rounds: int = 3,
+    json: Json = False,
+) -> None:
+    """Compare all-reduces over a torus of slow links: XLA's over gloo, and ours (needs root).
+
+    Args:
+        shapes: Of the tori, each a process a node in a network namespace of its own.
+        megabytes: Of fp32 that each process adds.
+        megabits: A second, of each link each way.
+        rounds: Timed calls of each, in turn.
+    """
+    from fugaku_jax.benchmarks.torus import run
+
+    shown = ("bytes", "flat_seconds", "ours_seconds", "modelled_seconds", "ratio_to_flat")
+    show({"torus": run(shapes, megabytes, megabits, rounds, say)}, json, torus=shown)
+
+
 def main() -> None:
     """Read the arguments and measure."""
-    programs = (step, generate, kernels, tokenize, load, pipeline, scaling)
+    programs = (step, generate, kernels, tokenize, load, pipeline, scaling, torus)
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

@@ -64,7 +64,7 @@ def join(hosts: Hosts | None) -> Watchdog:
         )
     if hosts.collectives == "mpi":
         _check_mpi()
-    me = {"host": socket.gethostname(), "address": _own_address()}
+    me = {"host": socket.gethostname(), "address": own_address()}
     beats = listen(host if only_this_host(host) else "") if hosts.rank == 0 else None
     names: dict[int, str] = {}
 
@@ -154,7 +154,7 @@ def _check_addresses(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> None:
         )
 
 
-def _own_address() -> str | None:
+def own_address() -> str | None:
     """Return the address that gloo will take for its own: the first of this host's name's."""
     with contextlib.suppress(OSError):
         for family, kind, *_, address in socket.getaddrinfo(

@@ -135,7 +135,7 @@ def squared_norm(
     total = jax.numpy.float32(0)
     for axes, squares in by_axes.items():
         part = sum(squares[1:], start=squares[0])
-        total += jax.lax.psum(part, axes) if axes else part
+        total += all_reduce(part, axes)
     return total
 
 

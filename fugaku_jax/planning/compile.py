@@ -25,6 +25,11 @@ import optax
 from fugaku_jax.config import Config
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
+from fugaku_jax.planning.compiled_collectives import (
+    CompiledCollective,
+    collectives_of,
+    largest_group,
+)
 from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.optimizer import make_optimizer
@@ -52,6 +57,10 @@ class CompiledStep:
     """Bytes of state and tokens on each device."""
     temporary_bytes: int
     """Bytes that a device needs beside them while it takes a step."""
+    largest_group: int
+    """Devices that meet in the largest group of any collective."""
+    collectives: tuple[CompiledCollective, ...]
+    """Its collectives, those of the largest groups first."""
     learning_rates: dict[str, tuple[float, float]]
     """The rate of the `first`, the `middle` and the `last` step: that of the step, in fp32, and
     the same schedule's in float64."""
@@ -82,6 +91,7 @@ def compile_step(
     compiled = make_train_step(layout, optimizer=optimizer).lower(state, layout.batch).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
+    collectives = collectives_of(compiled.as_text() or "", dict(layout.mesh.shape))
     return CompiledStep(
         parameters=parameter_count(config.model),
         tokens=config.total_tokens,
@@ -89,6 +99,8 @@ def compile_step(
         seconds=seconds,
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
+        largest_group=largest_group(collectives),
+        collectives=tuple(collectives),
         learning_rates=_learning_rates(config),
     )
 
@@ -152,7 +164,11 @@ def compile_emulated(
 
 def _from_json(fields: dict[str, Any]) -> CompiledStep:
     rates = {name: tuple(pair) for name, pair in fields["learning_rates"].items()}
-    return CompiledStep(**fields | {"learning_rates": rates})
+    collectives = tuple(
+        CompiledCollective(**row | {"axes": tuple(row["axes"]), "loops": tuple(row["loops"])})
+        for row in fields["collectives"]
+    )
+    return CompiledStep(**fields | {"learning_rates": rates, "collectives": collectives})
 
 
 def _fits(devices: int, processes: int) -> bool:

@@ -75,8 +75,18 @@ def enabled() -> bool:
 
 def loaded() -> str | None:
     """Load the library for this processor and return its name; None if there is none."""
-    library = _library(_chosen.value[1])
-    return None if library is None else Path(library._name).stem
+    found = library()
+    return None if found is None else Path(found._name).stem
+
+
+def library() -> ctypes.CDLL | None:
+    """Load the library for this processor: its plain C functions; None if there is none."""
+    return _library(_chosen.value[1])
+
+
+def target(function: str) -> str:
+    """Return the name by which XLA knows a function of the library that is loaded."""
+    return _target(function, loaded())
 
 
 def call(
@@ -97,7 +107,7 @@ def call(
     """
     types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results]
     kernel = jax.ffi.ffi_call(
-        _target(function, loaded()), types, input_output_aliases=aliases, vmap_method="sequential"
+        target(function), types, input_output_aliases=aliases, vmap_method="sequential"
     )
     return list(kernel(*operands, **attributes))
 

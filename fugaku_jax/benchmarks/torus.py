@@ -1,0 +1,196 @@
+"""All-reduces over a torus of slow links: XLA's over gloo, and those of our own.
+
+The torus is one of network namespaces (`wiring.py`), a process to a node. The contenders take turns
+on the same array. `modelled_seconds` is what the busiest link needs for its bytes at the links' own
+speed; *modelled*, the rest is measured.
+
+As a program, this module is what makes the torus, and each of its nodes: `python -m
+fugaku_jax.benchmarks.torus wire '{…}'`.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fugaku_jax.benchmarks.processes import print_joined, run_module
+from fugaku_jax.benchmarks.wiring import namespaces, on_node, wire
+from fugaku_jax.errors import InputError
+
+SHAPES = ("2x3x2", "2x3", "2x4", "3x3")
+PORT = 7777
+
+
+@dataclass(frozen=True)
+class TorusTask:
+    """What is measured on one torus."""
+
+    shape: tuple[int, ...]
+    megabytes: tuple[float, ...]
+    """Of fp32 that each process adds (10⁶ bytes)."""
+    megabits: float
+    """A second, of each link each way (10⁶ bits)."""
+    rounds: int
+    """Timed calls of each contender."""
+
+
+def run(
+    shapes: Sequence[str] = SHAPES,
+    megabytes: Sequence[float] = (1, 4, 16, 64),
+    megabits: float = 50,
+    rounds: int = 3,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Measure on tori of these shapes.
+
+    Args:
+        shapes: nodes along each axis, as `2x3x2`.
+        megabytes: as in `TorusTask`.
+        megabits: as in `TorusTask`.
+        rounds: as in `TorusTask`.
+        say: is told what was measured.
+
+    Returns:
+        a dictionary for each shape and size: `contender`, those two; `shape`, `bytes`,
+        `megabits`; `flat_seconds` and `ours_seconds` of the median call, and `_min` and `_max` of
+        each; `ratio_to_flat`, the first over the second; `modelled_seconds` of ours; and the
+        machine's `load`.
+
+    Raises:
+        InputError: a shape is none, or this machine lets us make no namespaces.
+        RunError: a process failed.
+    """
+    rows = []
+    for shape in shapes:
+        sizes = _sizes(shape)
+        task = TorusTask(sizes, tuple(megabytes), megabits, rounds)
+        argument = json.dumps(dataclasses.asdict(task))
+        before = namespaces()
+        with tempfile.TemporaryDirectory() as cache:
+            found = run_module(
+                f"The torus of {shape}",
+                *(__name__, "wire", argument),
+                variables={"JAX_COMPILATION_CACHE_DIR": cache},
+                before=before,
+            )
+        for row in found:
+            contender = f"{shape}, {row['bytes'] / 1e6:g} MB"
+            names = {"contender": contender, "shape": shape}
+            rows.append(names | row | {"load": os.getloadavg()[0]})
+            say(
+                f"{contender}: flat {row['flat_seconds']:.3f} s, ours "
+                f"{row['ours_seconds']:.3f} s ({row['ratio_to_flat']:.2f} times as fast)"
+            )
+    return rows
+
+
+def measure(task: TorusTask) -> Iterator[dict[str, Any]]:
+    """Measure as one of the joined processes; yield the rows."""
+    import jax
+    import numpy as np
+    from jax.sharding import AxisType, PartitionSpec
+
+    from fugaku_jax.collectives import torus
+    from fugaku_jax.collectives.connections import connect
+    from fugaku_jax.collectives.routes import busiest_link
+
+    names = tuple("xyzabc"[: len(task.shape)])
+    mesh = jax.make_mesh(task.shape, names, axis_types=(AxisType.Explicit,) * len(names))
+    links = connect(mesh)
+    if links is None:
+        raise InputError("Sums over the torus cannot be had here, so there is nothing to measure.")
+    contenders = {
+        "flat": lambda x: jax.lax.psum(x, names),
+        "ours": lambda x: torus.all_reduce(links, x, names),
+    }
+    whole = PartitionSpec(names)
+    for megabytes in task.megabytes:
+        length = math.ceil(megabytes * 1e6 / 4)
+        summand = np.random.default_rng(jax.process_index()).standard_normal(length, np.float32)
+        with jax.set_mesh(mesh):
+            sharding = jax.sharding.NamedSharding(mesh, whole)
+            x = jax.make_array_from_process_local_data(sharding, summand)
+            compiled = {
+                name: jax.jit(
+                    jax.shard_map(function, in_specs=whole, out_specs=whole, check_vma=False)
+                )
+                .lower(x)
+                .compile()
+                for name, function in contenders.items()
+            }
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        found: dict[str, np.ndarray] = {}
+        for number in range(task.rounds + 1):  # the first connects, and is not counted
+            for name, function in compiled.items():
+                start = time.perf_counter()
+                y = jax.block_until_ready(function(x))
+                if number:
+                    seconds[name].append(time.perf_counter() - start)
+                found[name] = np.asarray(y.addressable_shards[0].data)
+        # Sums of a dozen numbers in another order: some roundings of fp32.
+        np.testing.assert_allclose(found["ours"], found["flat"], atol=1e-5)
+        flat, ours = (statistics.median(seconds[name]) for name in contenders)
+        yield {
+            "bytes": 4 * length,
+            "megabits": task.megabits,
+            "flat_seconds": flat,
+            "ours_seconds": ours,
+            "modelled_seconds": float(
+                2 * busiest_link(task.shape) * 4 * length * 8 / (task.megabits * 1e6)
+            ),
+            "ratio_to_flat": flat / ours,
+            **{f"{name}_seconds_min": min(seconds[name]) for name in contenders},
+            **{f"{name}_seconds_max": max(seconds[name]) for name in contenders},
+        }
+
+
+def _sizes(shape: str) -> tuple[int, ...]:
+    with contextlib.suppress(ValueError):
+        sizes = tuple(map(int, shape.split("x")))
+        if 1 <= len(sizes) <= 6 and min(sizes) > 0 and math.prod(sizes) > 1:
+            return sizes
+    raise InputError(f"The shape is {shape}; write it as 2x3x2, with one to six sizes.")
+
+
+def _on_all_nodes(task: TorusTask, argument: str) -> int:
+    """Wire the torus and run a process on each node; the exit code of the first that failed."""
+    wire(task.shape, task.megabits)
+    nodes = math.prod(task.shape)
+    command = [sys.executable, "-m", "fugaku_jax.benchmarks.torus", "node", argument]
+    processes = [
+        subprocess.Popen(
+            on_node(node, command),
+            env=os.environ
+            | {
+                "FUGAKU_JAX_COORDINATOR": f"node0:{PORT}",
+                "FUGAKU_JAX_PROCESSES": str(nodes),
+                "FUGAKU_JAX_PROCESS": str(node),
+            },
+            stdout=None if node == 0 else subprocess.DEVNULL,
+        )
+        for node in range(nodes)
+    ]
+    return max(abs(process.wait()) for process in processes)
+
+
+def main() -> int:
+    """Make the torus, or be one of its nodes."""
+    what, argument = sys.argv[1:]
+    fields = json.loads(argument)
+    task = TorusTask(**{**fields, **{key: tuple(fields[key]) for key in ("shape", "megabytes")}})
+    if what == "wire":
+        return _on_all_nodes(task, argument)
+    return print_joined(measure(task))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""How a process comes to be connected to its neighbours on the torus.
+
+Each tells by JAX's coordination service where it can be reached and reads where its neighbours can,
+so nobody hears from more than those.
+"""
+
+import contextlib
+import functools
+import json
+import secrets
+import socket
+import struct
+import sys
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fugaku_jax.cluster.hosts import own_address
+from fugaku_jax.cluster.rendezvous import RendezvousError
+from fugaku_jax.collectives.links import End, Links, neighbours, open_links
+from fugaku_jax.kernels import native
+
+PATIENCE_SECONDS = 300.0
+"""How long processes wait for each other."""
+
+_KEY_BYTES = 16
+_HELLO = struct.Struct(f"!{_KEY_BYTES}sii")  # the key of whom it is for; axis; whether backward
+
+
+@functools.cache
+def connect(mesh: Mesh) -> Links | None:
+    """Connect this process to its neighbours; all processes of the mesh must ask for it.
+
+    Args:
+        mesh: of one device in each process.
+
+    Returns:
+        the connections; None where sums over the torus cannot be, which is said once.
+
+    Raises:
+        RendezvousError: a neighbour does not answer.
+    """
+    if jax.process_count() == 1:
+        return None
+    return _Meeting(mesh).hold()
+
+
+class _Meeting:
+    """All processes of a mesh, from one of them."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        from jax._src.distributed import global_state
+
+        self._client: Any = global_state.client
+        self._axes = {axis: size for axis, size in mesh.shape.items() if size > 1}
+        ranks = np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
+        self._ranks = ranks.reshape(tuple(self._axes.values()))
+        self._own = jax.process_index()
+        self._folder = f"fugaku_jax/torus/{zlib.crc32(repr((self._axes, ranks)).encode()):08x}"
+
+    def hold(self) -> Links | None:
+        """Connect, or agree that it cannot be."""
+        key = secrets.token_bytes(_KEY_BYTES)
+        why = self._obstacle()
+        with socket.create_server(("", 0), family=_family(), backlog=64) as server:
+            port = server.getsockname()[1]
+            if why:
+                self._client.key_value_set(f"{self._folder}/not/{self._own}", why)
+            else:
+                there = json.dumps([own_address(), port, key.hex()])
+                self._client.key_value_set(f"{self._folder}/at/{self._own}", there)
+            self._client.wait_at_barrier(self._folder, int(1000 * PATIENCE_SECONDS))
+            if obstacles := self._client.key_value_dir_get(f"{self._folder}/not/"):
+                if self._own == 0:
+                    said = f"Sums over the torus: {obstacles[0][1]}; XLA's collectives sum."
+                    print(said, file=sys.stderr)
+                return None
+            return self._open(server, key)
+
+    def _obstacle(self) -> str:
+        """Say what keeps this process from it."""
+        if self._ranks.size != jax.process_count() or len(set(self._ranks.flat)) < self._ranks.size:
+            return "they need a mesh of one device in each process"
+        return "" if native.enabled() else "no native library was built for this processor"
+
+    def _open(self, server: socket.socket, key: bytes) -> Links:
+        place = self._place(self._own)
+        found: dict[End, socket.socket] = {}
+        names = {
+            end: self._name(int(self._ranks[tuple(there.values())]))
+            for end, there in neighbours(self._axes, place).items()
+        }
+        with contextlib.ExitStack() as opened:
+            try:
+                # Each calls the next along every axis; of two, the first calls.
+                for number, (axis, size) in enumerate(self._axes.items()):
+                    if size > 2 or place[axis] == 0:
+                        next_ = neighbours(self._axes, place)[axis, False]
+                        rank = int(self._ranks[tuple(next_.values())])
+                        found[axis, False] = opened.enter_context(self._call(rank, number))
+                while len(found) < len(names):
+                    end, came = self._accept(server, key)
+                    found[end] = opened.enter_context(came)
+            except OSError as error:
+                missing = " and ".join(names[end] for end in names if end not in found)
+                raise RendezvousError(
+                    f"{self._name(self._own)} cannot connect to {missing} for sums over the torus "
+                    f"({error.strerror or error}); see that hosts reach each other by the names "
+                    "that they have for themselves."
+                ) from error
+            descriptors = {end: found[end].detach() for end in names}
+        return open_links(self._axes, place, descriptors, names, self._name(self._own))
+
+    def _call(self, rank: int, axis: int) -> socket.socket:
+        told = self._client.blocking_key_value_get(
+            f"{self._folder}/at/{rank}", int(1000 * PATIENCE_SECONDS)
+        )
+        address, port, key = json.loads(told)
+        called = socket.create_connection((address, port), PATIENCE_SECONDS)
+        called.sendall(_HELLO.pack(bytes.fromhex(key), axis, False))
+        return called
+
+    def _accept(self, server: socket.socket, key: bytes) -> tuple[End, socket.socket]:
+        """Wait for a neighbour; whoever does not know the key is none."""
+        server.settimeout(PATIENCE_SECONDS)
+        while True:
+            came, _ = server.accept()
+            came.settimeout(10)
+            said = b""
+            with contextlib.suppress(OSError):
+                while len(said) < _HELLO.size and (more := came.recv(_HELLO.size - len(said))):
+                    said += more
+            if len(said) == _HELLO.size and secrets.compare_digest(said[:_KEY_BYTES], key):
+                _, number, _ = _HELLO.unpack(said)
+                axis = list(self._axes)[number]
+                return (axis, self._axes[axis] > 2), came
+            came.close()
+
+    def _place(self, rank: int) -> dict[str, int]:
+        (where,) = np.argwhere(self._ranks == rank).tolist()
+        return dict(zip(self._axes, where, strict=True))
+
+    def _name(self, rank: int) -> str:
+        place = " ".join(f"{axis}{number}" for axis, number in self._place(rank).items())
+        return f"rank {rank} ({place})"
+
+
+def _family() -> socket.AddressFamily:
+    """Return what an address of this host's name is of."""
+    return socket.AF_INET6 if ":" in (own_address() or "") else socket.AF_INET
