@@ -20,7 +20,7 @@ import functools
 from dataclasses import dataclass
 
 from fugaku_jax.tofu.links import LOCAL, Placement, capacity, traffic
-from fugaku_jax.tofu.machine import Machine
+from fugaku_jax.tofu.machine import Machine, Network
 from fugaku_jax.tofu.rounds import Algorithm, Kind, Strand, plan_rounds
 from fugaku_jax.tofu.topology import AXES
 
@@ -52,7 +52,7 @@ class CollectiveTime:
 
 
 def collective_seconds(
-    machine: Machine,
+    machine: Machine | Network,
     parts: tuple[tuple[str, int], ...],
     axes: tuple[str, ...],
     kind: Kind,
@@ -63,7 +63,7 @@ def collective_seconds(
     """Model a collective in all groups along some mesh axes at once.
 
     Args:
-        machine: whose network it is.
+        machine: whose network it is, or the network.
         parts: name and size of the mesh axes, the outermost first, `(("x0", 3), ("x1", 8), …)`; the
             devices of a node are the last, `("k", 4)`.
         axes: along which each group lies.
@@ -78,12 +78,13 @@ def collective_seconds(
         InputError: the mesh does not fit the machine, or has no such axis.
     """
     walks = algorithm if isinstance(algorithm, str) else tuple(algorithm)
-    placement = Placement(machine.network, parts)
+    network = machine.network if isinstance(machine, Machine) else machine
+    placement = Placement(network, parts)
     between = tuple(name for name in axes if name[0] != LOCAL)
     own = placement.size(axes) // placement.size(between)  # devices of a node that share the sum
     cost = _cost(placement, between, kind, walks, chunks)
     size = nbytes / own
-    local = _passes(kind) * nbytes * (own - 1) / own / machine.network.reduction_bytes_per_second
+    local = _passes(kind) * nbytes * (own - 1) / own / network.reduction_bytes_per_second
     transfer, adding = cost.transfer * size, cost.adding * size
     latency = cost.latency + cost.first_chunk * size
     return CollectiveTime(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import network
+from round_machine import network
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.tofu.links import Pattern, Placement, Traffic, torus_link_loads, traffic

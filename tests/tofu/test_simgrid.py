@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import simgrid_setup
-from machines import Way, machine
+from round_machine import Way, machine
 
 from fugaku_jax.tofu.network import collective_seconds
 
