@@ -19,7 +19,7 @@ part.
 import functools
 from dataclasses import dataclass
 
-from fugaku_jax.tofu.links import LOCAL, Placement, capacity, traffic
+from fugaku_jax.tofu.links import LOCAL, NetworkMesh, capacity, torus_of, traffic
 from fugaku_jax.tofu.machine import Machine, Network
 from fugaku_jax.tofu.rounds import Algorithm, Kind, Strand, plan_rounds
 from fugaku_jax.tofu.topology import AXES
@@ -79,10 +79,10 @@ def collective_seconds(
     """
     walks = algorithm if isinstance(algorithm, str) else tuple(algorithm)
     network = machine.network if isinstance(machine, Machine) else machine
-    placement = Placement(network, parts)
+    mesh = NetworkMesh(network, parts)
     between = tuple(name for name in axes if name[0] != LOCAL)
-    own = placement.size(axes) // placement.size(between)  # devices of a node that share the sum
-    cost = _cost(placement, between, kind, walks, chunks)
+    own = mesh.size(axes) // mesh.size(between)  # devices of a node that share the sum
+    cost = _cost(mesh, between, kind, walks, chunks)
     size = nbytes / own
     local = _passes(kind) * nbytes * (own - 1) / own / network.reduction_bytes_per_second
     transfer, adding = cost.transfer * size, cost.adding * size
@@ -114,18 +114,18 @@ class _Cost:
 
 @functools.lru_cache(maxsize=65536)
 def _cost(
-    placement: Placement, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm, chunks: int
+    mesh: NetworkMesh, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm, chunks: int
 ) -> _Cost:
-    strands = plan_rounds(placement, axes, kind, algorithm)
-    network = placement.network
+    strands = plan_rounds(mesh, axes, kind, algorithm)
+    network = mesh.network
     carried: dict[str, float] = {}
     for strand in strands:
-        _carry(placement, strand, carried)
+        _carry(mesh, strand, carried)
     busy = {link: share / capacity(network, link) for link, share in carried.items()}
     busiest = max(busy, key=busy.__getitem__, default="")
-    alone = [_alone(placement, strand) for strand in strands]
+    alone = [_alone(mesh, strand) for strand in strands]
     added = sum(leg.rounds * leg.share for strand in strands for leg in strand if leg.adds)
-    adding = added * placement.local / network.reduction_bytes_per_second
+    adding = added * mesh.local / network.reduction_bytes_per_second
     latency = max((latency for latency, _ in alone), default=0.0)
     if strands and not isinstance(algorithm, str):
         shares = (float(walk.share) for walk in algorithm)
@@ -133,23 +133,23 @@ def _cost(
         transfer, first, adding = max(*busy.values(), adding), slowest / chunks, 0.0
     else:
         transfer, first = sum(seconds for _, seconds in alone), 0.0
-    bound = _bound(placement, axes, kind)
+    bound = _bound(mesh, axes, kind)
     share = carried[busiest] if busiest else 0.0
     return _Cost(transfer, latency, first, adding, busiest, share, bound)
 
 
-def _carry(placement: Placement, strand: Strand, carried: dict[str, float]) -> None:
+def _carry(mesh: NetworkMesh, strand: Strand, carried: dict[str, float]) -> None:
     """Add what share of a buffer the busiest link of each kind carries."""
     for leg in strand:
-        for link, messages in traffic(placement, leg.axes, leg.pattern).loads:
+        for link, messages in traffic(mesh, leg.axes, leg.pattern).loads:
             carried[link] = carried.get(link, 0.0) + leg.rounds * leg.share * messages
 
 
-def _alone(placement: Placement, strand: Strand) -> tuple[float, float]:
+def _alone(mesh: NetworkMesh, strand: Strand) -> tuple[float, float]:
     """Seconds of a strand that has the network for itself: of latency, and a byte of buffer."""
-    network, latency, transfer = placement.network, 0.0, 0.0
+    network, latency, transfer = mesh.network, 0.0, 0.0
     for leg in strand:
-        found = traffic(placement, leg.axes, leg.pattern)
+        found = traffic(mesh, leg.axes, leg.pattern)
         latency += leg.rounds * (network.latency_seconds + network.hop_seconds * found.hops)
         busy = (messages / capacity(network, link) for link, messages in found.loads)
         slowest = max(1 / network.link_bytes_per_second, *busy)  # a message takes one interface
@@ -157,29 +157,27 @@ def _alone(placement: Placement, strand: Strand) -> tuple[float, float]:
     return latency, transfer
 
 
-def _bound(placement: Placement, axes: tuple[str, ...], kind: Kind) -> float:
+def _bound(mesh: NetworkMesh, axes: tuple[str, ...], kind: Kind) -> float:
     """Seconds a byte that no algorithm beats: all but its own part must leave each device."""
-    network = placement.network
-    if (size := placement.size(axes)) == 1:
+    network = mesh.network
+    if (size := mesh.size(axes)) == 1:
         return 0.0
-    sent = (_passes(kind) * (size - 1) / size if kind != "send" else 1.0) * placement.local
+    sent = (_passes(kind) * (size - 1) / size if kind != "send" else 1.0) * mesh.local
     if network.topology == "bus":
-        nodes = placement.size(tuple(n for n, _ in placement.parts if n[0] != LOCAL))
+        nodes = mesh.size(tuple(n for n, _ in mesh.parts if n[0] != LOCAL))
         return sent * nodes / network.link_bytes_per_second
     rate = capacity(network, "out")
     if network.topology == "torus":
-        rate = min(rate, _links(placement, axes) * network.link_bytes_per_second)
+        rate = min(rate, _links(mesh, axes) * network.link_bytes_per_second)
     return sent / rate
 
 
-def _links(placement: Placement, axes: tuple[str, ...]) -> float:
+def _links(mesh: NetworkMesh, axes: tuple[str, ...]) -> float:
     """Links that lead out of a node along the axes of a group, on average over the nodes."""
-    total = 0.0
-    for axis in {name[0] for name in axes if placement.size((name,)) > 1}:
-        index = AXES.index(axis)
-        size, whole = placement.shape[index], placement.network.shape[index]
-        total += 2.0 if size == whole > 2 else 2 * (size - 1) / size
-    return total
+    touched = {name[0] for name in axes}
+    parts = tuple(part for part in mesh.parts if part[0][0] in touched)
+    torus = torus_of(mesh.network, parts)
+    return 2 * sum(len(torus.links(axis)) for axis in range(len(AXES))) / torus.nodes
 
 
 def _passes(kind: Kind) -> int:
