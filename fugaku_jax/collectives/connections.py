@@ -112,8 +112,8 @@ class _Meeting:
                 missing = " and ".join(name for end, name in seat.names.items() if end not in found)
                 raise RendezvousError(
                     f"{sentence(seat.own_name)} cannot connect to {missing} for sums over the "
-                    f"torus ({error.strerror or error}); see that hosts reach each other by the names "
-                    "that they have for themselves."
+                    f"torus ({error.strerror or error}); see that hosts reach each other by the "
+                    "names that they have for themselves."
                 ) from error
             return open_links(seat, {end: found[end].detach() for end in seat.names})
 

@@ -3,8 +3,8 @@
 They do what those of `sums.py` do, and their shards lie alike. `routes.py` says which part travels
 how; chunks of it follow one another through the links, so that one is added while others travel.
 The order of a sum depends on nothing but the mesh and the array's shape, and all members end up
-with the same bits. bf16 and fp16 are added and sent in fp32, and rounded once. XLA's threads wait for
-nothing here: a call returns at once, and what depends on it goes on when it has ended.
+with the same bits. bf16 and fp16 are added and sent in fp32, and rounded once. XLA's threads wait
+for nothing here: a call returns at once, and what depends on it goes on when it has ended.
 
 Which calls of two processes belong together is told by the module's name, a number that JAX gives
 each call of a module, and how often it came: calls may be under way at the same time and need not
@@ -113,10 +113,9 @@ def _lower(
     **_: Any,
 ) -> Any:
     module: Any = context.module_context
-    before: Any
-    after: Any
+    avals: Any = (*context.avals_in, *context.avals_out)
     name = str(module.module.operation.attributes["sym_name"])
-    (before,), (after,) = context.avals_in, context.avals_out
+    before, after = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in avals)
     size, column = before.dtype.itemsize, min(before.size, after.size)
     if kind == "all_gather":  # its elements are bytes
         size, column = 1, column * size
