@@ -186,7 +186,9 @@ def main() -> int:
     """Make the torus, or be one of its nodes."""
     what, argument = sys.argv[1:]
     fields = json.loads(argument)
-    task = TorusTask(**{**fields, **{key: tuple(fields[key]) for key in ("shape", "megabytes")}})
+    task = TorusTask(
+        tuple(fields["shape"]), tuple(fields["megabytes"]), fields["megabits"], fields["rounds"]
+    )
     if what == "wire":
         return _on_all_nodes(task, argument)
     return print_joined(measure(task))
