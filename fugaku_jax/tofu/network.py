@@ -9,19 +9,21 @@ follow each other. A node adds what arrives at `reduction_bytes_per_second`: a s
 after each round. A buffer that goes several ways is cut into chunks that follow one another through
 their rounds, so that links, and adding, work at the same time. It takes
 
-    the longest that any link, or adding, is busy with all of it + what one chunk takes alone
+    the longest that any link, or adding, is busy with all of it
+    + what the busiest link waits for the first chunk, and has ended before the last one has
 
-since the busiest link waits at most for the first chunk, and is busy from then on. Devices of a
-node (`k`) share its links; a group along k too sums first in the node's memory, each device its
-part.
+and no less than any of its ways alone. That the busiest link never waits in between takes some four
+chunks a way. Devices of a node (`k`) share its links; a group along k too sums first in the node's
+memory, each device its part.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 from fugaku_jax.tofu.links import LOCAL, NetworkMesh, capacity, torus_of, traffic
 from fugaku_jax.tofu.machine import Machine, Network
-from fugaku_jax.tofu.rounds import Algorithm, Kind, Strand, plan_rounds
+from fugaku_jax.tofu.rounds import Algorithm, Kind, Leg, Strand, plan_rounds
 from fugaku_jax.tofu.topology import AXES
 
 CHUNKS = 128
@@ -37,7 +39,7 @@ class CollectiveTime:
     transfer_seconds: float
     """In which the busiest link works, round by round."""
     latency_seconds: float
-    """In which messages are on their way; of chunks, until the first is through."""
+    """In which messages are on their way, or the busiest link waits for the first chunk."""
     adding_seconds: float
     """In which only additions are done."""
     local_seconds: float
@@ -123,16 +125,19 @@ def _cost(
         _carry(mesh, strand, carried)
     busy = {link: share / capacity(network, link) for link, share in carried.items()}
     busiest = max(busy, key=busy.__getitem__, default="")
-    alone = [_alone(mesh, strand) for strand in strands]
+    alone = [[_leg(mesh, leg, busiest) for leg in strand] for strand in strands]
     added = sum(leg.rounds * leg.share for strand in strands for leg in strand if leg.adds)
     adding = added * mesh.local / network.reduction_bytes_per_second
-    latency = max((latency for latency, _ in alone), default=0.0)
-    if strands and not isinstance(algorithm, str):
-        shares = (float(walk.share) for walk in algorithm)
-        slowest = max(seconds / share for share, (_, seconds) in zip(shares, alone, strict=True))
-        transfer, first, adding = max(*busy.values(), adding), slowest / chunks, 0.0
+    latency = max((sum(leg.latency for leg in legs) for legs in alone), default=0.0)
+    if isinstance(algorithm, str) or not strands:
+        transfer, first = sum(leg.transfer for legs in alone for leg in legs), 0.0
     else:
-        transfer, first = sum(seconds for _, seconds in alone), 0.0
+        pieces = [max(1.0, chunks * float(walk.share)) for walk in algorithm]
+        walks = list(zip(alone, pieces, strict=True))
+        longest = max(_in_pieces(legs, count) for legs, count in walks)
+        transfer, adding = max(*busy.values(), adding, longest), 0.0
+        first = min(_before_busiest(legs) / count for legs, count in walks)
+        first += min(_before_busiest(legs[::-1]) / count for legs, count in walks)
     bound = _bound(mesh, axes, kind)
     share = carried[busiest] if busiest else 0.0
     return _Cost(transfer, latency, first, adding, busiest, share, bound)
@@ -145,16 +150,32 @@ def _carry(mesh: NetworkMesh, strand: Strand, carried: dict[str, float]) -> None
             carried[link] = carried.get(link, 0.0) + leg.rounds * leg.share * messages
 
 
-def _alone(mesh: NetworkMesh, strand: Strand) -> tuple[float, float]:
-    """Seconds of a strand that has the network for itself: of latency, and a byte of buffer."""
-    network, latency, transfer = mesh.network, 0.0, 0.0
-    for leg in strand:
-        found = traffic(mesh, leg.axes, leg.pattern)
-        latency += leg.rounds * (network.latency_seconds + network.hop_seconds * found.hops)
-        busy = (messages / capacity(network, link) for link, messages in found.loads)
-        slowest = max(1 / network.link_bytes_per_second, *busy)  # a message takes one interface
-        transfer += leg.rounds * leg.share * slowest
-    return latency, transfer
+@dataclass(frozen=True)
+class _LegCost:
+    """A leg that has the network for itself, of a buffer of one byte."""
+
+    latency: float
+    transfer: float
+    busiest: bool  # whether it loads the link that is the busiest of all
+
+
+def _leg(mesh: NetworkMesh, leg: Leg, busiest: str) -> _LegCost:
+    network, found = mesh.network, traffic(mesh, leg.axes, leg.pattern)
+    busy = {link: messages / capacity(network, link) for link, messages in found.loads}
+    slowest = max(1 / network.link_bytes_per_second, *busy.values())  # one interface a message
+    latency = leg.rounds * (network.latency_seconds + network.hop_seconds * found.hops)
+    return _LegCost(latency, leg.rounds * leg.share * slowest, busiest in busy)
+
+
+def _in_pieces(legs: list[_LegCost], pieces: float) -> float:
+    """Seconds of a walk alone whose pieces follow one another: its longest leg is always busy."""
+    longest = max(leg.transfer for leg in legs)
+    return longest + (sum(leg.transfer for leg in legs) - longest) / pieces
+
+
+def _before_busiest(legs: list[_LegCost]) -> float:
+    """Seconds of the legs until one loads the busiest link."""
+    return sum(leg.transfer for leg in itertools.takewhile(lambda leg: not leg.busiest, legs))
 
 
 def _bound(mesh: NetworkMesh, axes: tuple[str, ...], kind: Kind) -> float:

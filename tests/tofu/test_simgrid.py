@@ -1,7 +1,6 @@
 """The network model agrees with SimGrid, where torus and algorithms are set up a second time."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,8 @@ from round_machine import Way, machine
 from fugaku_jax.tofu.network import collective_seconds
 
 BYTES, BANDWIDTH, LATENCY = 1.29e9, 6.34e9, 1.23e-6
-# By nodes: the shape, and an all-reduce over x, z and a on it, each unit's six planes beside each
-# other: a ring, one walk, and several, whose shares load the links about evenly.
+# By nodes: the shape; and for an all-reduce over x, z and a, in six groups beside each other,
+# several walks whose shares load the links about evenly.
 SHAPES = {384: (4, 1, 8, 2, 3, 2), 1152: (8, 1, 12, 2, 3, 2)}
 AXES = (0, 2, 3)
 WAYS = {
@@ -25,15 +24,15 @@ WAYS = {
     ),
     1152: (Way(0.3, (0, 2, 1)), Way(0.3, (1, 0, 2), backward=True), Way(0.4, (2, 1, 0))),
 }
-CHUNKS = {384: 4, 1152: 2}  # of each walk
+CHUNKS = 4  # of each walk
 
 
 def simulate(environment, nodes: int) -> list[float]:
     """Seconds of the ring, of one walk and of several, by SimGrid."""
 
-    def case(ways, chunks):
+    def case(ways, chunks, group):
         walks = [[way.share, [AXES[i] for i in way.axes], way.backward] for way in ways]
-        return {"walks": walks, "chunks": chunks}
+        return {"walks": walks, "chunks": chunks, "group": group}
 
     given = {
         "shape": SHAPES[nodes],
@@ -42,13 +41,11 @@ def simulate(environment, nodes: int) -> list[float]:
         "bytes": BYTES,
         "collectives": [
             {"ring": AXES},
-            case((Way(1.0, (0, 1, 2)),), 1),
-            case(WAYS[nodes], CHUNKS[nodes]),
+            case((Way(1.0, (0, 1, 2)),), 1, False),
+            case(WAYS[nodes], CHUNKS, True),
         ],
     }
     program = Path(__file__).with_name("simgrid_torus.py")
-    # SimGrid hands over from thread to thread, which is several times as fast on one core.
-    core = min(os.sched_getaffinity(0))
     done = subprocess.run(
         [sys.executable, program],
         input=json.dumps(given),
@@ -56,7 +53,6 @@ def simulate(environment, nodes: int) -> list[float]:
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -82,7 +78,7 @@ def test_modelled_all_reduces_agree_with_simgrid_within_a_tenth(nodes):
         for algorithm in (
             ("ring",),
             ("bucket",),
-            (WAYS[nodes], len(WAYS[nodes]) * CHUNKS[nodes]),
+            (WAYS[nodes], len(WAYS[nodes]) * CHUNKS),
         )
     ]
     simulated = simulate(environment, nodes)
