@@ -106,7 +106,7 @@ def on_node(node: int, command: Sequence[str]) -> list[str]:
 
 
 def _first_hop(shape: Sequence[int], here: Sequence[int], there: Sequence[int]) -> tuple[str, bool]:
-    """Return which neighbour is next on the way: along the first axis that differs, the short way."""
+    """Return which neighbour is next on the way: by the first axis that differs, the short way."""
     axis = next(i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
     ahead = (there[axis] - here[axis]) % shape[axis]
     return str(axis), shape[axis] > 2 and 2 * ahead > shape[axis]

@@ -12,15 +12,19 @@ import socket
 import struct
 import sys
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from fugaku_jax.cluster.host_environment import messages
 from fugaku_jax.cluster.hosts import own_address
+from fugaku_jax.cluster.rank_names import sentence
 from fugaku_jax.cluster.rendezvous import RendezvousError
-from fugaku_jax.collectives.links import End, Links, neighbours, open_links
+from fugaku_jax.collectives import mpi
+from fugaku_jax.collectives.links import End, Links, Seat, neighbours, open_links
 from fugaku_jax.kernels import native
 
 PATIENCE_SECONDS = 300.0
@@ -43,7 +47,10 @@ def connect(mesh: Mesh) -> Links | None:
     Raises:
         RendezvousError: a neighbour does not answer.
     """
-    if jax.process_count() == 1:
+    if mesh.size == 1:
+        return None
+    if mesh.size != jax.process_count() or len(mesh.local_devices) != 1:
+        _say("they need a mesh of one device in each process")
         return None
     return _Meeting(mesh).hold()
 
@@ -64,9 +71,11 @@ class _Meeting:
     def hold(self) -> Links | None:
         """Connect, or agree that it cannot be."""
         key = secrets.token_bytes(_KEY_BYTES)
-        why = self._obstacle()
+        why = "" if native.enabled() else "no native library was built for this processor"
         with socket.create_server(("", 0), family=_family(), backlog=64) as server:
             port = server.getsockname()[1]
+            if not why and messages() == "mpi":
+                why = mpi.obstacle(self._own)
             if why:
                 self._client.key_value_set(f"{self._folder}/not/{self._own}", why)
             else:
@@ -74,45 +83,39 @@ class _Meeting:
                 self._client.key_value_set(f"{self._folder}/at/{self._own}", there)
             self._client.wait_at_barrier(self._folder, int(1000 * PATIENCE_SECONDS))
             if obstacles := self._client.key_value_dir_get(f"{self._folder}/not/"):
-                if self._own == 0:
-                    said = f"Sums over the torus: {obstacles[0][1]}; XLA's collectives sum."
-                    print(said, file=sys.stderr)
+                _say(obstacles[0][1])
                 return None
-            return self._open(server, key)
+            place = self._place(self._own)
+            names = {
+                end: self._name(self._rank(there))
+                for end, there in neighbours(self._axes, place).items()
+            }
+            seat = Seat(self._axes, place, names, self._name(self._own))
+            if messages() == "mpi":
+                there = neighbours(self._axes, place)
+                return mpi.open_links(seat, {end: self._rank(there[end]) for end in names})
+            return self._open(seat, server, key)
 
-    def _obstacle(self) -> str:
-        """Say what keeps this process from it."""
-        if self._ranks.size != jax.process_count() or len(set(self._ranks.flat)) < self._ranks.size:
-            return "they need a mesh of one device in each process"
-        return "" if native.enabled() else "no native library was built for this processor"
-
-    def _open(self, server: socket.socket, key: bytes) -> Links:
-        place = self._place(self._own)
+    def _open(self, seat: Seat, server: socket.socket, key: bytes) -> Links:
         found: dict[End, socket.socket] = {}
-        names = {
-            end: self._name(int(self._ranks[tuple(there.values())]))
-            for end, there in neighbours(self._axes, place).items()
-        }
         with contextlib.ExitStack() as opened:
             try:
                 # Each calls the next along every axis; of two, the first calls.
                 for number, (axis, size) in enumerate(self._axes.items()):
-                    if size > 2 or place[axis] == 0:
-                        next_ = neighbours(self._axes, place)[axis, False]
-                        rank = int(self._ranks[tuple(next_.values())])
+                    if size > 2 or seat.place[axis] == 0:
+                        rank = self._rank(neighbours(self._axes, seat.place)[axis, False])
                         found[axis, False] = opened.enter_context(self._call(rank, number))
-                while len(found) < len(names):
+                while len(found) < len(seat.names):
                     end, came = self._accept(server, key)
                     found[end] = opened.enter_context(came)
             except OSError as error:
-                missing = " and ".join(names[end] for end in names if end not in found)
+                missing = " and ".join(name for end, name in seat.names.items() if end not in found)
                 raise RendezvousError(
-                    f"{self._name(self._own)} cannot connect to {missing} for sums over the torus "
-                    f"({error.strerror or error}); see that hosts reach each other by the names "
-                    "that they have for themselves."
+                    f"{sentence(seat.own_name)} cannot connect to {missing} for sums over the "
+                    f"torus ({error.strerror or error}); see that hosts reach each other by the "
+                    "names that they have for themselves."
                 ) from error
-            descriptors = {end: found[end].detach() for end in names}
-        return open_links(self._axes, place, descriptors, names, self._name(self._own))
+            return open_links(seat, {end: found[end].detach() for end in seat.names})
 
     def _call(self, rank: int, axis: int) -> socket.socket:
         told = self._client.blocking_key_value_get(
@@ -139,6 +142,9 @@ class _Meeting:
                 return (axis, self._axes[axis] > 2), came
             came.close()
 
+    def _rank(self, place: Mapping[str, int]) -> int:
+        return int(self._ranks[tuple(place.values())])
+
     def _place(self, rank: int) -> dict[str, int]:
         (where,) = np.argwhere(self._ranks == rank).tolist()
         return dict(zip(self._axes, where, strict=True))
@@ -146,6 +152,11 @@ class _Meeting:
     def _name(self, rank: int) -> str:
         place = " ".join(f"{axis}{number}" for axis, number in self._place(rank).items())
         return f"rank {rank} ({place})"
+
+
+def _say(why: str) -> None:
+    if jax.process_index() == 0:
+        print(f"No sums over the torus: {why}. XLA's collectives sum.", file=sys.stderr)
 
 
 def _family() -> socket.AddressFamily:

@@ -4,8 +4,10 @@ Native code (`native/engine.h`) carries a call out: a thread of its own sends, r
 """
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fugaku_jax.collectives.routes import cut, links_of, plan_routes
 from fugaku_jax.kernels import native
@@ -40,10 +42,7 @@ class Links:
         sizes = dict(self.axes)
         numbers = [list(sizes).index(axis) for axis in axes]
         along = tuple(sizes[axis] for axis in axes)
-        devices = 1
-        for size in along:
-            devices *= size
-        column = element_bytes if kind == "all_reduce" else element_bytes * devices
+        column = element_bytes * (1 if kind == "all_reduce" else math.prod(along))
         routes = plan_routes(along)
         return {
             "torus": self.handle,
@@ -60,8 +59,7 @@ class Links:
 
     def close(self) -> None:
         """Close the connections; calls that are under way fail."""
-        if (library := native.library()) is not None:
-            library.fugaku_torus_close(ctypes.c_int64(self.handle))
+        functions().fugaku_torus_close(ctypes.c_int64(self.handle))
 
 
 def neighbours(axes: Mapping[str, int], place: Mapping[str, int]) -> dict[End, dict[str, int]]:
@@ -79,21 +77,64 @@ def neighbours(axes: Mapping[str, int], place: Mapping[str, int]) -> dict[End, d
     return found
 
 
-def open_links(
-    axes: Mapping[str, int],
-    place: Mapping[str, int],
-    descriptors: Mapping[End, int],
-    names: Mapping[End, str],
-    own_name: str,
-) -> Links:
+@dataclass(frozen=True)
+class Seat:
+    """Where a process is among the others, and what it calls them."""
+
+    axes: Mapping[str, int]
+    """Sizes by name, all longer than 1."""
+    place: Mapping[str, int]
+    """This process's coordinate on each."""
+    names: Mapping[End, str]
+    """What to call each of the `neighbours` in an error."""
+    own_name: str
+    """What to call this process."""
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what the native code is told of the axes, and how many neighbours there are."""
+        ends = list(self.names)
+
+        def link(axis: str, backward: bool) -> int:
+            return ends.index((axis, backward and self.axes[axis] > 2))
+
+        return (
+            ctypes.c_int64(len(self.axes)),
+            numbers(list(self.axes.values())),
+            numbers([self.place[axis] for axis in self.axes]),
+            numbers([link(axis, False) for axis in self.axes]),
+            numbers([link(axis, True) for axis in self.axes]),
+            ctypes.c_int64(len(ends)),
+        )
+
+    @property
+    def all_names(self) -> bytes:
+        """A line for each name, this process's first."""
+        return "\n".join((self.own_name, *self.names.values())).encode()
+
+
+def open_links(seat: Seat, descriptors: Mapping[End, int]) -> Links:
     """Hand connected sockets to the native code, which closes them in the end.
 
     Args:
-        axes: sizes by name, all longer than 1.
-        place: this process's coordinate on each.
-        descriptors: of the socket to each of the `neighbours`.
-        names: what to call each of these in an error.
-        own_name: what to call this process.
+        seat: of this process.
+        descriptors: of the socket to each neighbour.
+
+    Raises:
+        RuntimeError: there is no native library.
+    """
+    opened = functions().fugaku_torus_open
+    opened.restype = ctypes.c_int64
+    sockets = (ctypes.c_int * len(descriptors))(*(descriptors[end] for end in seat.names))
+    return Links(tuple(seat.axes.items()), opened(*seat.arguments(), sockets, seat.all_names))
+
+
+def numbers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    """Return numbers as an array of C's."""
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def functions() -> ctypes.CDLL:
+    """Return the native functions.
 
     Raises:
         RuntimeError: there is no native library.
@@ -101,23 +142,4 @@ def open_links(
     library = native.library()
     if library is None:
         raise RuntimeError("sums over the torus need the native library")
-    ends = list(descriptors)
-
-    def numbers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
-        return (ctypes.c_int64 * len(values))(*values)
-
-    def link(axis: str, backward: bool) -> int:
-        return ends.index((axis, backward and axes[axis] > 2))
-
-    library.fugaku_torus_open.restype = ctypes.c_int64
-    handle = library.fugaku_torus_open(
-        ctypes.c_int64(len(axes)),
-        numbers(list(axes.values())),
-        numbers([place[axis] for axis in axes]),
-        numbers([link(axis, False) for axis in axes]),
-        numbers([link(axis, True) for axis in axes]),
-        ctypes.c_int64(len(ends)),
-        (ctypes.c_int * len(ends))(*(descriptors[end] for end in ends)),
-        "\n".join((own_name, *(names[end] for end in ends))).encode(),
-    )
-    return Links(tuple(axes.items()), handle)
+    return library

@@ -1,14 +1,14 @@
 """Which part of a sum goes round a torus by which axes first, so that all links of a node carry.
 
-A reduce-scatter that walks the axes in some order sends most along the first: of a share s over axes
-of n, m, … devices, s (n-1)/n along the first, s/n (m-1)/m along the second, and so on. So the array
-is cut into parts that take the axes in different orders, and a part in two halves that go round in
-opposite directions. An axis of two devices has one link between them, a longer one two at each
-device. On 2 x 3 x 2 no link then carries more than a quarter of the array each way, where one ring
-through all twelve carries 11/12. An all-gather takes the same ways back.
+A reduce-scatter that walks the axes in some order sends most along the first: of a share s over
+axes of n, m, … devices, s (n-1)/n along the first, s/n (m-1)/m along the second, and so on. So the
+array is cut into parts that take the axes in different orders, and a part in two halves that go
+round in opposite directions. An axis of two devices has one link between them, a longer one two at
+each device. On 2 x 3 x 2 no link then carries more than a quarter of the array each way, where one
+ring through all twelve carries 11/12. An all-gather takes the same ways back.
 
-Source: the idea is that of Sack & Gropp, "Collective algorithms for multiported torus networks", ACM
-Transactions on Parallel Computing 1, 2015. No device is needed here: a plan is numbers.
+Source: the idea is that of Sack & Gropp, "Collective algorithms for multiported torus networks",
+ACM Transactions on Parallel Computing 1, 2015. No device is needed here: a plan is numbers.
 """
 
 import functools

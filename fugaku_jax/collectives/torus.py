@@ -2,9 +2,9 @@
 
 They do what those of `sums.py` do, and their shards lie alike. `routes.py` says which part travels
 how; chunks of it follow one another through the links, so that one is added while others travel.
-The order of a sum depends on nothing but the mesh and the array's shape, and all members end up with
-the same bits. bf16 and fp16 are added and sent in fp32, and rounded once. XLA's threads wait for
-nothing here: a call returns at once, and what depends on it goes on when it has ended.
+The order of a sum depends on nothing but the mesh and the array's shape, and all members end up
+with the same bits. bf16 and fp16 are added and sent in fp32, and rounded once. XLA's threads wait
+for nothing here: a call returns at once, and what depends on it goes on when it has ended.
 
 Which calls of two processes belong together is told by the module's name, a number that JAX gives
 each call of a module, and how often it came: calls may be under way at the same time and need not
@@ -48,9 +48,7 @@ def all_reduce(links: Links, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> S
     return on_local_arrays(reduce, x) if along else x
 
 
-def reduce_scatter(
-    links: Links, x: Shaped[Array, "..."], placed: Placed
-) -> Shaped[Array, "..."]:
+def reduce_scatter(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
     """Sum over all of the axes; each device receives its shard, as in `sums.reduce_scatter`.
 
     Raises:
@@ -112,11 +110,12 @@ def _lower(
     links: Links,
     kind: str,
     axes: tuple[str, ...],
-    length: int,
+    **_: Any,
 ) -> Any:
     module: Any = context.module_context
+    avals: Any = (*context.avals_in, *context.avals_out)
     name = str(module.module.operation.attributes["sym_name"])
-    (before,), (after,) = context.avals_in, context.avals_out
+    before, after = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in avals)
     size, column = before.dtype.itemsize, min(before.size, after.size)
     if kind == "all_gather":  # its elements are bytes
         size, column = 1, column * size
@@ -130,4 +129,3 @@ def _lower(
 
 # Two calls that look alike are not the same one, so nothing may be lowered once for both.
 mlir.register_lowering(_torus, _lower, platform="cpu", cacheable=False)
-

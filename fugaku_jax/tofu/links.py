@@ -29,7 +29,7 @@ LOCAL = "k"
 
 
 @dataclass(frozen=True)
-class Placement:
+class NetworkMesh:
     """How a mesh lies on a network.
 
     Raises:
@@ -124,28 +124,32 @@ class Traffic:
 
 
 @functools.lru_cache(maxsize=4096)
-def traffic(placement: Placement, axes: tuple[str, ...], pattern: Pattern) -> Traffic:
+def traffic(mesh: NetworkMesh, axes: tuple[str, ...], pattern: Pattern) -> Traffic:
     """Count the messages on every link when each group along some axes does the same."""
     axes = tuple(name for name in axes if name[0] != LOCAL)
-    network = placement.network
+    network = mesh.network
     if network.topology == "torus":  # what lies along other axes does the same on other links
         touched = {name[0] for name in axes}
-        parts = tuple(part for part in placement.parts if part[0][0] in touched)
+        parts = tuple(part for part in mesh.parts if part[0][0] in touched)
     else:
-        parts = tuple(part for part in placement.parts if part[0][0] != LOCAL)
+        parts = tuple(part for part in mesh.parts if part[0][0] != LOCAL)
     members = _members(parts, axes, pattern.order)
     targets = pattern.targets(members.shape[1])
     sends = (targets >= 0) & (targets != np.arange(len(targets)))
     sources, sinks = members[:, sends].reshape(-1), members[:, targets[sends]].reshape(-1)
     if network.topology == "torus":
-        shape = tuple(prod(s for name, s in parts if name[0] == axis) for axis in AXES)
-        wraps = tuple(size == whole for size, whole in zip(shape, network.shape, strict=True))
-        loads, hops = _torus_traffic(Torus(shape, wraps), sources, sinks)
+        loads, hops = _torus_traffic(torus_of(network, parts), sources, sinks)
     elif network.topology == "fat_tree":
         loads, hops = _tree_traffic(network, sources, sinks)
     else:
         loads, hops = {"bus": len(sources)}, 0
-    return Traffic(tuple((kind, float(n * placement.local)) for kind, n in loads.items()), hops)
+    return Traffic(tuple((kind, float(n * mesh.local)) for kind, n in loads.items()), hops)
+
+
+def torus_of(network: Network, parts: tuple[tuple[str, int], ...]) -> Torus:
+    """Return the nodes of some mesh axes; an axis that is all that the machine has is a ring."""
+    shape = tuple(prod(size for name, size in parts if name[0] == axis) for axis in AXES)
+    return Torus(shape, tuple(a == b for a, b in zip(shape, network.shape, strict=True)))
 
 
 def capacity(network: Network, kind: str) -> float:

@@ -9,19 +9,21 @@ follow each other. A node adds what arrives at `reduction_bytes_per_second`: a s
 after each round. A buffer that goes several ways is cut into chunks that follow one another through
 their rounds, so that links, and adding, work at the same time. It takes
 
-    the longest that any link, or adding, is busy with all of it + what one chunk takes alone
+    the longest that any link, or adding, is busy with all of it
+    + what the busiest link waits for the first chunk, and has ended before the last one has
 
-since the busiest link waits at most for the first chunk, and is busy from then on. Devices of a
-node (`k`) share its links; a group along k too sums first in the node's memory, each device its
-part.
+and no less than any of its ways alone. That the busiest link never waits in between takes some four
+chunks a way. Devices of a node (`k`) share its links; a group along k too sums first in the node's
+memory, each device its part.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 
-from fugaku_jax.tofu.links import LOCAL, Placement, capacity, traffic
-from fugaku_jax.tofu.machine import Machine
-from fugaku_jax.tofu.rounds import Algorithm, Kind, Strand, plan_rounds
+from fugaku_jax.tofu.links import LOCAL, NetworkMesh, capacity, torus_of, traffic
+from fugaku_jax.tofu.machine import Machine, Network
+from fugaku_jax.tofu.rounds import Algorithm, Kind, Leg, Strand, plan_rounds
 from fugaku_jax.tofu.topology import AXES
 
 CHUNKS = 128
@@ -37,7 +39,7 @@ class CollectiveTime:
     transfer_seconds: float
     """In which the busiest link works, round by round."""
     latency_seconds: float
-    """In which messages are on their way; of chunks, until the first is through."""
+    """In which messages are on their way, or the busiest link waits for the first chunk."""
     adding_seconds: float
     """In which only additions are done."""
     local_seconds: float
@@ -52,7 +54,7 @@ class CollectiveTime:
 
 
 def collective_seconds(
-    machine: Machine,
+    machine: Machine | Network,
     parts: tuple[tuple[str, int], ...],
     axes: tuple[str, ...],
     kind: Kind,
@@ -63,7 +65,7 @@ def collective_seconds(
     """Model a collective in all groups along some mesh axes at once.
 
     Args:
-        machine: whose network it is.
+        machine: whose network it is, or the network.
         parts: name and size of the mesh axes, the outermost first, `(("x0", 3), ("x1", 8), …)`; the
             devices of a node are the last, `("k", 4)`.
         axes: along which each group lies.
@@ -78,12 +80,13 @@ def collective_seconds(
         InputError: the mesh does not fit the machine, or has no such axis.
     """
     walks = algorithm if isinstance(algorithm, str) else tuple(algorithm)
-    placement = Placement(machine.network, parts)
+    network = machine.network if isinstance(machine, Machine) else machine
+    mesh = NetworkMesh(network, parts)
     between = tuple(name for name in axes if name[0] != LOCAL)
-    own = placement.size(axes) // placement.size(between)  # devices of a node that share the sum
-    cost = _cost(placement, between, kind, walks, chunks)
+    own = mesh.size(axes) // mesh.size(between)  # devices of a node that share the sum
+    cost = _cost(mesh, between, kind, walks, chunks)
     size = nbytes / own
-    local = _passes(kind) * nbytes * (own - 1) / own / machine.network.reduction_bytes_per_second
+    local = _passes(kind) * nbytes * (own - 1) / own / network.reduction_bytes_per_second
     transfer, adding = cost.transfer * size, cost.adding * size
     latency = cost.latency + cost.first_chunk * size
     return CollectiveTime(
@@ -113,72 +116,89 @@ class _Cost:
 
 @functools.lru_cache(maxsize=65536)
 def _cost(
-    placement: Placement, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm, chunks: int
+    mesh: NetworkMesh, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm, chunks: int
 ) -> _Cost:
-    strands = plan_rounds(placement, axes, kind, algorithm)
-    network = placement.network
+    strands = plan_rounds(mesh, axes, kind, algorithm)
+    network = mesh.network
     carried: dict[str, float] = {}
     for strand in strands:
-        _carry(placement, strand, carried)
+        _carry(mesh, strand, carried)
     busy = {link: share / capacity(network, link) for link, share in carried.items()}
     busiest = max(busy, key=busy.__getitem__, default="")
-    alone = [_alone(placement, strand) for strand in strands]
+    alone = [[_leg(mesh, leg, busiest) for leg in strand] for strand in strands]
     added = sum(leg.rounds * leg.share for strand in strands for leg in strand if leg.adds)
-    adding = added * placement.local / network.reduction_bytes_per_second
-    latency = max((latency for latency, _ in alone), default=0.0)
-    if strands and not isinstance(algorithm, str):
-        shares = (float(walk.share) for walk in algorithm)
-        slowest = max(seconds / share for share, (_, seconds) in zip(shares, alone, strict=True))
-        transfer, first, adding = max(*busy.values(), adding), slowest / chunks, 0.0
+    adding = added * mesh.local / network.reduction_bytes_per_second
+    latency = max((sum(leg.latency for leg in legs) for legs in alone), default=0.0)
+    if isinstance(algorithm, str) or not strands:
+        transfer, first = sum(leg.transfer for legs in alone for leg in legs), 0.0
     else:
-        transfer, first = sum(seconds for _, seconds in alone), 0.0
-    bound = _bound(placement, axes, kind)
+        pieces = [max(1.0, chunks * float(walk.share)) for walk in algorithm]
+        walks = list(zip(alone, pieces, strict=True))
+        longest = max(_in_pieces(legs, count) for legs, count in walks)
+        transfer, adding = max(*busy.values(), adding, longest), 0.0
+        first = min(_before_busiest(legs) / count for legs, count in walks)
+        first += min(_before_busiest(legs[::-1]) / count for legs, count in walks)
+    bound = _bound(mesh, axes, kind)
     share = carried[busiest] if busiest else 0.0
     return _Cost(transfer, latency, first, adding, busiest, share, bound)
 
 
-def _carry(placement: Placement, strand: Strand, carried: dict[str, float]) -> None:
+def _carry(mesh: NetworkMesh, strand: Strand, carried: dict[str, float]) -> None:
     """Add what share of a buffer the busiest link of each kind carries."""
     for leg in strand:
-        for link, messages in traffic(placement, leg.axes, leg.pattern).loads:
+        for link, messages in traffic(mesh, leg.axes, leg.pattern).loads:
             carried[link] = carried.get(link, 0.0) + leg.rounds * leg.share * messages
 
 
-def _alone(placement: Placement, strand: Strand) -> tuple[float, float]:
-    """Seconds of a strand that has the network for itself: of latency, and a byte of buffer."""
-    network, latency, transfer = placement.network, 0.0, 0.0
-    for leg in strand:
-        found = traffic(placement, leg.axes, leg.pattern)
-        latency += leg.rounds * (network.latency_seconds + network.hop_seconds * found.hops)
-        busy = (messages / capacity(network, link) for link, messages in found.loads)
-        slowest = max(1 / network.link_bytes_per_second, *busy)  # a message takes one interface
-        transfer += leg.rounds * leg.share * slowest
-    return latency, transfer
+@dataclass(frozen=True)
+class _LegCost:
+    """A leg that has the network for itself, of a buffer of one byte."""
+
+    latency: float
+    transfer: float
+    busiest: bool  # whether it loads the link that is the busiest of all
 
 
-def _bound(placement: Placement, axes: tuple[str, ...], kind: Kind) -> float:
+def _leg(mesh: NetworkMesh, leg: Leg, busiest: str) -> _LegCost:
+    network, found = mesh.network, traffic(mesh, leg.axes, leg.pattern)
+    busy = {link: messages / capacity(network, link) for link, messages in found.loads}
+    slowest = max(1 / network.link_bytes_per_second, *busy.values())  # one interface a message
+    latency = leg.rounds * (network.latency_seconds + network.hop_seconds * found.hops)
+    return _LegCost(latency, leg.rounds * leg.share * slowest, busiest in busy)
+
+
+def _in_pieces(legs: list[_LegCost], pieces: float) -> float:
+    """Seconds of a walk alone whose pieces follow one another: its longest leg is always busy."""
+    longest = max(leg.transfer for leg in legs)
+    return longest + (sum(leg.transfer for leg in legs) - longest) / pieces
+
+
+def _before_busiest(legs: list[_LegCost]) -> float:
+    """Seconds of the legs until one loads the busiest link."""
+    return sum(leg.transfer for leg in itertools.takewhile(lambda leg: not leg.busiest, legs))
+
+
+def _bound(mesh: NetworkMesh, axes: tuple[str, ...], kind: Kind) -> float:
     """Seconds a byte that no algorithm beats: all but its own part must leave each device."""
-    network = placement.network
-    if (size := placement.size(axes)) == 1:
+    network = mesh.network
+    if (size := mesh.size(axes)) == 1:
         return 0.0
-    sent = (_passes(kind) * (size - 1) / size if kind != "send" else 1.0) * placement.local
+    sent = (_passes(kind) * (size - 1) / size if kind != "send" else 1.0) * mesh.local
     if network.topology == "bus":
-        nodes = placement.size(tuple(n for n, _ in placement.parts if n[0] != LOCAL))
+        nodes = mesh.size(tuple(n for n, _ in mesh.parts if n[0] != LOCAL))
         return sent * nodes / network.link_bytes_per_second
     rate = capacity(network, "out")
     if network.topology == "torus":
-        rate = min(rate, _links(placement, axes) * network.link_bytes_per_second)
+        rate = min(rate, _links(mesh, axes) * network.link_bytes_per_second)
     return sent / rate
 
 
-def _links(placement: Placement, axes: tuple[str, ...]) -> float:
+def _links(mesh: NetworkMesh, axes: tuple[str, ...]) -> float:
     """Links that lead out of a node along the axes of a group, on average over the nodes."""
-    total = 0.0
-    for axis in {name[0] for name in axes if placement.size((name,)) > 1}:
-        index = AXES.index(axis)
-        size, whole = placement.shape[index], placement.network.shape[index]
-        total += 2.0 if size == whole > 2 else 2 * (size - 1) / size
-    return total
+    touched = {name[0] for name in axes}
+    parts = tuple(part for part in mesh.parts if part[0][0] in touched)
+    torus = torus_of(mesh.network, parts)
+    return 2 * sum(len(torus.links(axis)) for axis in range(len(AXES))) / torus.nodes
 
 
 def _passes(kind: Kind) -> int:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, Protocol, TypeAlias
 
-from fugaku_jax.tofu.links import Pattern, Placement
+from fugaku_jax.tofu.links import NetworkMesh, Pattern
 
 Kind = Literal["all-reduce", "reduce-scatter", "all-gather", "all-to-all", "send"]
 """What is done: `send` is each device's message to the next along the axes."""
@@ -68,18 +68,18 @@ Strand: TypeAlias = tuple[Leg, ...]
 
 
 def plan_rounds(
-    placement: Placement, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm
+    mesh: NetworkMesh, axes: tuple[str, ...], kind: Kind, algorithm: Algorithm
 ) -> tuple[Strand, ...]:
     """Write a collective over some axes as strands.
 
     Args:
-        placement: of the mesh.
+        mesh: on its network.
         axes: of each group, the outermost first; none of them is k.
         kind: what is done. `all-to-all` and `send` know one algorithm and look at none.
         algorithm: its name, or the walks of one that goes several ways.
     """
-    long = tuple(name for name in axes if placement.size((name,)) > 1)
-    size = placement.size(long)
+    long = tuple(name for name in axes if mesh.size((name,)) > 1)
+    size = mesh.size(long)
     if size == 1:
         return ()
     if kind == "send":
@@ -88,9 +88,9 @@ def plan_rounds(
         shifts = (Pattern("shift", distance) for distance in range(1, size))
         return (tuple(Leg(long, pattern, 1, 1 / size, adds=False) for pattern in shifts),)
     if not isinstance(algorithm, str):
-        scatters = [_walk(placement, axes, walk) for walk in algorithm]
+        scatters = [_walk(mesh, axes, walk) for walk in algorithm]
     elif algorithm == "bucket":
-        scatters = [_bucket(placement, [(name, 1) for name in long], 1.0)]
+        scatters = [_bucket(mesh, [(name, 1) for name in long], 1.0)]
     elif algorithm == "halving":
         return (_halving(long, size, kind),)
     else:
@@ -99,16 +99,16 @@ def plan_rounds(
     return tuple(_of_kind(scatter, kind) for scatter in scatters)
 
 
-def _walk(placement: Placement, axes: tuple[str, ...], walk: Walk) -> Strand:
+def _walk(mesh: NetworkMesh, axes: tuple[str, ...], walk: Walk) -> Strand:
     steps = [(axes[index], -1 if walk.backward else 1) for index in walk.axes]
-    return _bucket(placement, steps, float(walk.share))
+    return _bucket(mesh, steps, float(walk.share))
 
 
-def _bucket(placement: Placement, steps: list[tuple[str, int]], share: float) -> Strand:
+def _bucket(mesh: NetworkMesh, steps: list[tuple[str, int]], share: float) -> Strand:
     """The reduce-scatter of a share, axis by axis, each round in a direction."""
     legs = []
     for name, direction in steps:
-        size = placement.size((name,))
+        size = mesh.size((name,))
         share /= size
         legs.append(Leg((name,), Pattern("shift", direction), size - 1, share, adds=True))
     return tuple(leg for leg in legs if leg.rounds)

@@ -13,7 +13,13 @@ from jaxtyping import Array, Float, PyTree
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
-from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
+from fugaku_jax.layout.placement import (
+    Collectives,
+    Placement,
+    make_collectives,
+    shard_of,
+    squared_norm,
+)
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
@@ -54,7 +60,7 @@ def make_train_step(
     # Layers are scattered one by one on the way back, the other weights are not.
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
     inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
-    collectives = Collectives(config.mesh.collective, rules.local_axis)
+    collectives = make_collectives(config.mesh, rules, layout.mesh)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:

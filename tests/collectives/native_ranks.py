@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from fugaku_jax.collectives.links import Links, neighbours, open_links
+from fugaku_jax.collectives.links import Links, Seat, neighbours, open_links
 from fugaku_jax.kernels import native
 
 TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int32": 3, "uint32": 3}
@@ -38,11 +38,13 @@ class Ranks:
                     sockets[rank][axis, backward], sockets[other][back] = one, two
         self.links: list[Links] = [
             open_links(
-                axes,
-                place,
+                Seat(
+                    axes,
+                    place,
+                    {end: f"rank {self.places.index(at)}" for end, at in ends[rank].items()},
+                    f"rank {rank}",
+                ),
                 {end: sockets[rank][end].detach() for end in ends[rank]},
-                {end: f"rank {self.places.index(there)}" for end, there in ends[rank].items()},
-                f"rank {rank}",
             )
             for rank, place in enumerate(self.places)
         ]
@@ -65,7 +67,11 @@ class Ranks:
         """Carry a call out on one rank."""
         devices = int(np.prod([self.axes[axis] for axis in axes]))
         length = x.size // devices if kind == "reduce_scatter" else x.size
-        shape = {"all_reduce": x.shape, "reduce_scatter": (length,), "all_gather": (devices, length)}
+        shape = {
+            "all_reduce": x.shape,
+            "reduce_scatter": (length,),
+            "all_gather": (devices, length),
+        }
         y = np.empty(shape[kind], x.dtype)
         size, type_ = x.itemsize, TYPES[x.dtype.name]
         if kind == "all_gather":

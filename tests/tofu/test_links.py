@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import network
+from round_machine import network
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.tofu.links import Pattern, Placement, Traffic, torus_link_loads, traffic
+from fugaku_jax.tofu.links import NetworkMesh, Pattern, Traffic, torus_link_loads, traffic
 from fugaku_jax.tofu.topology import AXES, FUGAKU, Torus
 
 sizes = st.tuples(*(st.integers(1, most) for most in (5, 3, 4, 2, 3, 2)))
@@ -81,7 +81,7 @@ def test_by_max_min_fair_shares_the_last_of_equal_messages_ends_with_the_busiest
 
 
 @st.composite
-def placements(draw) -> tuple[Placement, tuple[str, ...]]:
+def placements(draw) -> tuple[NetworkMesh, tuple[str, ...]]:
     """A mesh on a torus, some of whose axes are split, and the axes of its groups."""
     shape = draw(st.sampled_from([(4, 2, 6, 2, 3, 2), (6, 1, 4, 1, 3, 2), (8, 3, 1, 2, 1, 1)]))
     parts = []
@@ -93,7 +93,7 @@ def placements(draw) -> tuple[Placement, tuple[str, ...]]:
             parts.append((axis, size))
     axes = draw(st.permutations([name for name, _ in parts]))[: draw(st.integers(1, len(parts)))]
     whole = draw(st.sampled_from([shape, (9, 9, 9, 2, 3, 2)]))
-    return Placement(network(shape=whole), tuple(parts)), tuple(axes)
+    return NetworkMesh(network(shape=whole), tuple(parts)), tuple(axes)
 
 
 @settings(max_examples=30, deadline=None)
@@ -101,24 +101,24 @@ def placements(draw) -> tuple[Placement, tuple[str, ...]]:
 def test_a_pattern_in_all_groups_loads_links_as_all_its_messages_on_the_whole_torus(
     placed, kind, distance
 ):
-    placement, axes = placed
+    mesh, axes = placed
     pattern = Pattern(kind, abs(distance) if kind == "exchange" else distance)
-    size = placement.size(axes)
+    size = mesh.size(axes)
     if kind == "exchange" and size < 2 * pattern.distance:
         return
     targets = pattern.targets(size)
-    shape, whole = placement.shape, placement.network.shape
+    shape, whole = mesh.shape, mesh.network.shape
     ring = [a == b for a, b in zip(shape, whole, strict=True)]
-    names, counts = zip(*placement.parts, strict=True)
+    names, counts = zip(*mesh.parts, strict=True)
     groups: dict = {}
     for place in product(*map(range, counts)):
         digits = dict(zip(names, place, strict=True))
         node = [0] * 6
-        for name, count in placement.parts:
+        for name, count in mesh.parts:
             node[AXES.index(name[0])] = node[AXES.index(name[0])] * count + digits[name]
         rank = 0
         for name in axes:
-            rank = rank * dict(placement.parts)[name] + digits[name]
+            rank = rank * dict(mesh.parts)[name] + digits[name]
         rest = tuple(at for name, at in digits.items() if name not in axes)
         groups.setdefault(rest, {})[rank] = tuple(node)
     users: Counter = Counter()
@@ -133,25 +133,25 @@ def test_a_pattern_in_all_groups_loads_links_as_all_its_messages_on_the_whole_to
     for (_, axis, step), count in users.items():
         link = AXES[axis] + ("+" if step == 1 else "-")
         expected[link] = max(expected.get(link, 0), count)
-    found = traffic(placement, axes, pattern)
+    found = traffic(mesh, axes, pattern)
     assert {link: n for link, n in found.loads if link not in ("in", "out")} == expected
     assert found.hops == max(longest - 1, 0)
 
 
 def test_the_flat_ring_of_a_split_axis_crosses_the_links_of_all_its_groups():
-    placement = Placement(network(shape=FUGAKU.shape), (("x0", 3), ("x1", 8)))
-    assert traffic(placement, ("x0",), Pattern("shift")) == Traffic(
+    mesh = NetworkMesh(network(shape=FUGAKU.shape), (("x0", 3), ("x1", 8)))
+    assert traffic(mesh, ("x0",), Pattern("shift")) == Traffic(
         (("x+", 8.0), ("out", 1.0), ("in", 1.0)), hops=7
     )
-    line = traffic(placement, ("x1",), Pattern("shift"))  # 7 links on, and 7 back to the first
+    line = traffic(mesh, ("x1",), Pattern("shift"))  # 7 links on, and 7 back to the first
     assert dict(line.loads) == {"x+": 1, "x-": 1, "out": 1, "in": 1}
 
 
 @pytest.mark.parametrize("axes", [("a", "b", "c"), ("x", "b"), ("z", "y", "x")])
 def test_a_snake_goes_from_neighbour_to_neighbour(axes):
     shape = (4, 6, 6, 2, 3, 2)  # even along the first of the axes, so that the snake comes back
-    placement = Placement(network(shape=shape), tuple(zip(AXES, shape, strict=True)))
-    found = traffic(placement, axes, Pattern("shift", order="snake"))
+    mesh = NetworkMesh(network(shape=shape), tuple(zip(AXES, shape, strict=True)))
+    found = traffic(mesh, axes, Pattern("shift", order="snake"))
     assert found.hops == 0
     assert max(n for _, n in found.loads) == 1
 
@@ -174,17 +174,17 @@ def test_folds_and_exchanges_bring_what_each_has_to_all(size):
 
 def test_a_fat_tree_counts_what_leaves_a_leaf_switch():
     tree = network("fat_tree", (12,), nodes_per_leaf=4, oversubscription=2.0)
-    placement = Placement(tree, (("x", 3), ("y", 4)))
-    within, across = (traffic(placement, (axis,), Pattern("shift")) for axis in "yx")
+    mesh = NetworkMesh(tree, (("x", 3), ("y", 4)))
+    within, across = (traffic(mesh, (axis,), Pattern("shift")) for axis in "yx")
     assert dict(within.loads) == {"out": 1, "in": 1}
     assert dict(across.loads) == {"out": 1, "in": 1, "up": 4, "down": 4}
     assert (within.hops, across.hops) == (0, 2)
 
 
 def test_all_messages_pass_a_bus_and_devices_of_a_node_share_its_links():
-    bus = Placement(network("bus", (4,)), (("x", 2), ("y", 2), ("k", 3)))
+    bus = NetworkMesh(network("bus", (4,)), (("x", 2), ("y", 2), ("k", 3)))
     assert traffic(bus, ("x",), Pattern("shift")).loads == (("bus", 12),)
-    torus = Placement(network(shape=FUGAKU.shape), (("x", 4), ("k", 3)))
+    torus = NetworkMesh(network(shape=FUGAKU.shape), (("x", 4), ("k", 3)))
     assert dict(traffic(torus, ("x", "k"), Pattern("shift")).loads)["out"] == 3
 
 
@@ -199,4 +199,4 @@ def test_all_messages_pass_a_bus_and_devices_of_a_node_share_its_links():
 )
 def test_a_mesh_that_the_machine_has_not_is_refused(parts, said):
     with pytest.raises(InputError, match=said):
-        Placement(network(shape=FUGAKU.shape), parts)
+        NetworkMesh(network(shape=FUGAKU.shape), parts)

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import Way, machine
+from round_machine import Way, machine
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds

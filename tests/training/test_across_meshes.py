@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fugaku_jax.cluster.local import free_port
+
 pytestmark = pytest.mark.slow
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -121,11 +123,36 @@ def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
     names = {"localhost": "127.0.0.1"} | {f"node{i}": f"10.7.0.{i + 1}" for i in range(4)}
     table = tmp_path / "hosts"
     table.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
-    mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}
+    mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "torus"}
     program = [sys.executable, LAUNCH / "train.py"]
     arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)[1:]
     code, said = run([*unshare, "bash"], FOUR_HOSTS, table, *program, *arguments)
     assert code == 75, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)
+
+
+MPI = Path(sys.executable).with_name("mpicc")
+
+
+@pytest.mark.skipif(not MPI.exists(), reason="needs an MPI: `pip install .[test]`")
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {"mesh.pipeline": 2, "mesh.weights": "fsdp"},
+        {"mesh.tensor": 2, "mesh.sequence-parallel": ()},
+    ],
+    ids=["data and pipeline", "data and tensor"],
+)
+def test_four_processes_over_mpi_train_as_one_device_does(one, tmp_path, store_path, mesh):
+    (tmp_path / "hosts").write_text("localhost slots=4\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    mesh |= {"mesh.collective": "torus"}
+    _, *arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)
+    where = f"FUGAKU_JAX_COORDINATOR=localhost:{free_port()}"
+    program = ["env", f"PATH={path}", where, "bash", LAUNCH / "cluster" / "mpirun.sh"]
+    code, said = run(program, tmp_path / "hosts", *arguments)
+    assert code == 75, said
+    assert "No sums over the torus" not in said
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)
 
 

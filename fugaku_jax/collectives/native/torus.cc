@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "engine.h"
+#include "mpi.h"
 #include "tcp.h"
 
 namespace {
@@ -96,6 +97,33 @@ ffi::Future call(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, int64_t handle
   return future;
 }
 
+std::vector<torus::Axis> make_axes(int64_t axes, const int64_t* sizes, const int64_t* coordinates,
+                                   const int64_t* next, const int64_t* previous) {
+  std::vector<torus::Axis> all;
+  for (int64_t i = 0; i < axes; ++i)
+    all.push_back({sizes[i], coordinates[i], int(next[i]), int(previous[i])});
+  return all;
+}
+
+int64_t keep(std::vector<torus::Axis> axes, std::unique_ptr<torus::Transport> transport,
+             int64_t links, const char* names) {
+  std::istringstream lines(names);
+  std::string own;
+  std::getline(lines, own);
+  std::vector<std::string> others(static_cast<size_t>(links));
+  for (std::string& name : others) std::getline(lines, name);
+  auto engine = std::make_shared<Engine>(std::move(axes), std::move(transport), own, others);
+  const std::lock_guard lock(open().mutex);
+  open().engines[open().next] = std::move(engine);
+  return open().next++;
+}
+
+void tell(const std::string& text, char* target, int64_t size) {
+  const size_t kept = std::min(text.size(), size_t(size - 1));
+  std::copy_n(text.begin(), kept, target);
+  target[kept] = 0;
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_torus, call,
@@ -115,24 +143,34 @@ extern "C" {
 // Makes an engine of connected sockets, which it takes over, and returns its handle.
 //
 // By axis: its size, this process's coordinate, and the places of its neighbours' sockets among
-// `descriptors`, the next's and the previous one's (-1 for an axis of one). `names`: a line for this
-// process, and one for the other end of each socket.
+// `descriptors`, the next's and the previous one's. `names`: a line for this process, and one for
+// the other end of each socket.
 int64_t fugaku_torus_open(int64_t axes, const int64_t* sizes, const int64_t* coordinates,
                           const int64_t* next, const int64_t* previous, int64_t links,
                           const int* descriptors, const char* names) {
-  std::vector<torus::Axis> all;
-  for (int64_t i = 0; i < axes; ++i)
-    all.push_back({sizes[i], coordinates[i], int(next[i]), int(previous[i])});
-  std::istringstream lines(names);
-  std::string own;
-  std::getline(lines, own);
-  std::vector<std::string> others(static_cast<size_t>(links));
-  for (std::string& name : others) std::getline(lines, name);
   auto transport = std::make_unique<torus::Tcp>(std::vector<int>(descriptors, descriptors + links));
-  auto engine = std::make_shared<Engine>(std::move(all), std::move(transport), own, others);
-  const std::lock_guard lock(open().mutex);
-  open().engines[open().next] = std::move(engine);
-  return open().next++;
+  return keep(make_axes(axes, sizes, coordinates, next, previous), std::move(transport), links,
+              names);
+}
+
+// Makes one whose messages go over MPI, by the library `shim`; all processes do so together. In
+// place of sockets, by link: the neighbour's rank, and the tags of what goes there and comes from
+// there. Returns 0 and what went wrong, if something did.
+int64_t fugaku_torus_open_mpi(int64_t axes, const int64_t* sizes, const int64_t* coordinates,
+                              const int64_t* next, const int64_t* previous, int64_t links,
+                              const int64_t* peers, const char* names, const char* shim,
+                              char* failure, int64_t failure_size) {
+  std::vector<torus::Mpi::Peer> all;
+  for (int64_t i = 0; i < links; ++i)
+    all.push_back({int(peers[3 * i]), int(peers[3 * i + 1]), int(peers[3 * i + 2])});
+  try {
+    auto transport = std::make_unique<torus::Mpi>(shim, all);
+    return keep(make_axes(axes, sizes, coordinates, next, previous), std::move(transport), links,
+                names);
+  } catch (const std::exception& error) {
+    tell(error.what(), failure, failure_size);
+    return 0;
+  }
 }
 
 void fugaku_torus_close(int64_t handle) {
@@ -159,9 +197,7 @@ int fugaku_torus_run(int64_t handle, int64_t tag, int64_t kind, int64_t type, co
   request.done = [&](const std::string* text) { ended.set_value(text ? *text : ""); };
   engine->submit(std::move(request));
   const std::string text = ended.get_future().get();
-  const size_t kept = std::min(text.size(), size_t(failure_size - 1));
-  std::copy_n(text.begin(), kept, failure);
-  failure[kept] = 0;
+  tell(text, failure, failure_size);
   return text.empty() ? 0 : 1;
 }
 
