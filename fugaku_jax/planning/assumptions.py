@@ -13,9 +13,9 @@ OURS = Software(
 )
 
 BEFORE = Software(
-    # Products and links are `published.fit` to the runs that it names, which do not tell the memory's
-    # share and that of the tensor groups' links apart: with ten times this share the four runs are
-    # met as well, and only the run of 20 tensor devices is not.
+    # Products and links are `published.fit` to the runs that it names, which do not tell the share
+    # of the memory and that of the tensor groups' links apart: with ten times this one the four runs
+    # are met as well, and only the run of 20 tensor devices is not.
     product={"fp32": 0.349, "bf16": 0.349, "fp16": 0.349},
     softmax_terms=48.0,
     stream=0.05,

@@ -97,7 +97,7 @@ def arguments_of(config: Config, ranked: Ranked) -> str:
     flat = flat_fields(ranked.config.to_dict())
     fields = [f"training.{name}" for name in ("micro_batches", "precision", "remat")]
     names = ("data", "tensor", "context", "pipeline", "local", "weights", "schedule", "chunks")
-    fields += [f"mesh.{name}" for name in (*names, "recompute_stages")]
+    fields += [f"mesh.{name}" for name in (*names, "recompute_stages", "collective")]
     words = [f"--{field.replace('_', '-')} {flat[field]}" for field in fields]
     words.append(f"--mesh.{'' if flat['mesh.sequence_parallel'] else 'no-'}sequence-parallel")
     if config.mesh.layers:

@@ -62,7 +62,7 @@ def _steps(original: Config, best: Config) -> Iterator[tuple[str, Config, Softwa
     yield "our products", config, software
     software = replace(software, stream=OURS.stream)
     yield "functions beside the products in kernels", config, software
-    software = replace(software, gradient_links=1.0)
+    software = replace(software, gradient_links=OURS.gradient_links)
     yield "sums of gradients on all links", config, software
     config = replace(config, mesh=replace(config.mesh, recompute_stages=0))
     yield "nothing recomputed", config, software

@@ -1,4 +1,4 @@
-"""Bytes that a device needs, modelled without compiling: weights, state, what a step keeps.
+"""Bytes that a device needs, modelled without compiling: weights, state, and what steps keep.
 
 What is kept is counted as the pipeline's buffers hold it. XLA's own copies beside it are one factor,
 `OVERHEAD`, that compiled steps gave (docs/planning.md says which, and how far off it is).
@@ -17,7 +17,7 @@ from fugaku_jax.planning.step_work import (
     update_messages,
 )
 
-OVERHEAD = 1.0
+OVERHEAD = 1.05
 """Temporaries that XLA allocates over those that are counted here."""
 
 
@@ -57,25 +57,38 @@ def model_bytes(config: Config, work: StepWork) -> DeviceBytes:
     )
     stream = rows * config.model.sequence_length // degrees["context"] * config.model.d_model
     stream = stream * width // (degrees["tensor"] if shared else 1)
+    of_layer, at_work = kept, kept
     if training.remat == "block":
-        kept = stream
+        of_layer = stream
     whole = most * work.layer_parameters + work.shared_parameters
     gradients = FP32 * (held if mesh.weights == "fsdp" else whole)
     if stages == 1:
-        buffers = kept * most
+        buffers = of_layer * most
     else:
         in_flight = _in_flight(config, stages)
         kept_layers = max(map(max, layers)) * (
             max(in_flight[mesh.recompute_stages :], default=0) + (mesh.recompute_stages > 0)
         )
         inputs = max(in_flight[: mesh.recompute_stages], default=0) + 4
-        buffers = kept * kept_layers + stream * (inputs + max(in_flight))
+        buffers = of_layer * kept_layers + stream * (inputs + max(in_flight))
+        if mesh.schedule == "zero_bubble":
+            put_off = min(training.micro_batches, stages - 1) * max(map(max, layers))
+            buffers += put_off * _deferred_bytes(config, rows, degrees, width)
     if mesh.weights == "fsdp":
         buffers += 2 * FP32 * work.layer_parameters + FP32 * work.shared_parameters
     logits = FP32 * rows * config.model.sequence_length // degrees["context"]
     logits = min(logits * config.model.padded_vocab_size // degrees["tensor"], 1 << 27)
-    counted = gradients + buffers + 3 * kept + 2 * logits + FP32 * work.shared_parameters
+    counted = gradients + buffers + 3 * at_work // 2 + 2 * logits + FP32 * work.shared_parameters
     return DeviceBytes(FP32 * held, 2 * FP32 * state, int(OVERHEAD * counted))
+
+
+def _deferred_bytes(config: Config, rows: int, degrees: Mapping[str, int], width: int) -> int:
+    """What a layer's gradients of inputs leave for those of its weights: those of its products."""
+    model, tensor = config.model, degrees["tensor"]
+    own = (model.n_heads + 2 * model.kv_heads) * model.head_dim // tensor
+    own += model.feed_forward // tensor * (1 if model.family == "gpt2" else 2)
+    streams = 2 * model.d_model
+    return rows * model.sequence_length // degrees["context"] * width * (own + streams)
 
 
 def _in_flight(config: Config, stages: int) -> list[int]:

@@ -1,8 +1,8 @@
 """The runs of Fugaku-LLM's authors that are public, and the step-time model fitted to them.
 
 The runs of 2023 are the tables of github.com/Fugaku-LLM/DeepSpeedFugaku, experiments/
-124m_13b_benchmarking, and the authors' figures for the largest ones: PyTorch 1.10, fp32, one process
-a node at 2.0 GHz, micro-batches of 1. Their TFLOP/s count what is recomputed as work.
+124m_13b_benchmarking, and the authors' figures for the largest: PyTorch 1.10, fp32, one process a
+node at 2.0 GHz, micro-batches of 1. Their TFLOP/s count what is recomputed as work.
 """
 
 import math
@@ -73,7 +73,11 @@ def _model(layers: int, width: int, heads: int, length: int) -> ModelConfig:
     return ModelConfig(50_257, layers, width, heads, length, vocab_multiple=1024)
 
 
-_1_3B, _13B, _30B = _model(24, 2048, 32, 1024), _model(40, 5120, 40, 1024), _model(48, 7168, 56, 2048)
+_1_3B, _13B, _30B = (
+    _model(24, 2048, 32, 1024),
+    _model(40, 5120, 40, 1024),
+    _model(48, 7168, 56, 2048),
+)
 RUNS = (
     PublishedRun("1.3B, 4 nodes", _1_3B, 1024, "2x2x1", 4, 1, False, 0.86),
     PublishedRun("1.3B, 64 nodes", _1_3B, 1024, "4x4x4", 4, 1, False, 0.84),
@@ -84,8 +88,8 @@ RUNS = (
     PublishedRun("30B, 3,072 nodes", _30B, 1536, "16x12x16:torus", 4, 48, True, 0.82),
     PublishedRun("30B, 6,144 nodes", _30B, 1536, "32x12x16:torus", 4, 48, True, 0.505),
 )
-"""All whose layout is known, with a micro-batch of 1; but for one of 48 nodes that ran out of memory
-after its first step."""
+"""All whose layout is known, with a micro-batch of 1; but for one of 48 nodes that ran out of
+memory after its first step."""
 _ENDS = ("1.3B, 4 nodes", "1.3B, 4,096 nodes", "30B, 192 nodes", "30B, 6,144 nodes")
 FITTED = tuple(run for run in RUNS if run.name in _ENDS)
 """The fewest and the most nodes of each of the two models that were scaled."""
@@ -162,8 +166,8 @@ def fit(
 
 def _scaled(software: Software, name: str, factor: float) -> Software:
     if name == "product":
-        share = min(software.product["fp32"] * factor, 1.0)
-        return replace(software, product=dict.fromkeys(software.product, share))
+        product = min(software.product["fp32"] * factor, 1.0)
+        return replace(software, product=dict.fromkeys(software.product, product))
     share: dict[str, Any] = {name: min(getattr(software, name) * factor, 1.0)}
     return replace(software, **share)
 

@@ -93,7 +93,9 @@ def rank(
         links = Links(machine, assignments[key], each.mesh.collective, software.links)
         return model_step(each, degrees, rates[local], links, exact=exact)
 
-    config = replace(config, mesh=replace(config.mesh, shape=shape))
+    is_torus = machine.network.topology == "torus"
+    collective = "torus" if is_torus else config.mesh.collective
+    config = replace(config, mesh=replace(config.mesh, shape=shape, collective=collective))
     for local in locals_:
         for degrees in degrees_of(config, nodes * local, local):
             for savings in options(config, degrees, local, precisions):
@@ -115,9 +117,9 @@ def rank(
                     heapq.heappushpop(best, entry)
     if not tried:
         raise InputError(
-            f"No layout divides {nodes:,} nodes, the {config.training.batch_size} samples of "
-            f"a step and the model's {config.model.n_heads} heads and {config.model.n_layers} layers; "
-            "another number of nodes or another training.batch_size would."
+            f"No layout divides {nodes:,} nodes, the {config.training.batch_size} samples of a "
+            f"step, the model's {config.model.n_heads} heads and its {config.model.n_layers} "
+            "layers; other nodes or another training.batch_size would do."
         )
     again = [replace(r, time=found(r.config, r.degrees, exact=True)) for _, _, r in best]
     again.sort(key=lambda r: r.time.seconds)

@@ -106,7 +106,7 @@ class Rates:
             if self.software.square_scores:
                 passed = self.software.score_passes * work.scores.square * WIDTHS[precision]
                 moved += passed / self.stream
-        products = sum(self.product_seconds(each, precision) for each in work.products)
+        products = sum((self.product_seconds(p, precision) for p in work.products), 0.0)
         return {"products": products, "attention": attention, "memory": moved}
 
 

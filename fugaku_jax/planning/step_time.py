@@ -189,7 +189,7 @@ def _works(
     forward, backward, weights = [], [], []
     for stage, chunks in enumerate(layers):
         recomputes = len(layers) > 1 and stage < config.mesh.recompute_stages
-        repeated = {"recomputed": sum((there if recomputes else again).values())}
+        repeated = {"recomputed": sum((there if recomputes else again).values(), 0.0)}
         rows: tuple[list, list, list] = ([], [], [])
         for chunk, count in enumerate(chunks):
             way = _times(there, count)
@@ -221,7 +221,7 @@ def _update(
     """Seconds after the last micro-batch: of messages, and of the optimizer."""
     messages, _, state = update_messages(config, work, layers)
     return {
-        "gradients": sum(links.seconds(each) for each in messages),
+        "gradients": sum((links.seconds(each) for each in messages), 0.0),
         "optimizer": UPDATE_BYTES * state / rates.stream,
     }
 
@@ -244,5 +244,5 @@ def _added(*parts: Seconds) -> dict[str, float]:
     return total
 
 
-def _times(seconds: Seconds, count: float) -> dict[str, float]:
+def _times(seconds: Seconds, count: float | int) -> dict[str, float]:
     return {kind: count * value for kind, value in seconds.items()}

@@ -145,8 +145,11 @@ def update_messages(
     Returns:
         messages; the parameters that a device holds; and those whose state it holds.
     """
-    held = layers * work.layer_parameters + work.shared_parameters
+    own, shared = layers * work.layer_parameters, work.shared_parameters
+    held = own + shared
     replicas = work.degrees["data"] * work.degrees["context"]
+    # What is outside of the layers is the same on all stages, which share its state too.
+    divided = -(-own // replicas) - (-shared // (replicas * work.degrees["pipeline"]))
     over = ("data", "context")
     messages: tuple[Message, ...] = ()
     if config.mesh.weights == "replicated":
@@ -157,11 +160,11 @@ def update_messages(
             Message("reduce-scatter", over, FP32 * held),
             Message("all-gather", over, FP32 * held),
         )
-        state = -(-held // replicas)
+        state = divided
     else:  # layers were scattered one by one; the others are gathered before and scattered after
-        shared = FP32 * work.shared_parameters
-        messages = (Message("all-gather", over, shared), Message("reduce-scatter", over, shared))
-        held = state = -(-held // replicas)
+        table = FP32 * shared
+        messages = (Message("all-gather", over, table), Message("reduce-scatter", over, table))
+        held = state = divided
     if work.degrees["pipeline"] > 1:  # the first stage's table and the last one's are the same
         messages += (Message("send", ("pipeline",), FP32 * work.shared_parameters),)
     if replicas == 1:
@@ -244,15 +247,16 @@ def kept_bytes_of_layer(
 ) -> int:
     """Bytes that a layer keeps of a micro-batch for its way back, where nothing is recomputed.
 
-    The inputs of both norms and what these give, queries, keys and values, what attention gives and
-    its logarithms, and what enters the activation.
+    The inputs of both norms and what these give, masks of dropout, queries, keys and values, what
+    attention gives (for itself and for the product that follows it) and its logarithms, and what
+    enters the activation.
     """
     length = model.sequence_length // context
     d, f, heads = model.d_model, model.feed_forward, model.n_heads // tensor
     groups, k = max(model.kv_heads // tensor, 1), model.head_dim
     hidden = f // tensor * (1 if model.family == "gpt2" else 2)
-    streams = 4 * d // (tensor if shares_positions else 1)
-    own = (2 * heads + 2 * groups) * k + hidden
+    streams = (6 if model.dropout else 4) * d // (tensor if shares_positions else 1)
+    own = (3 * heads + 2 * groups) * k + hidden
     return rows * length * (width * (streams + own) + FP32 * heads)
 
 
