@@ -13,8 +13,8 @@ OURS = Software(
 )
 
 BEFORE = Software(
-    # Products and links are `published.fit` to the runs that it names, which do not tell the share
-    # of the memory and that of the tensor groups' links apart: with ten times this one the four runs
+    # Products and links are `published.fit` to the runs that it names, which don't tell the share
+    # of the memory and that of the tensor groups' links apart: with ten times this one the four
     # are met as well, and only the run of 20 tensor devices is not.
     product={"fp32": 0.349, "bf16": 0.349, "fp16": 0.349},
     softmax_terms=48.0,

@@ -2,10 +2,10 @@
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fugaku_jax.collectives.phases import LARGEST_GROUP
-from fugaku_jax.collectives.routes import plan_routes
+from fugaku_jax.collectives.routes import Route, plan_routes
 from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning.step_work import Message
@@ -13,6 +13,9 @@ from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
 from fugaku_jax.tofu.rounds import Algorithm, Kind, Named
 
+GRADIENTS = ("data", "context")
+"""Kinds of parallelism along which gradients are summed."""
+_MANY = 1 << 30  # bytes
 _ALGORITHMS: dict[str, Named] = {"bucket": "bucket", "turned": "bucket", "snake": "snake"}
 
 
@@ -45,33 +48,35 @@ class Links:
         """Return the modelled seconds of a message, all groups of its kind sending at once."""
         if self.members(message.over) == 1:
             return 0.0
-        share = self.gradient_share if message.over == ("data", "context") else self.share
-        return message.count * self.time(message).seconds / share
+        share = self.gradient_share if message.over == GRADIENTS else self.share
+        key = message.kind, message.over
+        if key not in self._lines:  # the model's time is a line over the bytes
+            none, many = (self.time(replace(message, bytes=n)).seconds for n in (0, _MANY))
+            self._lines[key] = none, (many - none) / _MANY
+        start, pace = self._lines[key]
+        return message.count * (start + pace * message.bytes) / share
 
     def time(self, message: Message) -> CollectiveTime:
         """Return what the network model says of one such message."""
         axes = self.axes(message.over)
-        gradients = message.over == ("data", "context")
-        algorithm = self._algorithm(axes) if gradients else "ring"
+        algorithm = self._algorithm(axes) if message.over == GRADIENTS else "ring"
         parts = tuple((part.name, part.size) for part in self.assignment.parts)
-        return _time(self.machine, parts, axes, message.kind, message.bytes, algorithm)
+        kind: Kind = message.kind
+        return collective_seconds(self.machine, parts, axes, kind, message.bytes, algorithm)
+
+    @functools.cached_property
+    def _lines(self) -> dict[tuple[str, tuple[str, ...]], tuple[float, float]]:
+        return {}
 
     def _algorithm(self, axes: tuple[str, ...]) -> Algorithm:
         if self.collective in _ALGORITHMS:
             return _ALGORITHMS[self.collective]
         if self.collective == "flat":  # axis by axis where the group would be too large
-            return "ring" if self.members(("data", "context")) <= LARGEST_GROUP else "bucket"
+            return "ring" if self.members(GRADIENTS) <= LARGEST_GROUP else "bucket"
         sizes = {part.name: part.size for part in self.assignment.parts}
-        return plan_routes(tuple(sizes[axis] for axis in axes if axis != LOCAL_AXIS))
+        return _routes(tuple(sizes[axis] for axis in axes if axis != LOCAL_AXIS))
 
 
-@functools.lru_cache(maxsize=65536)
-def _time(
-    machine: Machine,
-    parts: tuple[tuple[str, int], ...],
-    axes: tuple[str, ...],
-    kind: Kind,
-    size: int,
-    algorithm: Algorithm,
-) -> CollectiveTime:
-    return collective_seconds(machine, parts, axes, kind, size, algorithm)
+@functools.lru_cache(maxsize=4096)
+def _routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
+    return plan_routes(sizes)

@@ -1,7 +1,7 @@
 """Bytes that a device needs, modelled without compiling: weights, state, and what steps keep.
 
-What is kept is counted as the pipeline's buffers hold it. XLA's own copies beside it are one factor,
-`OVERHEAD`, that compiled steps gave (docs/planning.md says which, and how far off it is).
+What is kept is counted as the pipeline's buffers hold it. XLA's own copies beside it are one
+factor, `OVERHEAD`, that compiled steps gave (docs/planning.md says which, and how far off it is).
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
-from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.mesh import assign_axes
 from fugaku_jax.planning.layout_options import degrees_of, options
 from fugaku_jax.planning.links import Links
@@ -78,7 +77,7 @@ def rank(
     """
     start, tried, fitted = time.perf_counter(), 0, 0
     locals_ = sorted({1, machine.node.core_groups})
-    assignments: dict[tuple[int, ...], Assignment] = {}
+    links: dict[tuple[int, ...], Links] = {}
     rates: dict[int, Rates] = {}
     for local in locals_:
         rates[local] = device_rates(machine, local, software, measured)
@@ -88,10 +87,11 @@ def rank(
     def found(each: Config, degrees: dict[str, int], *, exact: bool) -> StepTime:
         local = each.mesh.local
         key = (*degrees.values(), local)
-        if key not in assignments:
-            assignments[key] = assign_axes(each.mesh, nodes * local)
-        links = Links(machine, assignments[key], each.mesh.collective, software.links)
-        return model_step(each, degrees, rates[local], links, exact=exact)
+        if key not in links:
+            assignment = assign_axes(each.mesh, nodes * local)
+            shares = software.links, software.gradient_links
+            links[key] = Links(machine, assignment, each.mesh.collective, *shares)
+        return model_step(each, degrees, rates[local], links[key], exact=exact)
 
     is_torus = machine.network.topology == "torus"
     collective = "torus" if is_torus else config.mesh.collective

@@ -91,7 +91,7 @@ def model_step(
     elif exact:
         span = simulated(config, stages, costs).makespan
     else:
-        span = spanned(config, stages, costs)
+        span = spanned(config, costs)
     most = max(map(sum, layers))
     update = _update(config, work, most, rates, links)
     hidden = min(
@@ -148,7 +148,7 @@ def simulated(
     return simulate(schedule_of(config, stages), costs)
 
 
-def spanned(config: Config, stages: int, costs: Mapping[Op, Float[np.ndarray, "S C"]]) -> float:
+def spanned(config: Config, costs: Mapping[Op, Float[np.ndarray, "S C"]]) -> float:
     """Return about how long the schedule takes: `duration.formula_bubble` with unlike stages.
 
     All micro-batches pass the stage that works longest, and the first one all the others.
@@ -158,8 +158,8 @@ def spanned(config: Config, stages: int, costs: Mapping[Op, Float[np.ndarray, "S
     longest, rest = float(of_stage.max()), float(of_stage.sum() - of_stage.max())
     if config.mesh.schedule == "zero_bubble":
         return m * longest + max(rest / 3, 0.0)
-    rounds = (chunks - 1) * max(stages, m) + m  # of a chunk of the longest
-    return longest * rounds / chunks + rest / chunks
+    lap = max(m * longest, longest + rest)  # until the first micro-batch's next chunk may begin
+    return ((chunks - 1) * lap + m * longest + rest) / chunks
 
 
 def _works(
