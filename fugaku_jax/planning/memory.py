@@ -17,7 +17,7 @@ from fugaku_jax.planning.step_work import (
     update_messages,
 )
 
-OVERHEAD = 1.05
+OVERHEAD = 1.03
 """Temporaries that XLA allocates over those that are counted here."""
 
 
@@ -62,7 +62,10 @@ def model_bytes(config: Config, work: StepWork) -> DeviceBytes:
         of_layer = stream
     whole = most * work.layer_parameters + work.shared_parameters
     gradients = FP32 * (held if mesh.weights == "fsdp" else whole)
+    if width < FP32:  # XLA converts the weights ahead of the loops over them
+        gradients += width * (held if mesh.weights == "fsdp" else whole)
     if stages == 1:
+        gradients += FP32 * (held if mesh.weights == "fsdp" else whole)  # of this micro-batch alone
         buffers = of_layer * most
     else:
         in_flight = _in_flight(config, stages)
