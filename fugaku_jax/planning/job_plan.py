@@ -23,7 +23,7 @@ from fugaku_jax.planning.run_time import RunTime, run_time
 from fugaku_jax.planning.step_time import StepTime, model_step, step_messages
 from fugaku_jax.planning.step_work import Message, step_work
 from fugaku_jax.planning.too_large import refuse_what_does_not_fit
-from fugaku_jax.tofu.allocation import parse_shape
+from fugaku_jax.tofu.allocation import fold, parse_shape
 from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 
@@ -67,6 +67,7 @@ def on_nodes(config: Config, machine: Machine, nodes: str) -> tuple[Config, int]
     network = machine.network
     if network.topology == "torus":
         job = parse_shape(nodes)
+        fold(job)  # refuses what PJM would
         assign_shape = str(job)
         count = job.nodes
     else:

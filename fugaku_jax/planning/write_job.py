@@ -53,7 +53,7 @@ def write_job(plan: JobPlan, arguments: Sequence[str], scripts: Path, folder: Pa
                 r"^per_node=\d+": f"per_node={local}",
                 r"^recipe=\(.*\)$": f"recipe=({run} --training.stop-before-limit 1800)",
                 r"^rank_map=\S+": f"rank_map={folder / RANK_MAP}",
-                r"^# The size of Fugaku-LLM's 13B run: .*\n.*\n# torus\. ": f"# {shape}. ",
+                r"^# The size of Fugaku-LLM's .*\n# torus\. ": f"# {shape}. ",
             }
             _fill(scripts / "pjm.sh", folder / "pjm.sh", changes)
             where = {r"launch/cluster/pjm\.sh": str(folder / "pjm.sh")}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from fugaku_jax.models.size import flops_per_token
 from fugaku_jax.planning.assumptions import AFTER, BEFORE, OURS
 from fugaku_jax.planning.levers import levers, sensitivities
 from fugaku_jax.planning.published import (
@@ -22,8 +23,6 @@ def test_the_published_speeds_are_of_the_published_work():
     for name, seconds, tflops in (("1.3B, 4 nodes", 2533.0, 0.86), ("30B, 192 nodes", 3720.0, 1.1)):
         run = by_name[name]
         work = run.config.tokens_per_step * (4 / 3 if run.recomputes else 1)
-        from fugaku_jax.models.size import flops_per_token
-
         found = work * flops_per_token(run.model) / seconds / run.nodes / 1e12
         assert found == pytest.approx(tflops, rel=0.03)
 
