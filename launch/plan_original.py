@@ -1,5 +1,8 @@
 """`plan.py original`: Fugaku-LLM's own runs under the step-time model, and what would be faster."""
 
+from typing import Annotated
+
+import tyro
 from machines import load_machine
 from recipes import load_recipe
 from rich.console import Console
@@ -7,7 +10,14 @@ from rich.table import Table
 
 from fugaku_jax.planning.assumptions import AFTER, BEFORE, OURS
 from fugaku_jax.planning.levers import SENSITIVITIES, levers, sensitivities
-from fugaku_jax.planning.published import FITTED, RUNS, modelled_step, modelled_tflops
+from fugaku_jax.planning.published import (
+    FITTED,
+    HELD_OUT,
+    RUNS,
+    fit,
+    modelled_step,
+    modelled_tflops,
+)
 from fugaku_jax.planning.ranking import rank
 from fugaku_jax.planning.step_work import Precision
 
@@ -15,13 +25,20 @@ RECIPE = "fugaku_llm_13b"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
-def plan_original() -> None:
-    """Model the original's runs, what they depend on, and the way to the best layout of ours."""
+def plan_original(again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False) -> None:
+    """Model the original's runs, what they depend on, and the way to the best layout of ours.
+
+    Args:
+        again: Fit the constants of its earlier software anew, and show them.
+    """
     console, machine, config = Console(), load_machine("fugaku"), load_recipe(RECIPE)
+    before = fit(BEFORE, machine, FITTED) if again else BEFORE
+    if again:
+        console.print(before)
     runs = Table("run", "measured TFLOP/s a node", "modelled", "ratio", "")
     for run in RUNS:
-        found = modelled_tflops(run, machine, BEFORE)
-        role = "fitted" if run in FITTED else "held out"
+        found = modelled_tflops(run, machine, before)
+        role = "held out" if run in HELD_OUT else "fitted"
         runs.add_row(
             run.name, f"{run.tflops:.3f}", f"{found:.3f}", f"{found / run.tflops:.2f}", role
         )

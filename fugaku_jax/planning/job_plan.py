@@ -14,7 +14,7 @@ from fugaku_jax.layout.mesh import assign_axes
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.planning.compile import CompiledStep, compile_emulated
 from fugaku_jax.planning.compiled_collectives import CompiledCollective
-from fugaku_jax.planning.links import Links
+from fugaku_jax.planning.links import StepLinks
 from fugaku_jax.planning.measured import Measured
 from fugaku_jax.planning.memory import DeviceBytes, model_bytes
 from fugaku_jax.planning.mesh_plan import plan_run
@@ -38,7 +38,7 @@ class JobPlan:
     """Whose nodes they are."""
     nodes: str
     """As they are asked for, `48x6x48`."""
-    links: Links
+    links: StepLinks
     """What its mesh lies on."""
     rates: Rates
     """Of a device."""
@@ -135,7 +135,7 @@ def plan_job(
     )
     refuse_what_does_not_fit(config, degrees, bytes_, machine)
     rates = device_rates(machine, config.mesh.local, software, measured)
-    links = Links(
+    links = StepLinks(
         machine, assignment, config.mesh.collective, software.links, software.gradient_links
     )
     time = model_step(config, degrees, rates, links)
@@ -216,13 +216,13 @@ def inputs_of(plan: JobPlan) -> dict[str, Any]:
     }
 
 
-def _collective(links: Links, row: CompiledCollective) -> dict[str, Any]:
+def _collective(links: StepLinks, row: CompiledCollective) -> dict[str, Any]:
     kinds = {part.name: part.kind for part in links.assignment.parts}
     over = sorted({kinds[axis] for axis in row.axes if axis in kinds}, key=KINDS.index)
     return asdict(row) | {"over": over}
 
 
-def _message(links: Links, message: Message, seconds: float) -> dict[str, Any]:
+def _message(links: StepLinks, message: Message, seconds: float) -> dict[str, Any]:
     axes = links.axes(message.over)
     found = links.time(message)
     return {

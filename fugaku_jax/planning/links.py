@@ -20,7 +20,7 @@ _ALGORITHMS: dict[str, Named] = {"bucket": "bucket", "turned": "bucket", "snake"
 
 
 @dataclass(frozen=True)
-class Links:
+class StepLinks:
     """The links that a run's mesh lies on."""
 
     machine: Machine

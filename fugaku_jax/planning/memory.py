@@ -114,13 +114,3 @@ def _in_flight(config: Config, stages: int) -> list[int]:
 def fits(bytes_: DeviceBytes, limit: float) -> bool:
     """Tell whether a device has room for it."""
     return bytes_.total <= limit
-
-
-def by_kind(bytes_: DeviceBytes) -> Mapping[str, int]:
-    """Return the bytes as the plan prints them."""
-    return {
-        "parameters": bytes_.parameters,
-        "optimizer": bytes_.optimizer,
-        "temporaries": bytes_.temporaries,
-        "total": bytes_.total,
-    }

@@ -14,7 +14,7 @@ from fugaku_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, 
 from fugaku_jax.layout.mesh import assign_axes
 from fugaku_jax.layout.torus import torus_shape
 from fugaku_jax.models.size import flops_per_token
-from fugaku_jax.planning.links import Links
+from fugaku_jax.planning.links import StepLinks
 from fugaku_jax.planning.rates import Software, device_rates
 from fugaku_jax.planning.step_time import StepTime, model_step
 from fugaku_jax.tofu.machine import Machine
@@ -129,7 +129,7 @@ def modelled_step(
         "pipeline": mesh.pipeline,
     }
     assignment = assign_axes(mesh, math.prod(degrees.values()))
-    links = Links(machine, assignment, "torus", software.links, software.gradient_links)
+    links = StepLinks(machine, assignment, "torus", software.links, software.gradient_links)
     rates = device_rates(machine, mesh.local, software)
     slowed = {precision: peak * clock for precision, peak in rates.peak.items()}
     small = mesh.pipeline * config.training.micro_batches <= _MOST_SIMULATED

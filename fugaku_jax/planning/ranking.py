@@ -9,7 +9,7 @@ from fugaku_jax.config import Config
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.mesh import assign_axes
 from fugaku_jax.planning.layout_options import degrees_of, options
-from fugaku_jax.planning.links import Links
+from fugaku_jax.planning.links import StepLinks
 from fugaku_jax.planning.measured import Measured
 from fugaku_jax.planning.memory import DeviceBytes, fits, model_bytes
 from fugaku_jax.planning.rates import Rates, Software, device_rates
@@ -77,7 +77,7 @@ def rank(
     """
     start, tried, fitted = time.perf_counter(), 0, 0
     locals_ = sorted({1, machine.node.core_groups})
-    links: dict[tuple[int, ...], Links] = {}
+    links: dict[tuple[int, ...], StepLinks] = {}
     rates: dict[int, Rates] = {}
     for local in locals_:
         rates[local] = device_rates(machine, local, software, measured)
@@ -90,7 +90,7 @@ def rank(
         if key not in links:
             assignment = assign_axes(each.mesh, nodes * local)
             shares = software.links, software.gradient_links
-            links[key] = Links(machine, assignment, each.mesh.collective, *shares)
+            links[key] = StepLinks(machine, assignment, each.mesh.collective, *shares)
         return model_step(each, degrees, rates[local], links[key], exact=exact)
 
     is_torus = machine.network.topology == "torus"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fugaku_jax.planning.measured import Measured
-from fugaku_jax.planning.step_work import WIDTHS, Matmul, Scores, Work
+from fugaku_jax.planning.step_work import WIDTHS, Matmul, ScoreWork, Work
 from fugaku_jax.tofu.machine import Machine
 
 BLOCK = 448
@@ -87,7 +87,7 @@ class Rates:
         summed = 4 * product.rows * product.columns * (2 * blocks - 1)
         return at_work + (read + summed) / (self.memory * PACKING)
 
-    def attention_seconds(self, scores: Scores, products: int, precision: str) -> float:
+    def attention_seconds(self, scores: ScoreWork, products: int, precision: str) -> float:
         """Return the seconds of so many products of attention, and of its softmax."""
         if self.measured and (speed := self.measured.attention_speed(scores.head_dim, precision)):
             return 2 * scores.count * scores.head_dim * products / speed

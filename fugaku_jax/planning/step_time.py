@@ -18,7 +18,7 @@ from fugaku_jax.config import Config
 from fugaku_jax.models.size import flops_per_token
 from fugaku_jax.pipeline.duration import Timeline, simulate
 from fugaku_jax.pipeline.schedule import Op, Schedule, make_schedule
-from fugaku_jax.planning.links import Links
+from fugaku_jax.planning.links import StepLinks
 from fugaku_jax.planning.rates import Rates
 from fugaku_jax.planning.step_work import (
     FP32,
@@ -56,7 +56,12 @@ class StepTime:
 
 
 def model_step(
-    config: Config, degrees: Mapping[str, int], rates: Rates, links: Links, *, exact: bool = True
+    config: Config,
+    degrees: Mapping[str, int],
+    rates: Rates,
+    links: StepLinks,
+    *,
+    exact: bool = True,
 ) -> StepTime:
     """Model a step.
 
@@ -167,7 +172,7 @@ def _works(
     work: StepWork,
     layers: tuple[tuple[int, ...], ...],
     rates: Rates,
-    links: Links,
+    links: StepLinks,
 ) -> dict[Op, list[list[Seconds]]]:
     """Seconds by kind of each kind of work of each chunk of each stage."""
     precision = config.training.precision
@@ -216,7 +221,7 @@ def _works(
 
 
 def _update(
-    config: Config, work: StepWork, layers: int, rates: Rates, links: Links
+    config: Config, work: StepWork, layers: int, rates: Rates, links: StepLinks
 ) -> dict[str, float]:
     """Seconds after the last micro-batch: of messages, and of the optimizer."""
     messages, _, state = update_messages(config, work, layers)
@@ -226,7 +231,7 @@ def _update(
     }
 
 
-def _sent(messages: tuple[Message, ...], links: Links) -> Seconds:
+def _sent(messages: tuple[Message, ...], links: StepLinks) -> Seconds:
     """Seconds of messages, by the innermost kind of parallelism that they go along."""
     total: dict[str, float] = {}
     for message in messages:

@@ -36,7 +36,7 @@ class Matmul:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoreWork:
     """Attention's weights on a device: each is a product of `head_dim` terms, and has a softmax."""
 
     count: int
@@ -64,7 +64,7 @@ class Work:
     """What is done in one go: products, attention, bytes through memory, and messages."""
 
     products: tuple[Matmul, ...] = ()
-    scores: Scores | None = None
+    scores: ScoreWork | None = None
     score_products: int = 0
     """Products of attention that each score is part of: 2 there, 5 on the way back (two of the
     forward pass are made again)."""
@@ -185,7 +185,7 @@ def _of_micro_batch(
     qkv, hidden = (heads + 2 * groups) * k, f // tensor
     maps = ((d, qkv), (heads * k, d), (d, hidden if is_gpt2 else 2 * hidden), (hidden, d))
     square = rows * heads * length * length * context
-    scores = Scores(square // 2, square, k)
+    scores = ScoreWork(square // 2, square, k)
     stream = tokens * d * width // (tensor if shares_positions else 1)  # bytes of the stream here
     # Forward: two norms (read, write) and two sums with what was dropped (two reads, a write);
     # back: as many once more and the norms' gradients; both: what is kept is written, then read.

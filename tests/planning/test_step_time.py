@@ -13,7 +13,7 @@ from fugaku_jax.models.size import flops_per_token, parameter_count
 from fugaku_jax.pipeline.duration import simulate
 from fugaku_jax.pipeline.schedule import Op, make_schedule
 from fugaku_jax.planning.assumptions import OURS
-from fugaku_jax.planning.links import Links
+from fugaku_jax.planning.links import StepLinks
 from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.planning.rates import device_rates
 from fugaku_jax.planning.step_time import model_step, simulated, spanned, step_messages
@@ -40,7 +40,7 @@ def step_of(fugaku):
     def step(config, machine=fugaku, **options):
         degrees = degrees_of(config)
         assignment = assign_axes(config.mesh, math.prod(degrees.values()))
-        links = Links(machine, assignment, config.mesh.collective)
+        links = StepLinks(machine, assignment, config.mesh.collective)
         rates = device_rates(machine, config.mesh.local, OURS)
         return model_step(config, degrees, rates, links, **options)
 
@@ -181,7 +181,7 @@ def test_a_mesh_that_is_no_torus_has_messages_too(recipes, cluster):
     mesh = replace(config.mesh, data=4, tensor=2)
     batch = replace(config.training, batch_size=8, micro_batches=1)
     config = replace(config, mesh=mesh, training=batch)
-    links = Links(cluster, without_torus(degrees_of(config)), "flat")
+    links = StepLinks(cluster, without_torus(degrees_of(config)), "flat")
     rates = device_rates(cluster, 1, OURS)
     step = model_step(config, degrees_of(config), rates, links)
     assert step.breakdown["tensor"] > 0
