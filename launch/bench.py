@@ -110,7 +110,7 @@ def scaling(rounds: int = 3, json: Json = False) -> None:
 def torus(
     shapes: tuple[str, ...] = ("2x3x2", "2x3", "2x4", "3x3"),
     megabytes: tuple[float, ...] = (1, 4, 16, 64),
-    megabits: float = 50,
+    megabits: float = 20,
     rounds: int = 3,
     json: Json = False,
 ) -> None:
