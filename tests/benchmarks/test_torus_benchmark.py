@@ -43,5 +43,5 @@ def test_what_is_no_shape_is_refused(shape):
 
 def test_without_the_programs_a_sentence_says_what_is_missing(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="lacks unshare and ip and tc.*run this as root"):
+    with pytest.raises(InputError, match=r"lacks unshare and ip and tc.*run this as root"):
         namespaces()

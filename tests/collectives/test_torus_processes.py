@@ -1,4 +1,4 @@
-"""Our own collectives between real processes, called by XLA: equal to its own, and never hanging."""
+"""Our own collectives between real processes, called by XLA: equal to its own; they never hang."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Sum over a torus of real processes, by our own collectives and by XLA's: run by the test beside it.
+"""Sum over a torus of processes, by our own collectives and by XLA's: run by the test beside it.
 
 Prints `equal N` for N rounds in which both agreed; or, for other deeds, what went wrong.
 """
@@ -33,7 +33,7 @@ def main(deed: str, rounds: str = "0") -> int:
     mine = jax.process_index() == 2
     with jax.set_mesh(mesh):
         if deed == "rounds":
-            print(f"equal {compare(links, mesh, int(rounds))}", flush=True)
+            print(f"equal {compare(links, int(rounds))}", flush=True)
             return 0
         add(links, 1000)
         if mine and deed == "late":
@@ -65,7 +65,7 @@ def add(links, length: int) -> float:
     return float(np.asarray(total.addressable_shards[0].data)[0])
 
 
-def compare(links, mesh, rounds: int) -> int:
+def compare(links, rounds: int) -> int:
     """Hold random calls to XLA's, and their bits to each other."""
     import jax
     import jax.numpy as jnp
