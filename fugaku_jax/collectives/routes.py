@@ -22,7 +22,7 @@ SLICES = 48
 """Into how many equal slices an array is cut, each of which is given to an order of the axes."""
 CHUNKS = 128
 """Chunks of an array that is neither small nor large: they follow one another through the links."""
-LEAST_CHUNK, LARGEST_CHUNK = 1 << 14, 1 << 22
+LEAST_CHUNK, LARGEST_CHUNK = 1 << 13, 1 << 20
 """Bytes of a chunk; an array of fewer than the least goes as one."""
 
 _SHARPNESS = 16

@@ -23,10 +23,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxtyping import Array, Shaped
 
+from fugaku_jax.collectives import native
 from fugaku_jax.collectives.links import Links
 from fugaku_jax.collectives.phases import make_plan
 from fugaku_jax.collectives.sums import Placed, from_blocks, on_local_arrays, splits_of, to_blocks
-from fugaku_jax.kernels import native
 
 SUMMED = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.uint32)
 """What can be summed; anything can be gathered."""
@@ -123,7 +123,7 @@ def _lower(
     told["tag"] = zlib.crc32(name.encode()) << 16 | module.new_channel()
     attributes = {key: np.array(value, np.int64) for key, value in told.items()}
     scalars = {key: np.int64(value) for key, value in told.items() if isinstance(value, int)}
-    rule = jax.ffi.ffi_lowering(native.target("torus"))
+    rule = jax.ffi.ffi_lowering(native.target())
     return rule(context, x, **(attributes | scalars))
 
 
