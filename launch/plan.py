@@ -4,6 +4,7 @@ python launch/plan.py fugaku_llm_13b
 python launch/plan.py tiny --devices 8 --mesh.tensor 2 --picture mesh.svg
 python launch/plan.py schedule --kind 1f1b --stages 4 --micro-batches 8 --picture schedule.svg
 python launch/plan.py vcoordfile fugaku_llm_13b --out rank_map.txt
+python launch/plan.py network --all-reduce 1.29GB --axes x,z
 """
 
 import sys
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import tyro
 from command import parse, run_program
+from network import network
 from recipes import load_recipe, recipe_file
 from rich.console import Console
 from rich.table import Table
@@ -95,6 +97,8 @@ def vcoordfile(config: Recipe, out: Path, job: str = "") -> None:
 def main() -> None:
     """Read the arguments and show."""
     args = sys.argv[1:]
+    if args[:1] == ["network"]:
+        return parse(network, args[1:], prog="plan.py network")
     if args[:1] == ["schedule"]:
         return parse(schedule, args[1:], prog="plan.py schedule")
     if is_map := args[:1] == ["vcoordfile"]:

@@ -1,8 +1,8 @@
 """All-reduces over a torus of slow links: XLA's over gloo, and those of our own.
 
 The torus is one of network namespaces (`wiring.py`), a process to a node. The contenders take turns
-on the same array. `modelled_seconds` is what the busiest link needs for its bytes at the links' own
-speed; *modelled*, the rest is measured.
+on the same array. What each should take is *modelled* from the speed of the links (`tofu.network`),
+not fitted to what is measured.
 
 As a program, this module is what makes the torus, and each of its nodes: `python -m
 fugaku_jax.benchmarks.torus wire '{…}'`.
@@ -10,6 +10,7 @@ fugaku_jax.benchmarks.torus wire '{…}'`.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -23,11 +24,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.benchmarks.processes import print_joined, run_module
-from fugaku_jax.benchmarks.wiring import namespaces, on_node, wire
+from fugaku_jax.benchmarks.wiring import MTU, namespaces, on_node, wire
+from fugaku_jax.collectives.routes import cut, plan_routes
 from fugaku_jax.errors import InputError
+from fugaku_jax.tofu.machine import Network
+from fugaku_jax.tofu.network import collective_seconds
+from fugaku_jax.tofu.topology import AXES
 
 SHAPES = ("2x3x2", "2x3", "2x4", "3x3")
 PORT = 7777
+
+_PAYLOAD = (MTU - 52) / (MTU + 14)  # of a full packet: without the headers of TCP, IP and Ethernet
+_LATENCY, _HOP = 2e-4, 2e-5  # seconds of a small message to a neighbour, and of a node on the way
+_ADDING = 1e9  # bytes a second, where a dozen processes share few cores
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,8 @@ def run(
     Returns:
         a dictionary for each shape and size: `contender`, those two; `shape`, `bytes`,
         `megabits`; `flat_seconds` and `ours_seconds` of the median call, and `_min` and `_max` of
-        each; `ratio_to_flat`, the first over the second; `modelled_seconds` of ours; and the
+        each; `ratio_to_flat`, the first over the second; `modelled_seconds` of ours, and
+        `flat_modelled_seconds`; and the
         machine's `load`.
 
     Raises:
@@ -101,7 +111,6 @@ def measure(task: TorusTask) -> Iterator[dict[str, Any]]:
 
     from fugaku_jax.collectives import torus
     from fugaku_jax.collectives.connections import connect
-    from fugaku_jax.collectives.routes import busiest_link
 
     names = tuple("xyzabc"[: len(task.shape)])
     mesh = jax.make_mesh(task.shape, names, axis_types=(AxisType.Explicit,) * len(names))
@@ -145,13 +154,40 @@ def measure(task: TorusTask) -> Iterator[dict[str, Any]]:
             "megabits": task.megabits,
             "flat_seconds": flat,
             "ours_seconds": ours,
-            "modelled_seconds": float(
-                2 * busiest_link(task.shape) * 4 * length * 8 / (task.megabits * 1e6)
-            ),
+            **modelled(task.shape, task.megabits, 4 * length),
             "ratio_to_flat": flat / ours,
             **{f"{name}_seconds_min": min(seconds[name]) for name in contenders},
             **{f"{name}_seconds_max": max(seconds[name]) for name in contenders},
         }
+
+
+def modelled(shape: tuple[int, ...], megabits: float, nbytes: int) -> dict[str, float]:
+    """Return what an all-reduce takes on a torus of such links: ours, and a ring's in rank order.
+
+    Args:
+        shape: nodes along each axis, the first the outermost of their order.
+        megabits: a second, of each link each way.
+        nbytes: that each process adds.
+    """
+    speed = megabits * 1e6 / 8 * _PAYLOAD
+    network = Network(
+        topology="torus",
+        shape=(shape + (1,) * len(AXES))[: len(AXES)],
+        link_bytes_per_second=speed,
+        latency_seconds=_LATENCY,
+        hop_seconds=_HOP,
+        interfaces=2 * len(AXES),
+        injection_bytes_per_second=2 * len(AXES) * speed,
+        reduction_bytes_per_second=_ADDING,
+    )
+    parts = tuple(zip(AXES, shape, strict=False))
+    axes = tuple(name for name, _ in parts)
+    reduced = functools.partial(collective_seconds, network, parts, axes, "all-reduce", nbytes)
+    ours = reduced(plan_routes(shape), len(cut(shape, nbytes // 4, 4)))
+    return {
+        "modelled_seconds": ours.seconds,
+        "flat_modelled_seconds": reduced("ring").seconds,
+    }
 
 
 def _sizes(shape: str) -> tuple[int, ...]:

@@ -90,18 +90,6 @@ def plan_routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
     )
 
 
-def busiest_link(sizes: tuple[int, ...]) -> Fraction:
-    """Return which share of the array the busiest link carries each way in a reduce-scatter.
-
-    An all-gather carries as much, an all-reduce twice that.
-    """
-    total = [Fraction(0) for _ in sizes]
-    for route in plan_routes(sizes):
-        for axis, load in _loads(route.axes, sizes).items():
-            total[axis] += route.share * load
-    return max(total, default=Fraction(0))
-
-
 def cut(sizes: tuple[int, ...], length: int, element_bytes: int) -> tuple[Chunk, ...]:
     """Cut an array into chunks, in the order in which they set out.
 

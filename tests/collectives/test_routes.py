@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from fugaku_jax.collectives.routes import (
     LARGEST_CHUNK,
-    busiest_link,
     cut,
     links_of,
     plan_routes,
@@ -27,6 +26,18 @@ def bound(shape):
     """What each link of a node carries if all carry the same: no plan can do better."""
     links, devices = sum(map(links_of, shape)), math.prod(shape)
     return (devices - 1) / devices / links
+
+
+def busiest_link(shape):
+    """Which share of an array the busiest link carries each way in a reduce-scatter."""
+    carried = [Fraction(0)] * len(shape)
+    for route in plan_routes(shape):
+        left = route.share
+        for axis in route.axes:
+            n = shape[axis]
+            carried[axis] += left * (n - 1) / n / links_of(n)  # the route back has its own half
+            left /= n
+    return max(carried)
 
 
 def test_no_link_of_a_tofu_unit_carries_more_than_a_quarter_each_way():
