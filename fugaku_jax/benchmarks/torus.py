@@ -121,38 +121,29 @@ def measure(task: TorusTask) -> Iterator[dict[str, Any]]:
         "flat": lambda x: jax.lax.psum(x, names),
         "ours": lambda x: torus.all_reduce(links, x, names),
     }
+    meeting = {"meet": lambda x: torus.all_reduce(links, x[:1], names)}
     whole = PartitionSpec(names)
+
+    def compiled(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Any:
+        mapped = jax.shard_map(function, in_specs=whole, out_specs=whole, check_vma=False)
+        return jax.jit(mapped).lower(x).compile()
+
     for megabytes in task.megabytes:
         length = math.ceil(megabytes * 1e6 / 4)
         summand = np.random.default_rng(jax.process_index()).standard_normal(length, np.float32)
         with jax.set_mesh(mesh):
             sharding = jax.sharding.NamedSharding(mesh, whole)
             x = jax.make_array_from_process_local_data(sharding, summand)
-            compiled = {
-                name: jax.jit(
-                    jax.shard_map(function, in_specs=whole, out_specs=whole, check_vma=False)
-                )
-                .lower(x)
-                .compile()
-                for name, function in contenders.items()
-            }
-            meet = jax.jit(
-                jax.shard_map(
-                    lambda x: torus.all_reduce(links, x[:1], names),
-                    in_specs=whole,
-                    out_specs=whole,
-                    check_vma=False,
-                )
-            )
+            calls = {name: compiled(f, x) for name, f in (contenders | meeting).items()}
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         found: dict[str, np.ndarray] = {}
         # The very first calls connect, and are not counted. All begin together: who was done first
         # with the call before would else wait for the last.
         for number in range(task.rounds + (megabytes == task.megabytes[0])):
-            for name, function in compiled.items():
-                jax.block_until_ready(meet(x))
+            for name in contenders:
+                jax.block_until_ready(calls["meet"](x))
                 start = time.perf_counter()
-                y = jax.block_until_ready(function(x))
+                y = jax.block_until_ready(calls[name](x))
                 if number or megabytes != task.megabytes[0]:
                     seconds[name].append(time.perf_counter() - start)
                 found[name] = np.asarray(y.addressable_shards[0].data)

@@ -51,10 +51,10 @@ def connect(mesh: Mesh) -> Links | None:
     if mesh.size != jax.process_count() or len(mesh.local_devices) != 1:
         _say("they need a mesh of one device in each process")
         return None
-    return _Meeting(mesh).hold()
+    return _Neighbourhood(mesh).hold()
 
 
-class _Meeting:
+class _Neighbourhood:
     """All processes of a mesh, from one of them."""
 
     def __init__(self, mesh: Mesh) -> None:
