@@ -17,9 +17,6 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from fugaku_jax.collectives import torus
-from fugaku_jax.collectives.connections import connect
-from fugaku_jax.collectives.links import Links
 from fugaku_jax.collectives.phases import Algorithm
 from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_scatter
 from fugaku_jax.config import MeshConfig
@@ -77,25 +74,17 @@ class Collectives:
 
     algorithm: Algorithm
     local_axis: str | None = None
-    links: Links | None = None
-    """What carries them instead, if it is there."""
 
     def gather(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Join the parts of all devices."""
-        if self.links:
-            return torus.all_gather(self.links, x, placed)
         return all_gather(x, placed, self.algorithm, self.local_axis) if placed else x
 
     def scatter(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Sum over the devices; each keeps its part."""
-        if self.links:
-            return torus.reduce_scatter(self.links, x, placed)
         return reduce_scatter(x, placed, self.algorithm, self.local_axis) if placed else x
 
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
-        if self.links:
-            return torus.all_reduce(self.links, x, axes)
         return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
 
 
@@ -110,7 +99,10 @@ def make_collectives(config: MeshConfig, rules: Rules, mesh: Mesh | AbstractMesh
     """
     if config.collective != "torus":
         return Collectives(config.collective, rules.local_axis)
-    return Collectives("flat", rules.local_axis, connect(mesh) if isinstance(mesh, Mesh) else None)
+    from fugaku_jax.layout.neighbours import connected  # a step without it need not read it
+
+    found = connected(mesh) if isinstance(mesh, Mesh) else None
+    return found or Collectives("flat", rules.local_axis)
 
 
 def place(

@@ -154,7 +154,7 @@ void Engine::apply(Progress& p, const std::byte* data) {
   const auto part = call.part(p, step.gather, step.receive_first, step.receive_end);
   if (!step.gather)
     add(call.request.type, data, part.data, part.count);
-  else if (data != part.data)
+  else if (data != part.data && part.bytes)
     std::memcpy(part.data, data, size_t(part.bytes));
 }
 
