@@ -55,7 +55,7 @@ class TorusTask:
 def run(
     shapes: Sequence[str] = SHAPES,
     megabytes: Sequence[float] = (1, 4, 16, 64),
-    megabits: float = 50,
+    megabits: float = 20,
     rounds: int = 3,
     say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
@@ -121,28 +121,30 @@ def measure(task: TorusTask) -> Iterator[dict[str, Any]]:
         "flat": lambda x: jax.lax.psum(x, names),
         "ours": lambda x: torus.all_reduce(links, x, names),
     }
+    meeting = {"meet": lambda x: torus.all_reduce(links, x[:1], names)}
     whole = PartitionSpec(names)
+
+    def compiled(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Any:
+        mapped = jax.shard_map(function, in_specs=whole, out_specs=whole, check_vma=False)
+        return jax.jit(mapped).lower(x).compile()
+
     for megabytes in task.megabytes:
         length = math.ceil(megabytes * 1e6 / 4)
         summand = np.random.default_rng(jax.process_index()).standard_normal(length, np.float32)
         with jax.set_mesh(mesh):
             sharding = jax.sharding.NamedSharding(mesh, whole)
             x = jax.make_array_from_process_local_data(sharding, summand)
-            compiled = {
-                name: jax.jit(
-                    jax.shard_map(function, in_specs=whole, out_specs=whole, check_vma=False)
-                )
-                .lower(x)
-                .compile()
-                for name, function in contenders.items()
-            }
+            calls = {name: compiled(f, x) for name, f in (contenders | meeting).items()}
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         found: dict[str, np.ndarray] = {}
-        for number in range(task.rounds + 1):  # the first connects, and is not counted
-            for name, function in compiled.items():
+        # The very first calls connect, and are not counted. All begin together: who was done first
+        # with the call before would else wait for the last.
+        for number in range(task.rounds + (megabytes == task.megabytes[0])):
+            for name in contenders:
+                jax.block_until_ready(calls["meet"](x))
                 start = time.perf_counter()
-                y = jax.block_until_ready(function(x))
-                if number:
+                y = jax.block_until_ready(calls[name](x))
+                if number or megabytes != task.megabytes[0]:
                     seconds[name].append(time.perf_counter() - start)
                 found[name] = np.asarray(y.addressable_shards[0].data)
         # Sums of a dozen numbers in another order: some roundings of fp32.

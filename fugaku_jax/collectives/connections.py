@@ -23,9 +23,8 @@ from fugaku_jax.cluster.host_environment import messages
 from fugaku_jax.cluster.hosts import own_address
 from fugaku_jax.cluster.rank_names import sentence
 from fugaku_jax.cluster.rendezvous import RendezvousError
-from fugaku_jax.collectives import mpi
+from fugaku_jax.collectives import mpi, native
 from fugaku_jax.collectives.links import End, Links, Seat, neighbours, open_links
-from fugaku_jax.kernels import native
 
 PATIENCE_SECONDS = 300.0
 """How long processes wait for each other."""
@@ -52,10 +51,10 @@ def connect(mesh: Mesh) -> Links | None:
     if mesh.size != jax.process_count() or len(mesh.local_devices) != 1:
         _say("they need a mesh of one device in each process")
         return None
-    return _Meeting(mesh).hold()
+    return _Neighbourhood(mesh).hold()
 
 
-class _Meeting:
+class _Neighbourhood:
     """All processes of a mesh, from one of them."""
 
     def __init__(self, mesh: Mesh) -> None:
@@ -71,7 +70,7 @@ class _Meeting:
     def hold(self) -> Links | None:
         """Connect, or agree that it cannot be."""
         key = secrets.token_bytes(_KEY_BYTES)
-        why = "" if native.enabled() else "no native library was built for this processor"
+        why = "" if native.available() else "no native library was built for this processor"
         with socket.create_server(("", 0), family=_family(), backlog=64) as server:
             port = server.getsockname()[1]
             if not why and messages() == "mpi":

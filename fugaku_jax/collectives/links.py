@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fugaku_jax.collectives import native
 from fugaku_jax.collectives.routes import cut, links_of, plan_routes
-from fugaku_jax.kernels import native
 
 KINDS = ("all_reduce", "reduce_scatter", "all_gather")
 """What can be asked for, by the number that the native code has for it."""
@@ -59,7 +59,7 @@ class Links:
 
     def close(self) -> None:
         """Close the connections; calls that are under way fail."""
-        functions().fugaku_torus_close(ctypes.c_int64(self.handle))
+        native.functions().fugaku_torus_close(ctypes.c_int64(self.handle))
 
 
 def neighbours(axes: Mapping[str, int], place: Mapping[str, int]) -> dict[End, dict[str, int]]:
@@ -122,7 +122,7 @@ def open_links(seat: Seat, descriptors: Mapping[End, int]) -> Links:
     Raises:
         RuntimeError: there is no native library.
     """
-    opened = functions().fugaku_torus_open
+    opened = native.functions().fugaku_torus_open
     opened.restype = ctypes.c_int64
     sockets = (ctypes.c_int * len(descriptors))(*(descriptors[end] for end in seat.names))
     return Links(tuple(seat.axes.items()), opened(*seat.arguments(), sockets, seat.all_names))
@@ -131,15 +131,3 @@ def open_links(seat: Seat, descriptors: Mapping[End, int]) -> Links:
 def numbers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
     """Return numbers as an array of C's."""
     return (ctypes.c_int64 * len(values))(*values)
-
-
-def functions() -> ctypes.CDLL:
-    """Return the native functions.
-
-    Raises:
-        RuntimeError: there is no native library.
-    """
-    library = native.library()
-    if library is None:
-        raise RuntimeError("sums over the torus need the native library")
-    return library

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fugaku_jax.cluster.rendezvous import RendezvousError
-from fugaku_jax.collectives.links import End, Links, Seat, functions, numbers
+from fugaku_jax.collectives import native
+from fugaku_jax.collectives.links import End, Links, Seat, numbers
 from fugaku_jax.compile_cache import user_cache
 
 COMPILERS = ("mpicc", "mpifcc")
@@ -64,7 +65,7 @@ def open_links(seat: Seat, ranks: Mapping[End, int]) -> Links:
         there = 2 * axes.index(axis) + backward
         back = 2 * axes.index(axis) + (not backward and seat.axes[axis] > 2)
         peers += [ranks[axis, backward], there, back]
-    opened = functions().fugaku_torus_open_mpi
+    opened = native.functions().fugaku_torus_open_mpi
     opened.restype = ctypes.c_int64
     handle = opened(
         *(*seat.arguments(), numbers(peers), seat.all_names, str(_path()).encode(), said),

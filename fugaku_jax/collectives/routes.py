@@ -22,7 +22,7 @@ SLICES = 48
 """Into how many equal slices an array is cut, each of which is given to an order of the axes."""
 CHUNKS = 128
 """Chunks of an array that is neither small nor large: they follow one another through the links."""
-LEAST_CHUNK, LARGEST_CHUNK = 1 << 14, 1 << 22
+LEAST_CHUNK, LARGEST_CHUNK = 1 << 13, 1 << 20
 """Bytes of a chunk; an array of fewer than the least goes as one."""
 
 _SHARPNESS = 16
@@ -88,18 +88,6 @@ def plan_routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
         if slices
         for backward in ways
     )
-
-
-def busiest_link(sizes: tuple[int, ...]) -> Fraction:
-    """Return which share of the array the busiest link carries each way in a reduce-scatter.
-
-    An all-gather carries as much, an all-reduce twice that.
-    """
-    total = [Fraction(0) for _ in sizes]
-    for route in plan_routes(sizes):
-        for axis, load in _loads(route.axes, sizes).items():
-            total[axis] += route.share * load
-    return max(total, default=Fraction(0))
 
 
 def cut(sizes: tuple[int, ...], length: int, element_bytes: int) -> tuple[Chunk, ...]:

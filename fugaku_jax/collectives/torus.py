@@ -23,13 +23,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxtyping import Array, Shaped
 
+from fugaku_jax.collectives import native
 from fugaku_jax.collectives.links import Links
 from fugaku_jax.collectives.phases import make_plan
 from fugaku_jax.collectives.sums import Placed, from_blocks, on_local_arrays, splits_of, to_blocks
-from fugaku_jax.kernels import native
 
-SUMMED = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.uint32)
-"""What can be summed; anything can be gathered."""
+_SUMMED = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.uint32)
 
 
 def all_reduce(links: Links, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
@@ -37,9 +36,13 @@ def all_reduce(links: Links, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> S
 
     Args:
         links: of this process.
-        x: this device's summand, of one of the types of `SUMMED`.
+        x: this device's summand: fp32, bf16, fp16, or whole numbers of 32 bits.
         axes: manual mesh axes.
+
+    Raises:
+        ValueError: it is of another type.
     """
+    _check_type(x)
     along = _long(links, axes)
 
     def reduce(x: Array) -> Array:
@@ -52,8 +55,10 @@ def reduce_scatter(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Sha
     """Sum over all of the axes; each device receives its shard, as in `sums.reduce_scatter`.
 
     Raises:
-        ValueError: a dimension cannot be divided by its axes.
+        ValueError: a dimension cannot be divided by its axes, or `x` is of another type than
+            `all_reduce` takes.
     """
+    _check_type(x)
     plan, along = _plan(links, placed), _long(links, [axis for axis, _ in placed])
     splits = splits_of(x, placed)
     if any(size % split for size, split in zip(x.shape, splits, strict=True)):
@@ -78,6 +83,11 @@ def all_gather(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Shaped[
         return from_blocks(blocks.reshape(-1, *x.shape), whole, placed, plan)
 
     return on_local_arrays(gather, x) if along else x
+
+
+def _check_type(x: Array) -> None:
+    if x.dtype not in _SUMMED:
+        raise ValueError(f"Sums over the torus are not of {x.dtype}; make it float32.")
 
 
 def _plan(links: Links, placed: Placed) -> Any:
@@ -123,7 +133,7 @@ def _lower(
     told["tag"] = zlib.crc32(name.encode()) << 16 | module.new_channel()
     attributes = {key: np.array(value, np.int64) for key, value in told.items()}
     scalars = {key: np.int64(value) for key, value in told.items() if isinstance(value, int)}
-    rule = jax.ffi.ffi_lowering(native.target("torus"))
+    rule = jax.ffi.ffi_lowering(native.target())
     return rule(context, x, **(attributes | scalars))
 
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from fugaku_jax.collectives import native
 from fugaku_jax.collectives.links import Links, Seat, neighbours, open_links
-from fugaku_jax.kernels import native
 
 TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int32": 3, "uint32": 3}
 BYTES = 4
@@ -83,7 +83,7 @@ class Ranks:
             values = told[name]
             return ctypes.c_int64(len(values)), (ctypes.c_int64 * len(values))(*values)
 
-        failed = native.library().fugaku_torus_run(
+        failed = native.functions().fugaku_torus_run(
             *map(ctypes.c_int64, (told["torus"], tag, told["kind"], type_)),
             ctypes.c_void_p(x.ctypes.data),
             ctypes.c_void_p(y.ctypes.data),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from native_ranks import Ranks, SumError
 
-from fugaku_jax.kernels import native
+from fugaku_jax.collectives import native
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no native library was built")
+pytestmark = pytest.mark.skipif(not native.available(), reason="no native library was built")
 
 SHAPES = ({"x": 2, "y": 3, "z": 2}, {"x": 2, "y": 2}, {"b": 3, "x": 3}, {"x": 5}, {"x": 2, "y": 4})
 DTYPES = ("float32", "bfloat16", "float16", "int32")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fugaku_jax.kernels import native
+from fugaku_jax.collectives import native
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(native.library() is None, reason="no native library was built"),
+    pytest.mark.skipif(not native.available(), reason="no native library was built"),
 ]
 
 PROGRAM = Path(__file__).with_name("torus_program.py")

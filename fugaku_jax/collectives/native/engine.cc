@@ -10,7 +10,7 @@ namespace torus {
 namespace {
 
 // Chunks of a call that are under way at once: enough for every link to have something to send.
-constexpr size_t WINDOW = 48;
+constexpr size_t WINDOW = 128;
 
 const char* const KINDS[] = {"an all-reduce", "a reduce-scatter", "an all-gather"};
 const char* const TYPES[] = {"float32", "bfloat16", "float16", "int32", "bytes"};
@@ -130,7 +130,7 @@ void Engine::enter(Progress& p) {
   header.length = uint64_t(call.request.length);
   header.bytes = uint64_t(part.bytes);
   ++p.unsent;
-  post(step.to, {header, part.data, &p}, {call.place, p.number});
+  post(step.to, {header, part.data, &p}, {call.place, p.step, p.number});
 }
 
 // Takes the steps whose message is there already.
@@ -154,7 +154,7 @@ void Engine::apply(Progress& p, const std::byte* data) {
   const auto part = call.part(p, step.gather, step.receive_first, step.receive_end);
   if (!step.gather)
     add(call.request.type, data, part.data, part.count);
-  else if (data != part.data)
+  else if (data != part.data && part.bytes)
     std::memcpy(part.data, data, size_t(part.bytes));
 }
 

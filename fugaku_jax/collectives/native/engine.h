@@ -32,7 +32,7 @@ class Engine final : Receiver {
  private:
   using Name = std::tuple<uint64_t, uint32_t>;                      // of a call: tag, round
   using Early = std::tuple<uint64_t, uint32_t, uint32_t, uint32_t>;  // and chunk, step
-  using Place = std::tuple<uint64_t, int64_t>;                      // place of a call, chunk
+  using Place = std::tuple<uint64_t, size_t, int64_t>;  // of a call, step, chunk
 
   struct Message {
     Header header;
@@ -44,7 +44,7 @@ class Engine final : Receiver {
     std::string name;
     bool lost = false;
     std::string why;
-    std::multimap<Place, Message> waiting;  // what is nearest to its end goes first
+    std::multimap<Place, Message> waiting;  // what has the longest way to go comes first
     std::deque<Progress*> under_way;
     std::vector<std::byte> stash;  // of what arrives before its turn, or is to be added
     bool direct = false;           // what arrives goes where it belongs at once

@@ -74,7 +74,7 @@ class Tcp final : public Transport {
   static constexpr int WAKE = -1;
   static constexpr int LONGEST_WAIT = 1000;           // ms
   static constexpr size_t AT_ONCE = 1 << 20;          // bytes of one link, then it is another's turn
-  static constexpr int UNSENT = 1 << 17;              // bytes that the kernel keeps for later
+  static constexpr int UNSENT = 1 << 16;              // bytes that the kernel keeps for later
   static constexpr unsigned UNHEARD_OF = 120 * 1000;  // ms after which a host is out of reach
 
   struct Outgoing {

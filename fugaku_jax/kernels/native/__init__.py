@@ -75,18 +75,8 @@ def enabled() -> bool:
 
 def loaded() -> str | None:
     """Load the library for this processor and return its name; None if there is none."""
-    found = library()
-    return None if found is None else Path(found._name).stem
-
-
-def library() -> ctypes.CDLL | None:
-    """Load the library for this processor: its plain C functions; None if there is none."""
-    return _library(_chosen.value[1])
-
-
-def target(function: str) -> str:
-    """Return the name by which XLA knows a function of the library that is loaded."""
-    return _target(function, loaded())
+    library = _library(_chosen.value[1])
+    return None if library is None else Path(library._name).stem
 
 
 def call(
@@ -107,7 +97,7 @@ def call(
     """
     types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results]
     kernel = jax.ffi.ffi_call(
-        target(function), types, input_output_aliases=aliases, vmap_method="sequential"
+        _target(function, loaded()), types, input_output_aliases=aliases, vmap_method="sequential"
     )
     return list(kernel(*operands, **attributes))
 
@@ -138,7 +128,7 @@ def on_each_device(
 @functools.cache
 def _library(wanted: str | None) -> ctypes.CDLL | None:
     for name in [wanted] if wanted else _LIBRARIES:
-        path = _path(name)
+        path = installed(f"fugaku_jax/kernels/native/{name}.so")
         if path is not None and _LIBRARIES.get(name, lambda: True)():
             return ctypes.CDLL(str(path))
     print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
@@ -154,9 +144,15 @@ def _target(function: str, library: str | None) -> str:
     return name
 
 
-def _path(name: str) -> Path | None:
-    """Return where `pip install` put a library: under an editable install, not beside this file."""
-    file = f"fugaku_jax/kernels/native/{name}.so"
-    installed = metadata.distributions(name="fugaku-jax")
-    paths = (Path(str(each.locate_file(file))) for each in installed)
+def installed(file: str) -> Path | None:
+    """Return where `pip install` put a library: in an editable install, not beside its sources.
+
+    Args:
+        file: as `fugaku_jax/kernels/native/avx2.so`.
+
+    Returns:
+        None if it is not there.
+    """
+    distributions = metadata.distributions(name="fugaku-jax")
+    paths = (Path(str(each.locate_file(file))) for each in distributions)
     return next((path for path in paths if path.exists()), None)
