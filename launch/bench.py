@@ -107,9 +107,60 @@ def scaling(rounds: int = 3, json: Json = False) -> None:
     show(figures, json, collectives=("seconds", "load"))
 
 
+def torus(
+    shapes: tuple[str, ...] = ("2x3x2", "2x3", "2x4", "3x3"),
+    megabytes: tuple[float, ...] = (1, 4, 16, 64),
+    megabits: float = 20,
+    rounds: int = 3,
+    json: Json = False,
+) -> None:
+    """Compare all-reduces over a torus of slow links: XLA's over gloo, and ours (needs root).
+
+    Args:
+        shapes: Of the tori, each a process a node in a network namespace of its own.
+        megabytes: Of fp32 that each process adds.
+        megabits: A second, of each link each way.
+        rounds: Timed calls of each, in turn.
+    """
+    from fugaku_jax.benchmarks.torus import run
+
+    shown = ("bytes", "flat_seconds", "ours_seconds", "modelled_seconds", "ratio_to_flat")
+    show({"torus": run(shapes, megabytes, megabits, rounds, say)}, json, torus=shown)
+
+
+def startup(processes: tuple[int, ...] = (4, 8, 16, 32), json: Json = False) -> None:
+    """Time processes of one core from their start to their first step, and count their sockets.
+
+    Args:
+        processes: How many, of 2, 4, 8, 16, 32 and 64; each number by itself.
+    """
+    from fugaku_jax.benchmarks.startup import run
+
+    shown = (
+        *("joined_seconds", "compiled_seconds", "first_step_seconds", "sockets"),
+        *("sockets_of_others", "barrier_ms", "vote_ms", "decision_ms", "stop_ms", "load"),
+    )
+    show({"startups": run(processes, say=say)}, json, startups=shown)
+
+
+def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json = False) -> None:
+    """Compare small layouts' steps with what the step-time model says, given measured kernels.
+
+    Args:
+        rounds: Timed calls of each kernel.
+        steps: Timed steps of each layout.
+        machine: Whose network joins processes here: of configs/machines, or a .toml file.
+    """
+    from machines import load_machine
+
+    from fugaku_jax.benchmarks.modelled_steps import compare
+
+    show(compare(load_machine(machine), rounds, steps, say), json)
+
+
 def main() -> None:
     """Read the arguments and measure."""
-    programs = (step, generate, kernels, tokenize, load, pipeline, scaling)
+    programs = (model, step, generate, kernels, tokenize, load, pipeline, scaling, startup, torus)
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

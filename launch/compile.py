@@ -58,16 +58,32 @@ def show(steps: Mapping[str, CompiledStep], as_json: bool) -> None:
     """Print what was compiled: what it takes, and the learning rates beside float64."""
     if as_json:
         return print(json.dumps({name: asdict(step) for name, step in steps.items()}))
-    sizes = Table("recipe", "parameters", "tokens", "devices", "compiled", "arguments", "temporary")
+    sizes = Table(
+        *("recipe", "parameters", "tokens", "devices", "compiled", "arguments", "temporary"),
+        "largest group",
+    )
     rates = Table("recipe", "step", "learning rate", "in float64")
     for name, step in steps.items():
         memory = (f"{amount(n)}B" for n in (step.argument_bytes, step.temporary_bytes))
         counts = f"{step.parameters:,}", amount(step.tokens), f"{step.devices:,}"
-        sizes.add_row(name, *counts, f"{step.seconds:.1f} s", *memory)
+        sizes.add_row(name, *counts, f"{step.seconds:.1f} s", *memory, str(step.largest_group))
         for when, pair in step.learning_rates.items():
             rates.add_row(name, when, *(f"{rate:.9e}" for rate in pair))
     Console().print(sizes, rates)
+    if len(steps) == 1:
+        (step,) = steps.values()
+        Console().print(collectives_table(step))
     return None
+
+
+def collectives_table(step: CompiledStep) -> Table:
+    """Return a table of a step's collectives, those of the largest groups first."""
+    table = Table("collective", "axes", "members", "groups", "bytes", "in loops of", "instructions")
+    for row in step.collectives:
+        loops = " ".join(str(rounds or "?") for rounds in row.loops)
+        numbers = str(row.members), f"{row.groups:,}", f"{amount(row.bytes)}B", loops
+        table.add_row(row.kind, " ".join(row.axes), *numbers, str(row.count))
+    return table
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
 """Show how a recipe would lie on a machine: mesh, memory, pipeline, rank map. No device is needed.
 
 python launch/plan.py fugaku_llm_13b
+python launch/plan.py fugaku_llm_13b --nodes 48x6x48 --search --html plan.html
+python launch/plan.py original
 python launch/plan.py tiny --devices 8 --mesh.tensor 2 --picture mesh.svg
 python launch/plan.py schedule --kind 1f1b --stages 4 --micro-batches 8 --picture schedule.svg
 python launch/plan.py vcoordfile fugaku_llm_13b --out rank_map.txt
+python launch/plan.py network --all-reduce 1.29GB --axes x,z
 """
 
 import sys
@@ -13,6 +16,9 @@ from typing import Annotated
 
 import tyro
 from command import parse, run_program
+from network import network
+from plan_nodes import plan_nodes
+from plan_original import plan_original
 from recipes import load_recipe, recipe_file
 from rich.console import Console
 from rich.table import Table
@@ -95,15 +101,19 @@ def vcoordfile(config: Recipe, out: Path, job: str = "") -> None:
 def main() -> None:
     """Read the arguments and show."""
     args = sys.argv[1:]
-    if args[:1] == ["schedule"]:
-        return parse(schedule, args[1:], prog="plan.py schedule")
+    others = {"network": network, "schedule": schedule, "original": plan_original}
+    if args and args[0] in others:
+        return parse(others[args[0]], args[1:], prog=f"plan.py {args[0]}")
     if is_map := args[:1] == ["vcoordfile"]:
         args = args[1:]
     name = "tiny" if args[:1] in (["-h"], ["--help"]) else args.pop(0) if args else ""
     config = load_recipe(name)
-    program = (
-        partial(vcoordfile, config=config) if is_map else partial(plan, config=config, name=name)
-    )
+    if any(arg.split("=")[0] == "--nodes" for arg in args):
+        program = partial(plan_nodes, config=config, name=name)
+    elif is_map:
+        program = partial(vcoordfile, config=config)
+    else:
+        program = partial(plan, config=config, name=name)
     return parse(program, args, description=__doc__)
 
 

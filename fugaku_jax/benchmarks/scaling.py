@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.benchmarks.processes import print_joined, run_joined
+from fugaku_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.processor import available_cores
 
 CONTENDERS = "1 process", "2 processes, joined", "2 processes, apart"
@@ -178,25 +179,64 @@ def _row(
     }
 
 
-def time_steps(shape: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
-    """Take steps on all processes, data parallel; yield the wall and CPU seconds of the timed."""
+def run_step(processes: int, shape: ScalingShape, steps: int, mesh: dict[str, int]) -> list[float]:
+    """Measure the steps of processes that share all cores.
+
+    Args:
+        processes: how many.
+        shape: the model, and the rows of each replica.
+        steps: timed ones.
+        mesh: `data` and `tensor`, whose product is `processes`.
+
+    Returns:
+        the seconds of each.
+
+    Raises:
+        RunError: a process failed.
+    """
+    arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "mesh": mesh}
+    return _run_processes("step", processes, arguments)[0]["seconds"]
+
+
+def step_config(shape: dict[str, Any], replicas: int, mesh: dict[str, int]) -> Config:
+    """Return the run of a step.
+
+    Args:
+        shape: the fields of a `ScalingShape`.
+        replicas: that have so many rows each.
+        mesh: degrees of parallelism, as fields of `MeshConfig`.
+    """
+    model = {key: value for key, value in shape.items() if key != "rows"}
+    return Config(
+        model=ModelConfig(**model),
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        training=TrainingConfig(steps=1000, batch_size=shape["rows"] * replicas),
+        mesh=MeshConfig(**mesh),  # pyrefly: ignore
+    )
+
+
+def time_steps(
+    shape: dict[str, Any], steps: int, mesh: dict[str, int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Take steps on all processes; yield the wall and CPU seconds of the timed.
+
+    Args:
+        shape: the fields of a `ScalingShape`.
+        steps: timed ones.
+        mesh: degrees of parallelism; data alone if not given.
+    """
     import jax
     import numpy as np
 
     from fugaku_jax.cluster.hosts import agree, find_hosts
-    from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
     from fugaku_jax.data.batch import Batch
     from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
-    model = {key: value for key, value in shape.items() if key != "rows"}
-    rows = shape["rows"] * jax.process_count()
-    config = Config(
-        model=ModelConfig(**model),
-        optimizer=OptimizerConfig(learning_rate=1e-4),
-        training=TrainingConfig(steps=1000, batch_size=rows),
-    )
+    mesh = mesh or {"data": jax.process_count()}
+    config = step_config(shape, mesh["data"], mesh)
+    rows = config.training.batch_size
     layout = make_layout(config)
     size = (1, rows, shape["sequence_length"] + 1)
     tokens = np.random.default_rng(0).integers(0, shape["vocab_size"], size, np.int32)
@@ -219,7 +259,6 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
     import jax
 
     from fugaku_jax.benchmarks.collectives import measure
-    from fugaku_jax.config import MeshConfig
     from fugaku_jax.layout.mesh import active, make_mesh
 
     shape = {2: "2x1x1x1x1x1", 4: "2x2x1x1x1x1"}[jax.process_count()]

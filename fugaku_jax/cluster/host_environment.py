@@ -1,5 +1,6 @@
 """Which process of how many this is, and where they meet: read from the environment variables."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Hosts:
     n_hosts: int | None = None
     """Hosts in the job; None if the launcher does not tell."""
     collectives: Collectives = "gloo"
-    """What carries the collectives between processes (FUGAKU_JAX_COLLECTIVES)."""
+    """What carries sums over the torus (FUGAKU_JAX_COLLECTIVES)."""
     timeout_seconds: float = 300.0
     """How long the ranks wait for each other (FUGAKU_JAX_TIMEOUT)."""
     rule: str = "arguments"
@@ -166,6 +167,15 @@ def _coordinator(
         )
     host, port = split_address(name, address)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def messages() -> Collectives:
+    """Return what carries sums over the torus: with `gloo`, which has none, TCP does.
+
+    Raises:
+        InputError: FUGAKU_JAX_COLLECTIVES names something else.
+    """
+    return _collectives(os.environ)
 
 
 def _collectives(environ: Mapping[str, str]) -> Collectives:

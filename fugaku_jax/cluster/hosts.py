@@ -10,7 +10,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NoReturn
 
 from fugaku_jax.cluster.heartbeat import Meeting, listen
@@ -40,8 +39,8 @@ def join(hosts: Hosts | None) -> Watchdog:
     """Make the processes of a job one JAX program; call it before anything touches a device.
 
     Every rank waits for all others, so a late one is no failure. Then JAX's own service starts on
-    a free port of rank 0's host, and collectives go over gloo or MPI as `hosts` says. From then on
-    all end, with a sentence, once a rank has ended before the others or is silent.
+    a free port of rank 0's host, and XLA's collectives go over gloo. From then on all end, with a
+    sentence, once a rank has ended before the others or is silent.
 
     Args:
         hosts: what `find_hosts` found; nothing happens for None or a single process.
@@ -62,14 +61,12 @@ def join(hosts: Hosts | None) -> Watchdog:
             f"{hosts.rule} speaks of {hosts.n_hosts} hosts; set FUGAKU_JAX_COORDINATOR to "
             "HOST:PORT with an address of rank 0's host that the others can reach."
         )
-    if hosts.collectives == "mpi":
-        _check_mpi()
-    me = {"host": socket.gethostname(), "address": _own_address()}
+    me = {"host": socket.gethostname(), "address": own_address()}
     beats = listen(host if only_this_host(host) else "") if hosts.rank == 0 else None
     names: dict[int, str] = {}
 
     def open_ports(arrivals: Mapping[int, Arrival]) -> Json:
-        _check_addresses(hosts, arrivals)
+        _check_addresses(arrivals)
         names.update({rank: arrival.message["host"] for rank, arrival in arrivals.items()})
         with socket.create_server(("", 0)) as server:
             jax_port = server.getsockname()[1]
@@ -85,7 +82,7 @@ def join(hosts: Hosts | None) -> Watchdog:
 
     import jax
 
-    jax.config.update("jax_cpu_collectives_implementation", hosts.collectives)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would take SIGTERM for itself, which asks the trainer to save and stop.
     jax.config.update("jax_enable_preemption_service", False)
     address = f"[{host}]:{opened['jax']}" if ":" in host else f"{host}:{opened['jax']}"
@@ -137,7 +134,7 @@ def leave(code: int | None) -> NoReturn:
     sys.exit(code)
 
 
-def _check_addresses(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> None:
+def _check_addresses(arrivals: Mapping[int, Arrival]) -> None:
     """Refuse hosts between which gloo will not get through."""
     ranks: dict[str, list[int]] = {}
     several = len({(x.message["host"], x.address) for x in arrivals.values()}) > 1
@@ -146,7 +143,7 @@ def _check_addresses(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> None:
         if address is None or (several and is_loopback(address)):
             ranks.setdefault(f"{name} is {address or 'unknown'}", []).append(rank)
     # gloo gives the others whatever the host's own name stands for, and has no option for that.
-    if hosts.collectives == "gloo" and ranks:
+    if ranks:
         found = _values(ranks)
         raise InputError(
             "Hosts must know themselves by an address that the others can reach, since gloo hands "
@@ -154,7 +151,7 @@ def _check_addresses(hosts: Hosts, arrivals: Mapping[int, Arrival]) -> None:
         )
 
 
-def _own_address() -> str | None:
+def own_address() -> str | None:
     """Return the address that gloo will take for its own: the first of this host's name's."""
     with contextlib.suppress(OSError):
         for family, kind, *_, address in socket.getaddrinfo(
@@ -191,15 +188,6 @@ def _values(ranks: Mapping[str, list[int]]) -> str:
     if hidden := len(ranks) - len(said):
         said.append(f"{hidden} other value{'' if hidden == 1 else 's'}")
     return " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
-
-
-def _check_mpi() -> None:
-    library = os.environ.get("MPITRAMPOLINE_LIB")
-    if not library or not Path(library).is_file():
-        raise InputError(
-            f"FUGAKU_JAX_COLLECTIVES is mpi, but MPITRAMPOLINE_LIB is {library!r}; set it to the "
-            "libmpiwrapper.so that MPIwrapper built for this machine's MPI."
-        )
 
 
 @contextlib.contextmanager

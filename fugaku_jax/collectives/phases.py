@@ -4,6 +4,7 @@ No device is needed to work that out: a plan is numbers. `collectives.py` carrie
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,9 @@ import numpy as np
 from jaxtyping import Int
 
 Algorithm = Literal["flat", "bucket", "turned"]
+LARGEST_GROUP = 48
+"""Most devices that meet in a collective: gloo connects each member of a group with every other. An
+axis whose length has no divisor up to that is a group as it is."""
 Axis = tuple[str, int]
 """Name and size of a mesh axis."""
 
@@ -90,19 +94,37 @@ def make_plan(axes: tuple[Axis, ...], algorithm: Algorithm, local: Axis | None =
     axes = tuple(axis for axis in axes if axis[1] > 1)
     if algorithm == "turned" and local and local[1] > 1:
         return _turned(axes, local)
-    digits = tuple(Digit(name, size, 1) for name, size in axes)
-    apart = [(index,) for index in range(len(digits))]
-    together = [tuple(range(len(digits)))] if digits else []
-    steps = tuple(Step(indices) for indices in (together if algorithm == "flat" else apart))
+    devices = math.prod(size for _, size in axes)
+    if algorithm == "flat" and axes and devices <= LARGEST_GROUP:
+        digits = tuple(Digit(name, size, 1) for name, size in axes)
+        together = Step(tuple(range(len(digits))))
+        return Plan(digits, (Phase(devices, tuple(dict(axes)), None),), ((together,),), None)
+    digits = tuple(digit for name, size in axes for digit in _cut(name, size))
+    steps = tuple(Step((index,)) for index in range(len(digits)))
+    sizes = dict(axes)
     phases = tuple(
-        Phase(
-            size=int(np.prod([digits[i].size for i in step.digits])),
-            axes=tuple(digits[i].axis for i in step.digits),
-            groups=None,
-        )
-        for step in steps
+        Phase(digit.size, (digit.axis,), _lines(sizes[digit.axis], digit)) for digit in digits
     )
     return Plan(digits, phases, (steps,), None)
+
+
+def _cut(axis: str, size: int) -> list[Digit]:
+    """Cut an axis into digits no larger than a group may be, the most significant first."""
+    digits, stride = list[Digit](), 1
+    while stride < size:
+        left = size // stride
+        fitting = [n for n in range(2, min(left, LARGEST_GROUP) + 1) if left % n == 0]
+        digits.insert(0, Digit(axis, fitting[-1] if fitting else left, stride))
+        stride *= digits[0].size
+    return digits
+
+
+def _lines(size: int, digit: Digit) -> tuple[tuple[int, ...], ...] | None:
+    """Group the indices of an axis by all but a digit; None if that is the whole axis."""
+    if digit.size == size:
+        return None
+    index = np.arange(size).reshape(-1, digit.size, digit.stride)
+    return tuple(map(tuple, np.moveaxis(index, 1, -1).reshape(-1, digit.size).tolist()))
 
 
 def _turned(axes: tuple[Axis, ...], local: Axis) -> Plan:
@@ -140,9 +162,9 @@ def _rounds(left: dict[str, int], local_size: int) -> list[list[Digit]]:
     rounds = []
     while any(size > 1 for size in left.values()):
 
-        def worth(size: int) -> tuple[int, int]:
+        def worth(size: int) -> tuple[bool, int, int]:
             sharing = sum(rest % size == 0 for rest in left.values())
-            return min(sharing, local_size), size
+            return size <= LARGEST_GROUP and sharing > 0, min(sharing, local_size), size
 
         size = max(range(2, max(left.values()) + 1), key=worth)
         taken = [Digit(axis, size, stride[axis]) for axis in left if left[axis] % size == 0]

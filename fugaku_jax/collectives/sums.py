@@ -2,11 +2,13 @@
 
 Three algorithms give the same result by different roads:
 
-flat: one collective over all axes together.
+flat: one collective over all axes together, if no more than `LARGEST_GROUP` devices meet in it;
+else bucket.
 
 bucket: a reduce-scatter axis by axis, then an all-gather in the reverse order, so that messages
 go to neighbours on the torus only (Sack & Gropp, "Collective algorithms for multiported torus
-networks", ACM Transactions on Parallel Computing 1, 2015).
+networks", ACM Transactions on Parallel Computing 1, 2015). A group is an axis; of one longer than
+`LARGEST_GROUP`, those that share all but one digit of their coordinate along it.
 
 turned: bucket for nodes that hold several devices (one a core group). A node's devices stand along
 a *local* axis, over which nothing is summed: each has a sum of its own. In every phase some of
@@ -20,6 +22,7 @@ factor with another has a round of its own, which is bucket but for those direct
 and 4 turn whole; of 4 and 8 in groups of 4, and then the 8's remaining pairs by themselves; 2 and 3
 do not turn. Without a local axis, or with one of size 1, turned is bucket.
 
+Where there are fewer elements than devices, as of a number, they are summed whole phase by phase.
 Sums of bf16 and fp16 are taken in fp32 and rounded once, to the input's type. What bucket and
 turned sum is the same to the last bit on all devices summed over. Mesh axes that are still Explicit
 are made manual here (JAX scatters no array that an Explicit axis splits); no data moves for that.
@@ -63,20 +66,24 @@ def all_reduce(
     Raises:
         ValueError: an axis is not manual here, is named twice, or is the local axis.
     """
-    plan = _plan(axes, algorithm, local_axis)
+    plan = plan_of(axes, algorithm, local_axis)
     if not plan.phases:
         return x
 
     def reduce(x: Array) -> Array:
-        if algorithm == "flat":
-            return jax.lax.psum(_widen(x), axes).astype(x.dtype)
-        share = -(-x.size // math.prod(plan.sizes))
-        buckets = jnp.pad(_widen(x).reshape(-1), (0, share * math.prod(plan.sizes) - x.size))
+        devices = math.prod(plan.sizes)
+        if (algorithm == "flat" and len(plan.phases) == 1) or x.size < devices:
+            whole = _widen(x)
+            for phase in plan.phases:
+                whole = jax.lax.psum(whole, phase.axes, axis_index_groups=phase.groups)
+            return whole.astype(x.dtype)
+        share = -(-x.size // devices)
+        buckets = jnp.pad(_widen(x).reshape(-1), (0, share * devices - x.size))
         # Rounded before they are gathered, so that bf16 travels as bf16.
         summed = _scatter(buckets.reshape(*plan.sizes, share), plan).astype(x.dtype)
         return _gather(summed, plan).reshape(-1)[: x.size].reshape(x.shape)
 
-    return _on_local_arrays(reduce, x)
+    return on_local_arrays(reduce, x)
 
 
 def reduce_scatter(
@@ -101,8 +108,8 @@ def reduce_scatter(
         ValueError: as `all_reduce`; or a dimension does not exist, cannot be divided by its axes,
             or is split by an Explicit axis as well.
     """
-    plan = _plan(tuple(axis for axis, _ in placed), algorithm, local_axis)
-    splits = _splits(x, placed)
+    plan = plan_of(tuple(axis for axis, _ in placed), algorithm, local_axis)
+    splits = splits_of(x, placed)
     for dimension, split in enumerate(splits):
         if x.shape[dimension] % split:
             raise ValueError(
@@ -113,11 +120,11 @@ def reduce_scatter(
 
     def reduce(x: Array) -> Array:
         shard = tuple(size // split for size, split in zip(x.shape, splits, strict=True))
-        blocks = _to_blocks(_widen(x), shard, placed, plan)
+        blocks = to_blocks(_widen(x), shard, placed, plan)
         buckets = _reorder(blocks, plan.orders(), plan)
         return _scatter(buckets.reshape(*plan.sizes, *shard), plan).astype(x.dtype)
 
-    return _on_local_arrays(reduce, x) if plan.phases else x
+    return on_local_arrays(reduce, x) if plan.phases else x
 
 
 def all_gather(
@@ -141,19 +148,19 @@ def all_gather(
         ValueError: as `all_reduce`; or a dimension does not exist, or is split by an Explicit axis
             as well.
     """
-    plan = _plan(tuple(axis for axis, _ in placed), algorithm, local_axis)
-    splits = _splits(x, placed)
+    plan = plan_of(tuple(axis for axis, _ in placed), algorithm, local_axis)
+    splits = splits_of(x, placed)
 
     def gather(x: Array) -> Array:
         whole = tuple(size * split for size, split in zip(x.shape, splits, strict=True))
         buckets = _gather(x, plan).reshape(math.prod(plan.sizes), *x.shape)
         blocks = _reorder(buckets, np.argsort(plan.orders()), plan)
-        return _from_blocks(blocks, whole, placed, plan)
+        return from_blocks(blocks, whole, placed, plan)
 
-    return _on_local_arrays(gather, x) if plan.phases else x
+    return on_local_arrays(gather, x) if plan.phases else x
 
 
-def _plan(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -> Plan:
+def plan_of(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -> Plan:
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     for axis in axes:
@@ -168,7 +175,7 @@ def _plan(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -
     return make_plan(tuple((axis, mesh.shape[axis]) for axis in axes), algorithm, local)
 
 
-def _splits(x: Array, placed: Placed) -> list[int]:
+def splits_of(x: Array, placed: Placed) -> list[int]:
     """Return into how many shards each dimension is split."""
     explicit = tuple(jax.typeof(x).sharding.spec) + (None,) * x.ndim
     splits = [1] * x.ndim
@@ -192,7 +199,7 @@ def _widen(x: Array) -> Array:
     return x.astype(jnp.float32) if narrow else x
 
 
-def _on_local_arrays(function: Callable[[Array], Array], x: Array) -> Array:
+def on_local_arrays(function: Callable[[Array], Array], x: Array) -> Array:
     """Apply a function to what each device holds, Explicit axes being made manual for it."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
@@ -245,14 +252,14 @@ def _split(
     return sizes, [place[digit] for digit in plan.digits], rest
 
 
-def _to_blocks(x: Array, shard: tuple[int, ...], placed: Placed, plan: Plan) -> Array:
+def to_blocks(x: Array, shard: tuple[int, ...], placed: Placed, plan: Plan) -> Array:
     """Cut an array into the shards of all devices: [devices, *shard], in the plan's digits."""
     sizes, digits, rest = _split(shard, placed, plan)
     return x.reshape(sizes).transpose(digits + rest).reshape(math.prod(plan.sizes), *shard)
 
 
-def _from_blocks(blocks: Array, whole: tuple[int, ...], placed: Placed, plan: Plan) -> Array:
-    """Join what `_to_blocks` cuts."""
+def from_blocks(blocks: Array, whole: tuple[int, ...], placed: Placed, plan: Plan) -> Array:
+    """Join what `to_blocks` cuts."""
     sizes, digits, rest = _split(blocks.shape[1:], placed, plan)
     order = digits + rest
     split = blocks.reshape([sizes[place] for place in order])

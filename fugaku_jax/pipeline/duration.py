@@ -38,13 +38,16 @@ class Timeline:
 
 
 def simulate(
-    schedule: Schedule, costs: Mapping[Op, float | int] = COSTS, *, rendezvous: bool = True
+    schedule: Schedule,
+    costs: Mapping[Op, float | int | Float[np.ndarray, "S C"]] = COSTS,
+    *,
+    rendezvous: bool = True,
 ) -> Timeline:
     """Run a schedule without a clock: each stage does its row in order, as soon as it can.
 
     Args:
         schedule: a table that `schedule_check.check` accepts.
-        costs: the time of each kind of work.
+        costs: the time of each kind of work: of all alike, or by stage and chunk.
         rendezvous: whether both sides of an exchange wait for each other, the edges of a tick in
             the order of `edge_colours`. If not, a message is there as soon as it is sent, and only
             who needs it waits.
@@ -55,6 +58,8 @@ def simulate(
     gradient = np.zeros_like(activation)
     exchanged = edges_in_use(schedule)
     colours = edge_colours(stages, wrap=bool(exchanged[-1].any()))
+    shape = stages, schedule.chunks
+    lasting = {op: np.broadcast_to(cost, shape).tolist() for op, cost in costs.items()}
     clock = np.zeros(stages)
     start, end = np.zeros((2, *schedule.op.shape))
     for tick in range(schedule.ticks):
@@ -67,7 +72,7 @@ def simulate(
                 clock[stage] = max(clock[stage], gradient[m, k + 1])
             start[stage, tick] = clock[stage]
             if op != Op.IDLE:
-                clock[stage] += costs[op]
+                clock[stage] += lasting[op][stage][schedule.chunk[stage, tick]]
             end[stage, tick] = clock[stage]
             if op == Op.FORWARD:
                 activation[m, k + 1] = clock[stage]

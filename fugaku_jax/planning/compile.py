@@ -7,13 +7,15 @@ memory is what the run would need, and that it says anything means that the run 
 import contextlib
 import json
 import math
+import re
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,11 @@ import optax
 from fugaku_jax.config import Config
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
+from fugaku_jax.planning.compiled_collectives import (
+    CompiledCollective,
+    collectives_of,
+    largest_group,
+)
 from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.optimizer import make_optimizer
@@ -52,6 +59,12 @@ class CompiledStep:
     """Bytes of state and tokens on each device."""
     temporary_bytes: int
     """Bytes that a device needs beside them while it takes a step."""
+    largest_group: int
+    """Devices that meet in the largest group of any collective."""
+    collectives: tuple[CompiledCollective, ...]
+    """Its collectives, those of the largest groups first."""
+    peak_bytes: int
+    """Memory that all processes had at most while it was compiled, shared pages counted once."""
     learning_rates: dict[str, tuple[float, float]]
     """The rate of the `first`, the `middle` and the `last` step: that of the step, in fp32, and
     the same schedule's in float64."""
@@ -82,6 +95,7 @@ def compile_step(
     compiled = make_train_step(layout, optimizer=optimizer).lower(state, layout.batch).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
+    collectives = collectives_of(compiled.as_text() or "", dict(layout.mesh.shape))
     return CompiledStep(
         parameters=parameter_count(config.model),
         tokens=config.total_tokens,
@@ -89,6 +103,9 @@ def compile_step(
         seconds=seconds,
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
+        largest_group=largest_group(collectives),
+        collectives=tuple(collectives),
+        peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         learning_rates=_learning_rates(config),
     )
 
@@ -144,19 +161,35 @@ def compile_emulated(
             assert process.stdin
             print(json.dumps(job), file=process.stdin, flush=True)
         answer, _ = started[0].communicate()
+        others = sum(map(_resident_bytes, started[1:]))
         if started[0].returncode:
             said.seek(0)
             raise RuntimeError(f"The step could not be compiled:\n{said.read()[-4000:]}")
-    return [_from_json(fields) for fields in json.loads(answer)]
+    steps = [_from_json(fields) for fields in json.loads(answer)]
+    return [replace(step, peak_bytes=step.peak_bytes + others) for step in steps]
 
 
 def _from_json(fields: dict[str, Any]) -> CompiledStep:
     rates = {name: tuple(pair) for name, pair in fields["learning_rates"].items()}
-    return CompiledStep(**fields | {"learning_rates": rates})
+    collectives = tuple(
+        CompiledCollective(**row | {"axes": tuple(row["axes"]), "loops": tuple(row["loops"])})
+        for row in fields["collectives"]
+    )
+    return CompiledStep(**fields | {"learning_rates": rates, "collectives": collectives})
 
 
 def _fits(devices: int, processes: int) -> bool:
     return devices % processes == 0 and devices // processes <= MOST_DEVICES
+
+
+def _resident_bytes(process: subprocess.Popen) -> int:
+    """Return what a process has in memory, its part of what several share."""
+    try:
+        said = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    except OSError:  # another system than Linux
+        return 0
+    found = re.search(r"^Pss: +([0-9]+) kB", said, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def _end(process: subprocess.Popen) -> None:

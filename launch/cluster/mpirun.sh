@@ -1,5 +1,5 @@
 #!/bin/bash
-# Open MPI 4 or 5:  launch/cluster/mpirun.sh HOSTFILE small_ja [--training.steps 1000 …]
+# Open MPI or MPICH:  launch/cluster/mpirun.sh HOSTFILE small_ja [--training.steps 1000 …]
 #
 # HOSTFILE names a host a line and how many processes it gets, as in "node001 slots=2": one a NUMA
 # domain (socket) is a good start. Every host needs this directory at the same path.
@@ -14,16 +14,30 @@ source .venv/bin/activate
 first=$(awk '!/^[[:space:]]*(#|$)/ { print $1; exit }' "$hostfile")
 export FUGAKU_JAX_COORDINATOR=${FUGAKU_JAX_COORDINATOR:-$first:61500}
 
-# Beyond some hundreds of processes (docs/cluster.md), with -x for each:
-# export FUGAKU_JAX_COLLECTIVES=mpi MPITRAMPOLINE_LIB=/path/to/libmpiwrapper.so
+# With `--mesh.collective torus` gradients are summed by messages of this MPI (docs/cluster.md);
+# gloo in its place lets them go over TCP.
+export FUGAKU_JAX_COLLECTIVES=${FUGAKU_JAX_COLLECTIVES:-mpi}
+
+if mpirun --version 2>&1 | grep -q "Open MPI"; then
+  start=(mpirun --hostfile "$hostfile" --map-by numa --bind-to numa
+    -x FUGAKU_JAX_COORDINATOR -x FUGAKU_JAX_COLLECTIVES -x PATH)
+else # MPICH and its like write host:N, and pass all variables on
+  mpich_hosts=$(mktemp)
+  trap 'rm -f "$mpich_hosts"' EXIT
+  awk '!/^[[:space:]]*(#|$)/ {
+         slots = match($0, /slots=[0-9]+/) ? substr($0, RSTART + 6, RLENGTH - 6) : 1
+         print $1 ":" slots
+       }' "$hostfile" > "$mpich_hosts"
+  processes=$(awk -F: '{ all += $2 } END { print all }' "$mpich_hosts")
+  start=(mpirun -f "$mpich_hosts" -n "$processes" -bind-to numa)
+fi
 
 # Exit code 75: stopped early but saved; the same command goes on. After a fault it is started again
 # here, unless nothing comes of it, or a signal asked it to stop.
 asked=
 trap 'asked=1; kill -TERM "$child" 2>/dev/null || true' INT TERM HUP
 while
-  mpirun --hostfile "$hostfile" --map-by numa --bind-to numa -x FUGAKU_JAX_COORDINATOR -x PATH \
-    python launch/train.py "$@" &
+  "${start[@]}" python launch/train.py "$@" &
   child=$!
   status=0
   wait "$child" || status=$?

@@ -252,12 +252,6 @@ def test_a_loopback_coordinator_is_refused_for_several_hosts(coordinator):
         join(hosts)
 
 
-def test_mpi_without_its_library_is_refused(monkeypatch):
-    monkeypatch.delenv("MPITRAMPOLINE_LIB", raising=False)
-    with pytest.raises(InputError, match="MPITRAMPOLINE_LIB is None"):
-        join(find_hosts(OURS | {"FUGAKU_JAX_COLLECTIVES": "mpi"}))
-
-
 def test_a_single_process_does_nothing_and_imports_nothing_heavy():
     program = """
 import sys

@@ -57,6 +57,7 @@ PROGRAM = """#!/bin/bash
 case "{name} $*" in
   llio_transfer*) exit 0 ;;
   *go_on.py*) while [ "${{1##*/}}" != python ]; do shift; done; exec "$@" ;;
+  *--version*) echo "mpirun (Open MPI) 5.0.11"; exit 0 ;;
   *hostname*) echo 10.7.0.1 > "$6"; exit 0 ;;
   pjsub*) echo "[INFO.] PJM 0000 pjsub Job 4711_0 submitted." ;;
 esac

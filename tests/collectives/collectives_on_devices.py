@@ -1,4 +1,4 @@
-"""Sum and gather over meshes of 24 emulated devices in every way, and save what they give.
+"""Sum and gather over meshes of 24 and of 56 emulated devices in every way, and save all of it.
 
 Run by `test_collectives.py`, since the number of emulated devices is fixed when JAX starts.
 """
@@ -102,6 +102,8 @@ CASES = {
     ),
     "fp16, no local axis": Case({"x": 4, "y": 6}, (2, 24), (("x", 1), ("y", 1)), dtype="float16"),
     "int32, no local axis": Case({"x": 4, "y": 6}, (24, 2), (("y", 0), ("x", 0)), dtype="int32"),
+    "an axis longer than a group may be": Case({"x": 56}, (3, 112), (("x", 1),)),
+    "a number along such an axis": Case({"x": 56}, (), (("x", 0),), divisible=False),
     "checked types": Case(
         {"x": 2, "y": 2, "a": 3, "k": 2},
         (8, 6),

@@ -37,11 +37,8 @@ ENVIRONMENT = [
     "fugaku_jax.kernels.native.<module>",
     "fugaku_jax.layout.mesh._given_rank_map",
 ]
-# What only tests use: a step traced without compiling it; what a model of the torus's links needs.
-UNUSED = [
-    "fugaku_jax.layout.layout.OnLayout.trace",
-    *("fugaku_jax.tofu.topology.Torus.links", "fugaku_jax.tofu.topology.Torus.distance"),
-]
+# What only tests use: a step traced without compiling it.
+UNUSED = ["fugaku_jax.layout.layout.OnLayout.trace"]
 # What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
 MOST_FILES, MOST_LINES = 30, 3_750
 LONGEST_FUNCTION, LONGEST_FILE = 90, 360

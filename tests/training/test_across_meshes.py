@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fugaku_jax.cluster.local import free_port
+
 pytestmark = pytest.mark.slow
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 REFUSED = Path(__file__).with_name("refused_meshes.py")
+APART = Path(__file__).with_name("train_apart.py")
 FOUR_HOSTS = Path(__file__).parents[1] / "cluster" / "four_hosts.sh"
 RUN = {
     "model.vocab-size": 1200,
@@ -68,14 +71,14 @@ def run(program, *arguments):
 
 
 def train(run_dir, store, *, processes=1, devices=1, **overrides):
-    """Run `launch/train.py` in one process or several."""
+    """Run `launch/train.py` in one process, or in several that make no collective of all."""
     arguments = command(run_dir, store, overrides)
     if processes == 1:
         arguments += ["--emulate-devices", devices]
         return run([sys.executable, LAUNCH / arguments[0]], *arguments[1:])
     each = ["--devices-per-process", devices] if devices > 1 else []
     local = [sys.executable, LAUNCH / "cluster" / "local.py"]
-    return run(local, "-n", processes, *each, "--", *arguments)
+    return run(local, "-n", processes, *each, "--", APART, *arguments[1:])
 
 
 def figures(run_dir, name="loss"):
@@ -121,11 +124,36 @@ def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
     names = {"localhost": "127.0.0.1"} | {f"node{i}": f"10.7.0.{i + 1}" for i in range(4)}
     table = tmp_path / "hosts"
     table.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
-    mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "bucket"}
-    program = [sys.executable, LAUNCH / "train.py"]
+    mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "torus"}
+    program = [sys.executable, APART]
     arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)[1:]
     code, said = run([*unshare, "bash"], FOUR_HOSTS, table, *program, *arguments)
     assert code == 75, said
+    np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)
+
+
+MPI = Path(sys.executable).with_name("mpicc")
+
+
+@pytest.mark.skipif(not MPI.exists(), reason="needs an MPI: `pip install .[test]`")
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {"mesh.pipeline": 2, "mesh.weights": "fsdp"},
+        {"mesh.tensor": 2, "mesh.sequence-parallel": ()},
+    ],
+    ids=["data and pipeline", "data and tensor"],
+)
+def test_four_processes_over_mpi_train_as_one_device_does(one, tmp_path, store_path, mesh):
+    (tmp_path / "hosts").write_text("localhost slots=4\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    mesh |= {"mesh.collective": "torus"}
+    _, *arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)
+    where = f"FUGAKU_JAX_COORDINATOR=localhost:{free_port()}"
+    program = ["env", f"PATH={path}", where, "bash", LAUNCH / "cluster" / "mpirun.sh"]
+    code, said = run(program, tmp_path / "hosts", *arguments)
+    assert code == 75, said
+    assert "No sums over the torus" not in said
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)
 
 

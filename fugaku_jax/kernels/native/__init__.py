@@ -128,7 +128,7 @@ def on_each_device(
 @functools.cache
 def _library(wanted: str | None) -> ctypes.CDLL | None:
     for name in [wanted] if wanted else _LIBRARIES:
-        path = _path(name)
+        path = installed(f"fugaku_jax/kernels/native/{name}.so")
         if path is not None and _LIBRARIES.get(name, lambda: True)():
             return ctypes.CDLL(str(path))
     print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
@@ -144,9 +144,15 @@ def _target(function: str, library: str | None) -> str:
     return name
 
 
-def _path(name: str) -> Path | None:
-    """Return where `pip install` put a library: under an editable install, not beside this file."""
-    file = f"fugaku_jax/kernels/native/{name}.so"
-    installed = metadata.distributions(name="fugaku-jax")
-    paths = (Path(str(each.locate_file(file))) for each in installed)
+def installed(file: str) -> Path | None:
+    """Return where `pip install` put a library: in an editable install, not beside its sources.
+
+    Args:
+        file: as `fugaku_jax/kernels/native/avx2.so`.
+
+    Returns:
+        None if it is not there.
+    """
+    distributions = metadata.distributions(name="fugaku-jax")
+    paths = (Path(str(each.locate_file(file))) for each in distributions)
     return next((path for path in paths if path.exists()), None)

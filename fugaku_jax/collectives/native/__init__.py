@@ -1,0 +1,39 @@
+"""The native library of sums over the torus: the one for the instruction set that kernels use."""
+
+import ctypes
+import functools
+from pathlib import Path
+
+import jax
+
+from fugaku_jax.kernels import native as kernels
+
+
+def available() -> bool:
+    """Return whether there is a library, and native code is wanted."""
+    return kernels.enabled() and _path(kernels.loaded()) is not None
+
+
+def functions() -> ctypes.CDLL:
+    """Return the library's plain C functions.
+
+    Raises:
+        RuntimeError: there is no library.
+    """
+    path = _path(kernels.loaded())
+    if path is None:
+        raise RuntimeError("Sums over the torus need the native library.")
+    return ctypes.CDLL(str(path))  # the same one every time
+
+
+@functools.cache
+def target() -> str:
+    """Make the custom call known to XLA, and return its name there."""
+    name = "fugaku_torus"
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(functions().fugaku_torus), platform="cpu")
+    return name
+
+
+@functools.cache
+def _path(name: str | None) -> Path | None:
+    return kernels.installed(f"fugaku_jax/collectives/native/{name}.so") if name else None

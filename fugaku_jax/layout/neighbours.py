@@ -1,0 +1,38 @@
+"""The collectives of a step, carried by messages to neighbours on the torus."""
+
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+from jaxtyping import Array, Shaped
+
+from fugaku_jax.collectives import torus
+from fugaku_jax.collectives.connections import connect
+from fugaku_jax.collectives.links import Links
+from fugaku_jax.collectives.sums import Placed
+from fugaku_jax.layout.placement import Collectives
+
+
+@dataclass(frozen=True)
+class TorusCollectives(Collectives):
+    """The collectives of a step, over the links of this process."""
+
+    links: Links | None = None
+    """What carries them."""
+
+    def gather(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
+        """Join the parts of all devices."""
+        return torus.all_gather(self.links, x, placed) if self.links and placed else x
+
+    def scatter(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
+        """Sum over the devices; each keeps its part."""
+        return torus.reduce_scatter(self.links, x, placed) if self.links and placed else x
+
+    def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
+        """Sum over the devices."""
+        return torus.all_reduce(self.links, x, axes) if self.links and axes else x
+
+
+def connected(mesh: Mesh) -> TorusCollectives | None:
+    """Connect this process to its neighbours, as `connect` does; None where that cannot be."""
+    links = connect(mesh)
+    return TorusCollectives("flat", links=links) if links else None
