@@ -22,6 +22,7 @@ from fugaku_jax.json_types import shown, typed
 FORMAT = "fugaku_jax token store"
 VERSION = 2
 INDEX_KEY = "store.json"
+CROISSANT_KEY = "croissant.json"  # what describes one version of the store to other programs
 PREFIX_START = "build-"
 SHARD_TOKENS = 1 << 22  # a file
 CHUNK_TOKENS = 1 << 14  # the least that is read; a leaf of the Merkle tree
