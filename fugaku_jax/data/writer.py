@@ -76,23 +76,19 @@ class StoreWriter:
             tokenizer_sha256=tokenizer.sha256,
             sets=tuple(self._sets),
         )
-        self.put(store_format.CROISSANT_KEY, None)  # it describes the old version
         self.put(store_format.INDEX_KEY, index.to_json())
         self._published = True
         # What is still there is an older version, or the rest of a build that was killed.
         with contextlib.suppress(InputError), storage_errors(self.url, "listed"):
+            self._root.write(store_format.CROISSANT_KEY, None).result()  # deletes it
             prefixes = {key.decode().partition("/")[0] for key in self._root.list().result()}
             for prefix in prefixes - {self._prefix, store_format.INDEX_KEY}:
                 if prefix.startswith(store_format.PREFIX_START):
                     self._delete(prefix)
         return index
 
-    def put(self, key: str, value: bytes | None) -> None:
-        """Writes one key, or deletes it.
-
-        Raises:
-            InputError: the place cannot take it (a full disk).
-        """
+    def put(self, key: str, value: bytes) -> None:
+        """Writes one key. Raises InputError when the place cannot take it (a full disk)."""
         with storage_errors(self.url, "written"):
             self._root.write(key, value).result()
 
