@@ -118,7 +118,7 @@ def croissant(
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": publication.name,
         "description": (
-            f"The documents of a token store of fugaku_jax: {_size(store)}. A record is a "
+            f"The documents of a token store of fugaku_jax ({_size(store)}). A record is a "
             "document: what it is, where it comes from, and which tokens it is. Files are "
             f"{'named' if publication.url is None else 'found'} as they lie in the store."
         ),
@@ -131,7 +131,7 @@ def croissant(
         "prov:wasDerivedFrom": [_source(*each) for each in sources.most_common()],
         "prov:wasGeneratedBy": {
             "@type": "prov:Activity",
-            "prov:label": "encoding of texts as tokens",
+            "prov:label": "making of a token store",
             "prov:used": {"@id": tokenizer},
             "prov:wasAssociatedWith": {"@type": "prov:SoftwareAgent", "prov:label": "fugaku_jax"},
         },
@@ -181,7 +181,7 @@ def _named_by(sha256: str) -> str:
 def _size(store: Store) -> str:
     sides = [getattr(each, split) for each in store.sets for split in SPLITS]
     documents, tokens = (sum(getattr(x, n) for x in sides) for n in ("documents", "tokens"))
-    return f"{documents:,} documents of {tokens:,} tokens in {len(store.sets)} sets"
+    return f"documents: {documents:,}, tokens: {tokens:,}, sets: {len(store.sets)}"
 
 
 def _sources(store: Store) -> Counter[tuple[str, str | None]]:

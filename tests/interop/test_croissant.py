@@ -182,6 +182,22 @@ def test_a_model_directory_says_in_which_order_the_data_was_read(store, tmp_path
     assert "without the batches 3-4 (counted from 0). `croissant.json` says" in card
 
 
+def test_the_program_writes_it_into_the_store(built, data_program, tmp_path):
+    folder = shutil.copytree(built[0], tmp_path / "s")
+    before = (folder / "croissant.json").read_text()
+    _, said = data_program("croissant", folder, "--url", "https://example.org/s/")
+    assert said == f"{folder}/croissant.json\n"
+    found = json.loads((folder / "croissant.json").read_text())
+    assert found["name"] == "s"
+    assert found["creator"]["name"] == "not stated"
+    assert found["distribution"][0]["contentUrl"].startswith("https://example.org/s/build-")
+    assert json.loads(before)["url"].startswith("ni:///sha-256;")
+    with pytest.raises(InputError, match="--date soon: must be a day"):
+        data_program("croissant", folder, "--date", "soon")
+    with pytest.raises(InputError, match="there is no token store here"):
+        data_program("croissant", tmp_path / "nowhere")
+
+
 def test_a_store_that_is_built_anew_is_not_described_as_the_old_one(store, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": TEXTS[0]}))
