@@ -6,6 +6,7 @@ from typing import Literal
 import tyro
 from command import parse, run_program
 from corpora import prepare
+from data_croissant import croissant
 from data_megatron import to_megatron
 from data_verify import check, verify
 from rich.console import Console
@@ -93,7 +94,8 @@ def index(store: tyro.conf.Positional[str], out: Path) -> None:
 def main() -> int | None:
     """Runs the command that was asked for."""
     commands = {"prepare": prepare, "build": build, "show": show, "index": index}
-    commands |= {"verify": verify, "check": check, "to-megatron": to_megatron}
+    commands |= {"verify": verify, "check": check}
+    commands |= {"croissant": croissant, "to-megatron": to_megatron}
     return parse(commands, description=__doc__)
 
 

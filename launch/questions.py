@@ -1,17 +1,17 @@
 """What `trace.py` can be asked of a run."""
 
 import dataclasses
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
+from answers import How, tell
 from recipes import command_of
 from suffix_index import index_of
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.configuration import read_config
+from fugaku_jax.tracing import answer_pages as pages
 from fugaku_jax.tracing.forgetting import begin_without, way_around
 from fugaku_jax.tracing.influence import (
     TextGradient,
@@ -21,25 +21,14 @@ from fugaku_jax.tracing.influence import (
 )
 from fugaku_jax.tracing.losses import traced_losses
 from fugaku_jax.tracing.matches import traced_text
-from fugaku_jax.tracing.page import write_page
 from fugaku_jax.tracing.passed import passed_batches
 from fugaku_jax.tracing.rows import traced_step
 from fugaku_jax.tracing.sightings import traced_document
 from fugaku_jax.tracing.traced_run import TracedRun
 from fugaku_jax.training.checkpoint import load_model
 
-
-@dataclasses.dataclass(frozen=True)
-class How:
-    """What every question may be asked with."""
-
-    store: str | None = None
-    """Folder or URL of the run's store, if it is no longer where the run found it."""
-    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON object."""
-
-
 Asked = Annotated[How, tyro.conf.arg(name="")]
+PLAIN = How()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +42,7 @@ class Questions:
         number: tyro.conf.Positional[int],
         row: int | None = None,
         column: int | None = None,
-        how: Asked = How(),
+        how: Asked = PLAIN,
     ) -> None:
         """Print which documents a step reads, whether it has been taken or will be.
 
@@ -63,26 +52,27 @@ class Questions:
             column: Only what lies in this column: that token was predicted from those before it.
             how: As every question.
         """
-        rows = traced_step(TracedRun(self.run_dir, how.store), number, row, column)
-        _answer({"step": number}, "rows", rows, how)
+        run = TracedRun(self.run_dir, how.store)
+        rows = list(traced_step(run, number, row, column))
+        tell(how, {"step": number, "rows": rows}, lambda: pages.step_page(run, number, rows))
 
-    def document(self, identity: tyro.conf.Positional[str], how: Asked = How()) -> None:
+    def document(self, identity: tyro.conf.Positional[str], how: Asked = PLAIN) -> None:
         """Print every step and row in which the run sees a document, and the checkpoints around.
 
         Args:
             identity: The id of the document.
             how: As every question.
         """
-        found = traced_document(TracedRun(self.run_dir, how.store), identity)
-        _answer({}, "documents", found, how)
+        run = TracedRun(self.run_dir, how.store)
+        found = traced_document(run, identity)
+        tell(how, {"documents": found}, lambda: pages.document_page(run, found))
 
     def text(
         self,
         said: tyro.conf.Positional[str],
         index: Path | None = None,
         shortest: int = 6,
-        html: Path | None = None,
-        how: Asked = How(),
+        how: Asked = PLAIN,
     ) -> None:
         """Print which parts of a text stand word for word in the training data, rarest first.
 
@@ -91,16 +81,13 @@ class Questions:
             index: Folder of an index made by `data.py index`; one in your cache, made now if it is
                 not there, if not given.
             shortest: Fewest tokens of a part.
-            html: Write a page there that shows the text with its parts, documents and steps.
             how: As every question.
         """
         run = TracedRun(self.run_dir, how.store)
         found = traced_text(run, index_of(run.store, index), said, shortest)
-        if html:
-            write_page(html, found, run.steps_taken())
-        _tell(found, how)
+        tell(how, found, lambda: pages.text_page(run, found))
 
-    def loss(self, worst: int = 10, shortest: int = 16, how: Asked = How()) -> None:
+    def loss(self, worst: int = 10, shortest: int = 16, how: Asked = PLAIN) -> None:
         """Print the losses of documents when they were seen: the worst, and the most forgotten.
 
         Args:
@@ -108,14 +95,16 @@ class Questions:
             shortest: Fewest tokens of a document.
             how: As every question.
         """
-        _tell(traced_losses(TracedRun(self.run_dir, how.store), worst, shortest), how)
+        run = TracedRun(self.run_dir, how.store)
+        found = traced_losses(run, worst, shortest)
+        tell(how, found, lambda: pages.losses_page(run, found))
 
     def influence(
         self,
         prompt: str,
         candidates: tuple[str, ...] = (),
         index: Path | None = None,
-        how: Asked = How(),
+        how: Asked = PLAIN,
     ) -> None:
         """Print the documents whose gradients point the way of a prompt's, nearest first.
 
@@ -132,7 +121,9 @@ class Questions:
         else:
             documents = seen_documents(run, candidates or self._holders(run, prompt, index))
         gradient = TextGradient(*load_model(self.run_dir), run.store.end_of_document)
-        _answer({"prompt": prompt}, "documents", influences(run, gradient, prompt, documents), how)
+        found = influences(run, gradient, prompt, documents)
+        answer = {"prompt": prompt, "documents": found}
+        tell(how, answer, lambda: pages.influence_page(run, prompt, found))
 
     def _holders(self, run: TracedRun, prompt: str, index: Path | None) -> list[str]:
         """Return the documents seen so far that hold a part of a prompt."""
@@ -149,7 +140,7 @@ class Questions:
         self,
         documents: tyro.conf.Positional[tuple[str, ...]],
         run_dir: Path | None = None,
-        how: Asked = How(),
+        how: Asked = PLAIN,
     ) -> None:
         """Print which checkpoints are free of documents, and how to train on without them.
 
@@ -168,34 +159,18 @@ class Questions:
         data = dataclasses.replace(config.data, store=how.store or config.data.store)
         config = dataclasses.replace(config, data=data)
         command = command_of(config, run_dir or Path("NEW"))
-        if how.as_json:
-            print(json.dumps(dataclasses.asdict(way) | {"command": command}, ensure_ascii=False))
-        else:
-            before = "" if run_dir else "make that run by `forget … --run-dir NEW`, then "
-            print(f"{way}\n{before}train it by:\n{command}")
+        before = "" if run_dir else "make that run by `forget … --run-dir NEW`, then "
+        said = f"{way}\n{before}train it by:\n{command}"
+        answer = dataclasses.asdict(way) | {"command": command}
+        tell(how, answer, lambda: pages.forgetting_page(run, way, said), said)
 
-    def passed(self, how: Asked = How()) -> None:
+    def passed(self, how: Asked = PLAIN) -> None:
         """Print the batches that the run went past, since steps that read them went wrong.
 
         Args:
             how: As every question.
         """
-        batches = list(passed_batches(TracedRun(self.run_dir, how.store)))
-        if not (batches or how.as_json):
-            print("The run went past no batch.")
-        _answer({}, "batches", batches, how)
-
-
-def _tell(found: Any, how: How) -> None:
-    """Print what was found, or as one JSON object."""
-    print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if how.as_json else found)
-
-
-def _answer(said: dict[str, Any], name: str, found: Iterable[Any], how: How) -> None:
-    """Print what was found: each by itself, or all as one JSON object under a name."""
-    if how.as_json:
-        found = [dataclasses.asdict(each) for each in found]
-        print(json.dumps(said | {name: found}, ensure_ascii=False))
-    else:
-        for each in found:
-            print(each)
+        run = TracedRun(self.run_dir, how.store)
+        batches = list(passed_batches(run))
+        said = None if batches else "The run went past no batch."
+        tell(how, {"batches": batches}, lambda: pages.passed_page(run, batches), said)

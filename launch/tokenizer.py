@@ -8,17 +8,14 @@ from typing import Annotated
 
 import tyro
 from command import parse, run_program
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fugaku_jax.data.inputs import read_inputs
-from fugaku_jax.data.texts import read_texts
+from fugaku_jax.data.texts import texts_by_domain
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.data.tokenizer_merge import train_merged
 from fugaku_jax.data.tokenizer_report import compare as compare_tokenizers
-from fugaku_jax.data.tokenizer_report import piece_kinds, piece_scripts
+from fugaku_jax.data.tokenizer_report import comparison_table, piece_kinds, piece_scripts
 from fugaku_jax.run.whole_file import replace_file
 
 Json = Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff]
@@ -80,20 +77,7 @@ def compare(
         }
         print(json.dumps(rows, ensure_ascii=False))
         return
-    table = Table(box=SIMPLE, title="characters a token (share of tokens that are bytes)")
-    table.add_column("tokenizer")
-    for domain in found:
-        table.add_column(Text(domain), justify="right")
-    for name, tokenizer in names.items():
-        cells = [by_name[name] for by_name in found.values()]
-        table.add_row(
-            Text(f"{name} ({tokenizer.vocab_size:,})"),
-            *(
-                f"{x.characters_per_token:.3f} ({100 * x.byte_tokens / max(x.tokens, 1):.1f} %)"
-                for x in cells
-            ),
-        )
-    Console().print(table)
+    Console().print(comparison_table(found, names))
 
 
 def train(
@@ -112,16 +96,9 @@ def train(
         held_out: Fraction of the documents that is left out, those that a store holds out.
         megabytes: Most that is read of a domain.
     """
-    texts: dict[str, list[str]] = {}
-    for each in read_inputs(inputs):
-        its = texts.setdefault(each.domain, [])
-        size = sum(len(text.encode()) for text in its)
-        for text in read_texts(each, held_out, held_out=False):
-            if size >= megabytes * 1e6:
-                break
-            its.append(text)
-            size += len(text.encode())
-    model = train_merged(texts, pieces).model_bytes
+    texts = texts_by_domain(read_inputs(inputs), held_out, False, megabytes * 1e6)
+    read = {domain: list(its_texts) for domain, its_texts in texts.items()}
+    model = train_merged(read, pieces).model_bytes
     replace_file(out, lambda file: file.write(model))
 
 

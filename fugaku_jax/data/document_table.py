@@ -58,6 +58,20 @@ class DocumentTable:
         except ValueError as error:
             raise self._corrupt(error) from error
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that the files have."""
+        return store_format_1.COLUMNS if self._version == 1 else tuple(documents.SCHEMA.names)
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """The key in the store of each file, in order, and its sha256 in hex."""
+        if self._version == 1:  # whose index has that of what the table says
+            key = store_format_1.documents_key(*self._place)
+            yield key, hashlib.sha256(read_value(self._url, self._root, key)).hexdigest()
+            return
+        for number, block in enumerate(self.blocks.documents):
+            yield store_format.documents_key(*self._place, number), block.sha256
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All rows in order, those of a file at a time.
 

@@ -29,6 +29,10 @@ class PassedOver:
             start - before for start, before in zip(self._starts, self._before, strict=False)
         ]
 
+    def __str__(self) -> str:
+        """The first and the last of each range."""
+        return ", ".join(f"{each.start}-{each.stop - 1}" for each in self.ranges) or "none"
+
     def batch(self, step: int) -> int:
         """Return the batch that a step reads."""
         return step + self._before[bisect_right(self._steps, step)]

@@ -76,6 +76,11 @@ class Store:
         """Tokens of a row that documents were packed into; 0 where they are not marked."""
         return self._index.row_tokens
 
+    @property
+    def tokenizer_file(self) -> tuple[str, str]:
+        """The tokenizer's key in the store, and its sha256 in hex."""
+        return store_format.tokenizer_key(self._index.prefix), self._index.tokenizer_sha256
+
     def read(
         self, set_index: int, split: SplitName, starts: Int[np.ndarray, "N"], length: int
     ) -> Int32[np.ndarray, "N length"]:

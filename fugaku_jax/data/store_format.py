@@ -23,6 +23,7 @@ FORMAT = "fugaku_jax token store"
 VERSION = 2
 MARKED_VERSION = 3  # of a store of dialogues: each token carries the marks of `marks.py`
 INDEX_KEY = "store.json"
+CROISSANT_KEY = "croissant.json"  # what describes one version of the store to other programs
 PREFIX_START = "build-"
 SHARD_TOKENS = 1 << 22  # a file
 CHUNK_TOKENS = 1 << 14  # the least that is read; a leaf of the Merkle tree

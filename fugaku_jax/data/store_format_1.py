@@ -15,7 +15,8 @@ from fugaku_jax.ledger import documents
 
 _SPLITS = ("train", "validation")
 _RENAMED = {"tokens_sha256": "tokens_root", "documents_sha256": "documents_root"}
-_COLUMNS = ("id", "source", "licence", "sha256", "start", "length", "bytes")
+COLUMNS = ("id", "source", "licence", "sha256", "start", "length", "bytes")
+"""Of the files of document tables."""
 
 
 def documents_key(prefix: str, set_index: int, split: str) -> str:
@@ -74,7 +75,7 @@ def digest(table: pa.Table) -> str:
     Every value enters with its length before it, so that no two tables give the same bytes.
     """
     running = hashlib.sha256()
-    for batch in table.select(_COLUMNS).to_batches(max_chunksize=4096):
+    for batch in table.select(COLUMNS).to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             values = ["" if value is None else f"={value}" for value in row.values()]
             encoded = [value.encode() for value in values]

@@ -4,11 +4,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
 
 from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.inputs import InputSet
-from fugaku_jax.data.texts import read_texts
+from fugaku_jax.data.texts import texts_by_domain
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 
@@ -70,22 +73,36 @@ def compare(
     """
     if not 0 < held_out <= 1:
         raise InputError(f"--held-out: must be above 0, and 1 at most, got {held_out}.")
-    found = {}
-    for domain in dict.fromkeys(each.domain for each in sets):
-        its_sets = [each for each in sets if each.domain == domain]
-        texts = chain.from_iterable(read_texts(each, held_out, True) for each in its_sets)
-        found[domain] = _cut(domain, tokenizers, texts, most_bytes)
-    return found
+    texts = texts_by_domain(sets, held_out, True, most_bytes)
+    return {domain: _cut(domain, tokenizers, its_texts) for domain, its_texts in texts.items()}
+
+
+def comparison_table(
+    found: Mapping[str, Mapping[str, Thrift]], tokenizers: Mapping[str, Tokenizer]
+) -> Table:
+    """What `compare` found, for a terminal. Names are text: rich would read markup in them."""
+    table = Table(box=SIMPLE, title="characters a token (share of tokens that are bytes)")
+    table.add_column("tokenizer")
+    for domain in found:
+        table.add_column(Text(domain), justify="right")
+    for name, tokenizer in tokenizers.items():
+        cells = [by_name[name] for by_name in found.values()]
+        table.add_row(
+            Text(f"{name} ({tokenizer.vocab_size:,})"),
+            *(
+                f"{x.characters_per_token:.3f} ({100 * x.byte_tokens / max(x.tokens, 1):.1f} %)"
+                for x in cells
+            ),
+        )
+    return table
 
 
 def _cut(
-    domain: str, tokenizers: Mapping[str, Tokenizer], texts: Iterator[str], most_bytes: int
+    domain: str, tokenizers: Mapping[str, Tokenizer], texts: Iterator[str]
 ) -> dict[str, Thrift]:
     documents = characters = size = 0
     tokens, spelled = Counter[str](), Counter[str]()
     for text in texts:
-        if size >= most_bytes:
-            break
         data = text.encode()
         documents, characters, size = documents + 1, characters + len(text), size + len(data)
         for name, tokenizer in tokenizers.items():

@@ -92,6 +92,7 @@ class StoreWriter:
         self._published = True
         # What is still there is an older version, or the rest of a build that was killed.
         with contextlib.suppress(InputError), storage_errors(self.url, "listed"):
+            self._root.write(store_format.CROISSANT_KEY, None).result()  # deletes it
             prefixes = {key.decode().partition("/")[0] for key in self._root.list().result()}
             for prefix in prefixes - {self._prefix, store_format.INDEX_KEY}:
                 if prefix.startswith(store_format.PREFIX_START):

@@ -1,4 +1,4 @@
-"""A run as a model directory of Hugging Face's: weights, configuration, tokenizer and card."""
+"""A run as a model directory of Hugging Face's: weights, configuration, tokenizer and cards."""
 
 import json
 from collections.abc import Mapping
@@ -7,8 +7,10 @@ from typing import Any
 
 from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
+from fugaku_jax.data.store_format import CROISSANT_KEY
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.croissant import data_read
 from fugaku_jax.interop.hf_config import to_hf_config
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.load import run_first_token, run_tokenizer
@@ -60,10 +62,11 @@ def export_run(
     def lazy(tensor: Tensor) -> LazyTensor:
         return LazyTensor(tensor.name, tensor.shape, lambda: weights.read(tensor))
 
+    said = {} if store is None else {CROISSANT_KEY: data_read(run_dir, config, store, weights.step)}
     with whole_directory(out) as unfinished:
         first_token = run_first_token(run_dir, config, tokenizer)
         template = template_of_run(run_dir) or FUGAKU
-        documents = _documents(config, tokenizer, first_token, dtype, template)
+        documents = said | _documents(config, tokenizer, first_token, dtype, template)
         begins = first_token is not None
         card = model_card(config, store, run_dir, weights.step, begins, licence)
         documents["README.md"] = card

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
 UNKNOWN = "unknown"
 _HUB = """
 afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0
@@ -36,3 +38,18 @@ def _identifier(licence: str | None) -> str:
     """Return a licence in the letters that an identifier may have; SPDX has no others."""
     plain = re.sub(r"-(only|or-later)$", "", (licence or UNKNOWN).strip().lower())
     return re.sub(r"[^a-z0-9.]+", "-", plain).strip("-.") or UNKNOWN
+
+
+def licence_link(licence: str | None) -> str:
+    """Return where SPDX has the text of a licence; of one that it does not list, its own words.
+
+    Args:
+        licence: of texts; None where it is not known.
+    """
+    if licence is None:
+        return UNKNOWN
+    try:
+        name = canonicalize_license_expression(licence)
+    except InvalidLicenseExpression:
+        return licence
+    return licence if re.search(r"[\s+]|LicenseRef", name) else f"https://spdx.org/licenses/{name}"

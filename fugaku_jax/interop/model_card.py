@@ -8,6 +8,7 @@ from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
 from fugaku_jax.interop.licences import licence_metadata
 from fugaku_jax.models.size import parameter_count
+from fugaku_jax.run.going_back import passed_over
 from fugaku_jax.run.identity import read_ledger
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics
 from fugaku_jax.run.sessions import read_sessions
@@ -63,7 +64,7 @@ def model_card(
         else "Nothing stands before a text, as nothing did in training.",
         "",
         "## Data",
-        *_data(store, config),
+        *_data(store, config, run_dir),
         "",
         "## Hardware",
         *_hardware(run_dir, step, training.precision),
@@ -107,15 +108,18 @@ def _origin(run_dir: Path) -> Iterator[str]:
         )
 
 
-def _data(store: Store | None, config: Config) -> Iterator[str]:
+def _data(store: Store | None, config: Config, run_dir: Path) -> Iterator[str]:
     if store is None:
         yield "It has read nothing here; what it had read before is not known."
         return
+    left_out = passed_over(run_dir)
+    without = f", without the batches {left_out} (counted from 0)" if left_out.ranges else ""
     yield (
         f"Token store `{store.sha256}` (the root over all tokens, documents and the tokenizer, by "
         f"which `launch/data.py` verifies it and proves what it holds), read in the order of seed "
         f"{config.data.seed}, in batches of {config.training.batch_size} samples of "
-        f"{config.model.sequence_length} tokens."
+        f"{config.model.sequence_length} tokens{without}. `croissant.json` says so to programs, "
+        f"with the sources of the documents."
     )
     yield ""
     yield "| set | domain | weight | tokens | documents | licences | roots of tokens, documents |"

@@ -218,6 +218,7 @@ def _data(ledger: dict[str, Any]) -> dict[str, str]:
     order, sets = ledger.get("order"), ledger.get("sets")
     rows = {"store_sha256": ledger.get("store_sha256")}
     rows |= {"order": order} if isinstance(order, dict) else {}
+    rows["passed_over"] = ledger.get("passed_over")
     for each in sets if isinstance(sets, list) else ():
         if isinstance(each, dict):
             roots = {name: value for name, value in each.items() if name.endswith("_root")}

@@ -1,45 +1,62 @@
-"""A page that shows where the parts of a text come from. Needs nothing else to be read."""
+"""A page that shows an answer: texts, documents, licences, and the steps that read them, as strips.
 
+It needs nothing else to be read.
+"""
+
+from dataclasses import dataclass
 from importlib import resources
-from itertools import groupby
 from pathlib import Path
 
 import jinja2
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.whole_file import replace_file
-from fugaku_jax.tracing.matches import TracedText
+from fugaku_jax.tracing.matches import Origin
 from fugaku_jax.tracing.rows import stated
 
+_SHOWN = 600
+"""Most characters of a section's text that are shown."""
 
-def write_page(path: Path, found: TracedText, steps: int) -> None:
-    """Write the page of a text, its spans underlined, with documents, licences and steps.
 
-    Args:
-        path: of the page; a file that is there is replaced.
-        found: where the text stands.
-        steps: how many the run has taken.
+@dataclass(frozen=True)
+class Section:
+    """A part of an answer, and the documents that it is about."""
+
+    title: str
+    note: str
+    documents: tuple[Origin, ...]
+    text: str = ""
+    """What of a document it is about; `title` may say that already."""
+
+
+@dataclass(frozen=True)
+class AnswerPage:
+    """An answer as it is shown."""
+
+    title: str
+    note: str
+    heading: str
+    """Of the sections."""
+    sections: tuple[Section, ...]
+    steps: int
+    """How many steps a strip stands for."""
+    shares: tuple[tuple[str, float], ...] = ()
+    """Sources and licences, and what part is theirs."""
+    pieces: tuple[tuple[int | None, str], ...] = ()
+    """A text in parts, each with the number of the section about it, counted from 1, if any is."""
+
+
+def write_page(path: Path, page: AnswerPage) -> None:
+    """Write a page; a file that is there is replaced.
 
     Raises:
         InputError: it cannot be written there.
     """
-    page = _template().render(pieces=_pieces(found), found=found, steps=steps, stated=stated)
+    text = _template().render(page=page, stated=stated, shown=_SHOWN)
     try:
-        replace_file(path, lambda file: file.write(page.encode()))
+        replace_file(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise InputError(f"--html {path}: cannot be written ({error.strerror}).") from error
-
-
-def _pieces(found: TracedText) -> list[tuple[int | None, str]]:
-    """Cut a text where spans begin and end; each piece is with its rarest span, if it has one."""
-    spans = [0] * len(found.text)  # of each character, counted from 1
-    for number, span in reversed(list(enumerate(found.spans, 1))):
-        end = span.first_character + len(span.text)
-        spans[span.first_character : end] = [number] * len(span.text)
-    pieces = []
-    for number, group in groupby(zip(spans, found.text, strict=True), key=lambda each: each[0]):
-        pieces.append((number or None, "".join(character for _, character in group)))
-    return pieces
 
 
 def _template() -> jinja2.Template:

@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "licences.md"
 HEADER = """# Licences of what the project needs
 
 What `pyproject.toml` asks for (in bold), and what that asks for, as installed where
-`make licences` was last run. A licence is what the package says of itself.
+`make licences` was last run. A licence is what the package says of itself, or else its repository.
 
 `make audit` asks PyPI's data base of vulnerabilities, by `pip-audit`, for what is installed, and
 names the versions of which it could ask nobody ([so far all](trust.md)).
@@ -23,6 +23,10 @@ names the versions of which it could ask nobody ([so far all](trust.md)).
 | package | version | licence |
 |---|---|---|
 """
+IN_REPOSITORIES = {
+    "mlcroissant": "Apache-2.0 (https://github.com/mlcommons/croissant/blob/main/LICENSE.md)",
+}
+"""What packages do not say, and where it is said."""
 
 
 def named(requirement: str) -> str:
@@ -66,7 +70,7 @@ def licence(package: Distribution) -> str:
     ]
     text = (metadata.get("License") or "").strip().partition("\n")[0]
     said = metadata.get("License-Expression") or " / ".join(classifiers) or text
-    return said.replace("|", "/") or "not said"
+    return said.replace("|", "/") or IN_REPOSITORIES.get(metadata["Name"], "not said")
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def trained(config, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_document_that_a_prompt_is_of_comes_first(trained, trace):
+def test_the_document_that_a_prompt_is_of_comes_first(trained, trace, tmp_path):
     run = TracedRun(trained)
     span = max(
         (span for row in traced_step(run, STEPS) for span in row.spans), key=lambda x: x.characters
@@ -64,7 +64,9 @@ def test_the_document_that_a_prompt_is_of_comes_first(trained, trace):
     assert 1 >= found[0]["cosine"] > found[1]["cosine"]
     with pytest.raises(InputError, match="--prompt is empty"):
         trace(trained, "influence", "--prompt", "", "--candidates", 1)
-    assert "cosine +" in trace(trained, "influence", "--prompt", span.text, "--candidates", 3)
+    asked = "influence", "--prompt", span.text, "--candidates", 3, "--html", tmp_path / "page.html"
+    assert "cosine +" in trace(trained, *asked)
+    assert "cosine +" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.slow

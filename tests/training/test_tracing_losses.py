@@ -190,11 +190,13 @@ def test_a_run_that_kept_no_losses_is_told_how_to(begun, trace):
 
 
 @pytest.mark.slow
-def test_the_program_prints_both_lists(many, trace):
+def test_the_program_prints_both_lists(many, trace, tmp_path):
     told = json.loads(trace(many[1], "loss", "--worst", 3, "--json"))
     assert len(told["worst"]) == 3
     assert told["worst"][0]["last_loss"] >= told["worst"][1]["last_loss"] > 0
-    printed = trace(many[1], "loss", "--worst", 1)
+    page = tmp_path / "page.html"
+    printed = trace(many[1], "loss", "--worst", 1, "--html", page)
+    assert "last loss" in page.read_text()
     assert printed.startswith("worst:\n")
     assert "most forgotten:\n" in printed
 

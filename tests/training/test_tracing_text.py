@@ -12,6 +12,7 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.identity import claim_run_dir, run_identity
 from fugaku_jax.run.metrics import METRICS_FILE
+from fugaku_jax.tracing.answer_pages import text_page
 from fugaku_jax.tracing.matches import traced_text
 from fugaku_jax.tracing.page import write_page
 from fugaku_jax.tracing.rows import traced_step
@@ -100,7 +101,7 @@ def test_a_page_shows_the_text_with_its_spans_documents_and_steps(run, index, tm
     span = max((s for row in traced_step(run, 2) for s in row.spans), key=lambda s: s.characters)
     text = f"<b>{span.text}</b>"
     found = traced_text(run, index, text, shortest=3)
-    write_page(tmp_path / "page.html", found, TAKEN)
+    write_page(tmp_path / "page.html", text_page(run, found))
     page = (tmp_path / "page.html").read_text()
     assert "<b>" not in page
     (shown,) = re.findall('<p class="text">(.*?)</p>', page, re.DOTALL)
@@ -108,7 +109,7 @@ def test_a_page_shows_the_text_with_its_spans_documents_and_steps(run, index, tm
     assert page.count("<section") == len(found.spans) > 0
     assert span.document in page
     with pytest.raises(InputError, match=r"--html .*cannot be written"):
-        write_page(tmp_path / "nowhere" / "page.html", found, TAKEN)
+        write_page(tmp_path / "nowhere" / "page.html", text_page(run, found))
 
 
 @pytest.mark.parametrize("text", ["", "ξξξ", "𠮷𠮷𠮷𠮷", "\n\n"])
