@@ -19,6 +19,10 @@ from fugaku_jax.data.token_files import Place
 from fugaku_jax.ledger import documents, merkle
 from fugaku_jax.ledger.documents import DocumentRow
 
+# `xz -9e` but for its window: one of 64 MiB takes up to 0.7 GB of memory, the more of it the more
+# text there is, and one of 2 MiB some 25 MB.
+_XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 21}]
+
 
 @dataclass(slots=True)
 class EncodedDocument:
@@ -61,7 +65,6 @@ class SplitWriter:
         self._rows_start = self._rows_tokens = 0  # its first token, and its tokens
         self._document_blocks: list[DocumentBlock] = []
         self._documents = self._bytes = 0
-        # The very setting of `xz -9e`. Made only when needed: it takes 0.7 GB of memory.
         self._xz: lzma.LZMACompressor | None = None
         self._xz_bytes = 0
 
@@ -75,7 +78,7 @@ class SplitWriter:
         if len(self._rows) == documents.BLOCK_ROWS:
             self._end_document_block()
         if self._place[2] == "validation":
-            self._xz = self._xz or lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
+            self._xz = self._xz or lzma.LZMACompressor(filters=_XZ)
             self._xz_bytes += len(self._xz.compress(document.text))
         self._pending.append(document.tokens)
         self._pending_tokens += row.length
