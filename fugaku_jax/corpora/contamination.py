@@ -7,8 +7,8 @@ shorter all of it. One of fewer than 12 letters may stand in any text, so it cou
 a whole sentence with a question mark.
 
 Own code: datatrove's stage cuts all text into words by a tokenizer that has to be downloaded, in
-Python. Here hashes of every 6 letters of a text are held against those that parts of questions
-begin with, where these agree hashes of 12, and what still agrees is compared letter by letter.
+Python. Here an array of the text's hashes is held against those of the questions' beginnings, and
+what agrees is compared letter by letter.
 """
 
 import functools
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, UInt32, UInt64
+from jaxtyping import UInt32, UInt64
 
 from fugaku_jax.corpora.recipe import EvaluationSet
 from fugaku_jax.data.lines import parse_line, read_lines
@@ -27,11 +27,8 @@ from fugaku_jax.errors import InputError
 
 WORDS, LETTERS, LEAST_LETTERS = 13, 20, 12
 _ANCHOR = 12  # letters, by which a place is found
-_PREFIX = 6  # of them: what most places are ruled out by
-_FACTOR, _FACTOR_32 = 0x9E3779B97F4A7C15, np.uint32(0x9E3779B1)
-_SQUARE_32 = np.uint32(0x9E3779B1**2 & 0xFFFFFFFF)
-_POWERS = np.array([pow(_FACTOR, n, 1 << 64) for n in range(_ANCHOR)], np.uint64)
-_FILTER_BITS = 20
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_FILTER_BITS = 22
 _QUESTION_MARK = re.compile("[？?]")
 _SENTENCE_END = re.compile(r"[。．！？!?\n「」『』]|\. ")
 
@@ -42,22 +39,16 @@ class EvaluationTexts:
     def __init__(self, questions: Sequence[tuple[str, str]]) -> None:
         """Prepare to look for questions, given as (where it stands, text)."""
         self._short: dict[str, str] = {}
-        needles: dict[str, str] = {}
-        for where, text in questions:
-            parts = _needles(text)
-            for part in parts:
-                needles.setdefault(part, where)
-            if not parts:
-                self._short.setdefault(_plain(text), where)
-        letters = _code_points("".join(needle[:_ANCHOR] for needle in needles))
-        places = np.arange(0, len(letters), _ANCHOR)
         self._needles: dict[int, dict[str, str]] = {}
-        for anchor, (needle, where) in zip(
-            _hashes(letters, places).tolist(), needles.items(), strict=True
-        ):
-            self._needles.setdefault(anchor, {})[needle] = where
-        self._begins = np.zeros(1 << _FILTER_BITS, bool)
-        self._begins[_prefixes(letters)[places]] = True
+        for where, text in questions:
+            needles = _needles(text)
+            if not needles:
+                self._short.setdefault(_plain(text), where)
+            for anchor, needle in needles:
+                self._needles.setdefault(anchor, {}).setdefault(needle, where)
+        self._filter = np.zeros(1 << _FILTER_BITS, bool)
+        anchors = np.array(list(self._needles), np.uint64)
+        self._filter[anchors >> np.uint64(64 - _FILTER_BITS)] = True
 
     def found_in(self, text: str) -> str | None:
         """Return which question a text holds a part of, and the part; None if it holds none."""
@@ -66,10 +57,10 @@ class EvaluationTexts:
         letters = _letters(_code_points(text))
         if not self._needles or len(letters) < _ANCHOR:
             return None
-        places = np.flatnonzero(self._begins[_prefixes(letters)[: len(letters) - _ANCHOR + 1]])
+        hashes = _hashes(letters)
         plain = ""
-        for place, anchor in zip(places.tolist(), _hashes(letters, places).tolist(), strict=True):
-            for needle, where in self._needles.get(anchor, {}).items():
+        for place in np.flatnonzero(self._filter[hashes >> np.uint64(64 - _FILTER_BITS)]):
+            for needle, where in self._needles.get(int(hashes[place]), {}).items():
                 plain = plain or letters.tobytes().decode("utf-32-le")
                 if plain.startswith(needle, place):
                     return f"{where}: {needle}"
@@ -112,8 +103,8 @@ def read_evaluation_set(each: EvaluationSet, path: Path) -> list[tuple[str, str]
     return questions
 
 
-def _needles(text: str) -> list[str]:
-    """The parts of a question of which none may stand in a text.
+def _needles(text: str) -> list[tuple[int, str]]:
+    """The parts of a question of which none may stand in a text, each with its anchor's hash.
 
     They are of the longest length that counts, as letters without what is between them.
     """
@@ -128,7 +119,8 @@ def _needles(text: str) -> list[str]:
     else:
         length = min(LETTERS, len(whole))
         spans = [(i, i + length) for i in range(len(whole) - length + 1)]
-    return [whole[i:j] for i, j in spans if j - i >= LEAST_LETTERS]
+    anchors = _hashes(_code_points(whole)).tolist()
+    return [(anchors[i], whole[i:j]) for i, j in spans if j - i >= LEAST_LETTERS]
 
 
 def _is_spaced(words: Sequence[str]) -> bool:
@@ -149,28 +141,26 @@ def _letters(points: UInt32[np.ndarray, "characters"]) -> UInt32[np.ndarray, "le
     return folded[folded != 0]
 
 
-def _prefixes(letters: UInt32[np.ndarray, "letters"]) -> UInt32[np.ndarray, "places"]:
-    """A number below 2^20 of the 6 letters that begin at each place where there are so many."""
-    if len(letters) < _PREFIX:
-        return np.empty(0, np.uint32)
-    pairs = letters[:-1] * _FACTOR_32
-    pairs += letters[1:]
-    h = pairs[:-4] * _SQUARE_32
-    h += pairs[2:-2]
-    h *= _SQUARE_32
-    h += pairs[4:]
-    h ^= h >> np.uint32(15)
-    h *= _FACTOR_32
-    return h >> np.uint32(32 - _FILTER_BITS)
+def _hashes(letters: UInt32[np.ndarray, "letters"]) -> UInt64[np.ndarray, "places"]:
+    """A hash of the `_ANCHOR` letters that begin at each place: 12 by 1, 2, 3, 6 and 12."""
+    h = letters.astype(np.uint64) * _FACTOR
+    h ^= h >> np.uint64(29)
+    h = _joined(h, h, 1)
+    h = _joined(_joined(h, h, 2), h, 4)  # of 6 letters: 2 and 2 and 2
+    h = _joined(h, h, 6)
+    h ^= h >> np.uint64(31)
+    h *= _FACTOR
+    return h
 
 
-def _hashes(
-    letters: UInt32[np.ndarray, "letters"], places: Integer[np.ndarray, "places"]
-) -> UInt64[np.ndarray, "places"]:
-    """A hash of the 12 letters that begin at each of some places."""
-    parts = letters[places[:, None] + np.arange(_ANCHOR)]
-    h = (parts * _POWERS).sum(axis=1, dtype=np.uint64)
-    return h ^ h >> np.uint64(31)
+def _joined(
+    first: UInt64[np.ndarray, "a"], second: UInt64[np.ndarray, "b"], distance: int
+) -> UInt64[np.ndarray, "c"]:
+    n = len(second) - distance
+    h = first[:n] * _FACTOR
+    h += second[distance:]
+    h ^= h >> np.uint64(32)
+    return h
 
 
 @functools.cache

@@ -70,10 +70,10 @@ def _reader(file: IO[bytes], name: str) -> Callable[[int], bytes]:
         return gzip.GzipFile(fileobj=file).read1
     if name.lower().endswith(".zst"):
         zstd = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        frames = _frames(file, zstd.decompressobj, "zstd")
+        frames = _frames(file, zstd.decompressobj, "a zstd frame")
         return lambda _: next(frames, b"")
     if name.lower().endswith(".xz"):
-        frames = _frames(file, _xz, "xz", padding=b"\0")
+        frames = _frames(file, _xz, "an xz stream", padding=b"\0")
         return lambda _: next(frames, b"")
     return file.read
 
@@ -103,4 +103,4 @@ def _frames(
         if frame.eof:
             frame, rest = None, frame.unused_data
     if frame is not None:
-        raise EOFError(f"the file is cut short in a frame of {kind}")
+        raise EOFError(f"the file is cut short in {kind}")
