@@ -2,6 +2,7 @@
 
 import ast
 import runpy
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from fugaku_jax.corpora.engines import PHASES, run_task
+from fugaku_jax.corpora.engines import PHASES, Engine, run_task
 from fugaku_jax.corpora.plan import make_plan
 from fugaku_jax.corpora.prepare import prepare as prepare_corpus
 from fugaku_jax.corpora.recipe import CorpusRecipe, check_recipe
@@ -25,7 +26,7 @@ def prepare(
     out: Path,
     root: Path = Path("."),
     workers: int = len(available_cores()),
-    engine: Literal["local", "datatrove", "slurm", "ray"] = "local",
+    engine: Engine = "local",
     engine_option: tuple[str, ...] = (),
     phase: Literal["clean", "compare", "link", "write"] | None = None,
     rank: int = 0,
@@ -39,8 +40,8 @@ def prepare(
         out: Folder of the documents, the decisions, the report and mixture.toml.
         root: Folder that the recipe's paths are relative to.
         workers: Tasks at once; the result does not depend on it.
-        engine: Processes of this machine, or an executor of datatrove's (local, Slurm, Ray).
-        engine_option: NAME=VALUE for the executor, such as partition=cpu, time=24:00:00.
+        engine: Processes of this machine, an executor of datatrove's (local, Slurm, Ray), or PJM.
+        engine_option: NAME=VALUE for it, such as partition=cpu, time=24:00:00; elapse=24:00:00.
         phase: Run one task of this phase and no more, for a job array.
         rank: Which task.
     """
@@ -52,6 +53,8 @@ def prepare(
         return
     console = Console(stderr=True, markup=False)
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    task = [sys.executable, str(Path(__file__).with_name("data.py")), "prepare", recipe]
+    task += ["--out", str(out), "--root", str(root)]
     with Progress(*columns, console=console) as bar:
         bars = {name: bar.add_task(name, total=plan.phases[name]) for name in PHASES}
         options = dict(map(_option, engine_option))
@@ -60,6 +63,7 @@ def prepare(
             engine,
             workers,
             options,
+            task,
             lambda name, done, total: bar.update(bars[name], completed=done, total=total),
         )
     Console().print(*report_tables(report, timings))

@@ -35,7 +35,7 @@ def build(
     """Turn files into a token store. An older store at the same place is replaced.
 
     Args:
-        inputs: .jsonl .jsonl.gz .jsonl.zst .parquet .txt files, tokens (.idx, .npy), or mixture
+        inputs: .jsonl (.gz, .zst, .xz), .parquet, .txt files, tokens (.idx, .npy), or mixture
             files (.toml).
         out: Folder or URL (file://, s3://, gs://) of the store.
         tokenizer: A SentencePiece .model file, train:VOCAB to train one on the inputs, or

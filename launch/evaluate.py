@@ -30,7 +30,7 @@ def perplexity(
     store: str | None = None,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Print nats a token and bits a byte on the held-out text, beside `xz -9e`.
+    """Print nats a token and bits a byte on the held-out text, beside `xz`.
 
     Args:
         run: Run directory; its newest checkpoint is scored.
@@ -68,7 +68,7 @@ def print_table(run: Path, scores: Scores) -> None:
     """Print a table of the domains; the better of model and `xz` is bold, with a star."""
     table = Table(title=Text(f"Held-out text of {run}"), title_justify="left")
     table.add_column("domain")
-    for heading in ("tokens", "bytes", "nats a token", "bits a byte", "xz -9e bits a byte"):
+    for heading in ("tokens", "bytes", "nats a token", "bits a byte", "xz bits a byte"):
         table.add_column(heading, justify="right")
     for name, score in scores.domains.items():
         table.add_row(Text(name), *cells(score))

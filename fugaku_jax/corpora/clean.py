@@ -2,8 +2,6 @@
 
 import io
 import json
-import resource
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -27,10 +25,9 @@ from fugaku_jax.corpora.recipe import CorpusInput, EnglishQuality, JapaneseQuali
 from fugaku_jax.corpora.signatures import band_hashes, band_records, digest, text_records
 from fugaku_jax.data.corpus import BadLine, Document
 from fugaku_jax.errors import InputError
-from fugaku_jax.run.whole_file import replace_file, write_json
+from fugaku_jax.run.whole_file import replace_file
 
 _LEVEL = 1  # of zstd, for what is read once more
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 _NAMED = 5  # documents at most in a sentence
 
 _Stage = Callable[[str], tuple[str | None, str]]
@@ -44,11 +41,15 @@ def clean(plan: CorpusPlan, task: int) -> None:
     """
     cleaning = _Cleaning(plan, task)
     file, part, parts = plan.parts[task]
-    with local_copy(plan.files[file].url) as path:
+    url = plan.files[file].url
+    with local_copy(url) as path:
         clock = time.process_time()
         for number, item in read_documents(path, part, parts):
             cleaning.seconds["read"] += time.process_time() - clock
-            cleaning.take(file << PLACE_BITS | number, item)
+            if isinstance(item, BadLine):
+                cleaning.leave_out(item.sentence.replace(str(path), url))
+            else:
+                cleaning.take(file << PLACE_BITS | number, item)
             clock = time.process_time()
     cleaning.finish()
 
@@ -71,15 +72,16 @@ class _Cleaning:
             self.documents, closefd=False
         )
 
-    def take(self, order: int, item: Document | BadLine) -> None:
+    def leave_out(self, sentence: str) -> None:
+        """Note a line that is no document. Raises InputError if the recipe stops there."""
+        if self.plan.recipe.on_bad_line == "stop":
+            raise InputError(sentence)
+        where, _, reason = sentence.partition(": ")
+        self.counts["bad lines"] += 1
+        self.decisions.append(Decision(where, self.given.source, "read", "dropped", reason))
+
+    def take(self, order: int, item: Document) -> None:
         """Clean one document and keep it, or say why not."""
-        if isinstance(item, BadLine):
-            if self.plan.recipe.on_bad_line == "stop":
-                raise InputError(item.sentence)
-            where, _, reason = item.sentence.partition(": ")
-            self.counts["bad lines"] += 1
-            self.decisions.append(Decision(where, self.given.source, "read", "dropped", reason))
-            return
         source = item.source or self.given.source or self.plan.files[order >> PLACE_BITS].name
         licence = item.licence or self.given.licence
         if licence is None and self.plan.recipe.require_licence:
@@ -149,14 +151,8 @@ class _Cleaning:
         if near := self.plan.recipe.near_duplicates:
             records = band_records(self.bands, self.band_orders, near.bands)
             _write_array(folder / f"{name}.bands.npy", records)
-        write_json(
-            self.plan.mark("clean", self.task),
-            {
-                "counts": dict(self.counts),
-                "seconds": dict(self.seconds),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
-            },
-        )
+        counted = {"counts": dict(self.counts), "seconds": dict(self.seconds)}
+        self.plan.set_mark("clean", self.task, **counted)
 
 
 def _stages(

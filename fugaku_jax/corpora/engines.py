@@ -1,4 +1,4 @@
-"""What runs the tasks of a phase: processes of this machine, or an executor of datatrove's.
+"""What runs the tasks of a phase: processes of this machine, an executor of datatrove's, or PJM.
 
 A task does nothing if its mark is there, so an engine may run one twice, and a phase that was
 interrupted goes on with the tasks that are missing.
@@ -8,12 +8,13 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any
+from typing import Any, Literal
 
+from fugaku_jax.corpora.batch_jobs import Progress, has_left_slurm, run_by_pjm, wait_for
 from fugaku_jax.corpora.clean import clean
 from fugaku_jax.corpora.duplicates import compare, link
 from fugaku_jax.corpora.extras import extra
@@ -27,11 +28,8 @@ PHASES: Mapping[str, Callable[[CorpusPlan, int], None]] = {
     "link": link,
     "write": write,
 }
-DATATROVE = ("datatrove", "slurm", "ray")
+Engine = Literal["local", "datatrove", "slurm", "ray", "pjm"]
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-
-Progress = Callable[[str, int, int], None]
-"""Told the phase, how many of its tasks are done, and how many there are."""
 
 
 def run_task(plan: CorpusPlan, phase: str, task: int) -> int:
@@ -62,7 +60,7 @@ def run_locally(plan: CorpusPlan, workers: int, progress: Progress) -> None:
             _watch(
                 plan,
                 phase,
-                (run_task(plan, phase, each) for each in _missing(plan, phase)),
+                (run_task(plan, phase, each) for each in plan.missing(phase)),
                 progress,
             )
         return
@@ -70,7 +68,7 @@ def run_locally(plan: CorpusPlan, workers: int, progress: Progress) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _end_with_parent, (os.getpid(),)) as pool:
         for phase in PHASES:
-            futures = [pool.submit(run_task, plan, phase, each) for each in _missing(plan, phase)]
+            futures = [pool.submit(run_task, plan, phase, each) for each in plan.missing(phase)]
             try:
                 _watch(plan, phase, (each.result() for each in as_completed(futures)), progress)
             except BaseException:
@@ -79,42 +77,67 @@ def run_locally(plan: CorpusPlan, workers: int, progress: Progress) -> None:
                 raise next(filter(None, failed)) from None
 
 
-def run_by_datatrove(
-    plan: CorpusPlan, engine: str, workers: int, options: Mapping[str, Any], progress: Progress
+def run_on_cluster(
+    plan: CorpusPlan,
+    engine: Engine,
+    workers: int,
+    options: Mapping[str, Any],
+    command: Sequence[str],
+    progress: Progress,
 ) -> None:
-    """Run all phases by an executor of datatrove's: `datatrove` (local), `slurm` or `ray`.
+    """Run all phases by an executor of datatrove's (local, Slurm's or Ray's), or by PJM.
 
     Args:
         plan: what is prepared; its folders must be seen by all machines.
-        engine: which executor.
-        workers: tasks at once.
+        engine: which.
+        workers: tasks at once; of PJM on a node.
         options: further arguments of the executor: `partition` and `time` of Slurm's, for instance.
-        progress: is told of phases.
+        command: for PJM, the program that does a task when told `--phase` and `--rank`.
+        progress: is told of tasks that are done.
 
     Raises:
-        InputError: tasks of a phase are missing when it has ended.
+        InputError: tasks of a phase are missing when it has ended, or it cannot be begun.
     """
     for phase in PHASES:
-        if not (missing := _missing(plan, phase)):
+        if not plan.missing(phase):
             continue
-        logs = str(plan.work("logs", phase))
-        fixed = {"pipeline": [_Step(plan, phase)], "tasks": plan.phases[phase], "workers": workers}
-        fixed |= {"logging_dir": logs, "skip_completed": False}
-        if engine == "slurm":
-            executor = extra("datatrove.executor.slurm").SlurmPipelineExecutor(
-                **fixed, **{"job_name": f"corpus-{phase}", **options}
-            )
-        elif engine == "ray":
-            executor = extra("datatrove.executor.ray").RayPipelineExecutor(**fixed, **options)
+        if engine == "pjm":
+            run_by_pjm(plan, phase, workers, options, command, progress)
         else:
-            executor = extra("datatrove.executor.local").LocalPipelineExecutor(**fixed, **options)
-        executor.run()
-        while engine == "slurm" and _missing(plan, phase):  # which has only handed the job in
-            progress(phase, plan.phases[phase] - len(_missing(plan, phase)), plan.phases[phase])
-            time.sleep(10)
-        if missing := _missing(plan, phase):
+            _run_by_datatrove(plan, engine, phase, workers, options, progress)
+        if missing := plan.missing(phase):
+            logs = plan.work("logs")
             raise InputError(f"phase {phase}: tasks {missing[:5]} have failed; {logs} says why.")
         progress(phase, plan.phases[phase], plan.phases[phase])
+
+
+def _run_by_datatrove(
+    plan: CorpusPlan,
+    engine: Engine,
+    phase: str,
+    workers: int,
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    name = "local" if engine == "datatrove" else engine
+    kind = getattr(extra(f"datatrove.executor.{name}"), f"{name.capitalize()}PipelineExecutor")
+    fixed = {"pipeline": [_Step(plan, phase)], "tasks": plan.phases[phase], "workers": workers}
+    fixed |= {"logging_dir": str(plan.work("logs", phase)), "skip_completed": False}
+    fixed |= {"job_name": f"corpus-{phase}"} if engine == "slurm" else {}
+    try:
+        executor = kind(**fixed | dict(options))
+    except TypeError as error:
+        raise InputError(f"--engine-option: {engine}'s executor says: {error}.") from error
+    try:
+        executor.run()
+    except FileNotFoundError as error:
+        if error.filename != "sbatch":
+            raise
+        raise InputError("--engine slurm: there is no program `sbatch` here.") from error
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"--engine slurm: {error.cmd[0]} refuses the job, as it says.") from error
+    if engine == "slurm":  # which has only handed the job in
+        wait_for(plan, phase, lambda: has_left_slurm(str(executor.job_id)), progress)
 
 
 class _Step:
@@ -127,13 +150,9 @@ class _Step:
         run_task(self.plan, self.phase, rank)
 
 
-def _missing(plan: CorpusPlan, phase: str) -> list[int]:
-    return [each for each in range(plan.phases[phase]) if not plan.mark(phase, each).exists()]
-
-
 def _watch(plan: CorpusPlan, phase: str, finished: Iterable[int], progress: Progress) -> None:
     total = plan.phases[phase]
-    done = total - len(_missing(plan, phase))
+    done = total - len(plan.missing(phase))
     progress(phase, done, total)
     for _ in finished:
         done += 1

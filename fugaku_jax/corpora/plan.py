@@ -2,6 +2,8 @@
 
 import functools
 import json
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +12,18 @@ from typing import Any
 
 from fugaku_jax.corpora.contamination import EvaluationTexts, read_evaluation_set
 from fugaku_jax.corpora.extras import extra
-from fugaku_jax.corpora.readers import is_known, local_copy
+from fugaku_jax.corpora.readers import WARC_ENDINGS, is_known, local_copy
 from fugaku_jax.corpora.recipe import CorpusInput, CorpusRecipe, EvaluationSet
+from fugaku_jax.data.corpus import TEXT_ENDINGS
 from fugaku_jax.errors import InputError
 from fugaku_jax.run.whole_file import write_json
 
 PLACE_BITS = 40
 """Of a document's `order`: below them its number in its file, above the file's number."""
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+_COMPARED = 8
+"""Parts whose documents a comparing task holds. It looks into the records of every part, so that
+more such tasks are more work."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,11 @@ class CorpusPlan:
     def phases(self) -> dict[str, int]:
         """How many tasks each phase has, in order; each phase needs all of the one before."""
         tasks = len(self.parts)
-        return {"clean": tasks, "compare": tasks, "link": 1, "write": tasks}
+        return {"clean": tasks, "compare": -(-tasks // _COMPARED), "link": 1, "write": tasks}
+
+    def missing(self, phase: str) -> list[int]:
+        """Return the tasks of a phase that are still to be done."""
+        return [each for each in range(self.phases[phase]) if not self.mark(phase, each).exists()]
 
     def input_of(self, task: int) -> CorpusInput:
         """Return the input that a task reads of."""
@@ -73,6 +84,11 @@ class CorpusPlan:
     def mark(self, phase: str, task: int) -> Path:
         """Return the file that says that a task is done, and holds what it counted."""
         return self.work(phase, f"{task:06d}.json")
+
+    def set_mark(self, phase: str, task: int, **counted: Any) -> None:
+        """Say that a task is done, what it counted, and how much memory this process has taken."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        write_json(self.mark(phase, task), {**counted, "peak_bytes": peak})
 
     def place(self, order: int) -> str:
         """Return where a document stood: `FILE:LINE`."""
@@ -108,7 +124,11 @@ def make_plan(recipe: CorpusRecipe, out: Path, root: Path) -> CorpusPlan:
             raise InputError(f"input {each.name}: there is no file {', '.join(each.paths)}.")
         for url, size in found:
             if not is_known(url):
-                raise InputError(f"input {each.name}: the ending of {url} says no known format.")
+                known = " ".join((*TEXT_ENDINGS, *WARC_ENDINGS))
+                raise InputError(
+                    f"input {each.name}: the ending of {url} says no format of texts; "
+                    f"known are {known}."
+                )
             files.append(InputFile(url, size, index))
     if not files:
         raise InputError(f"recipe: none of its inputs is there; --root is {root}.")

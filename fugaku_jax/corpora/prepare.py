@@ -2,10 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from fugaku_jax.corpora.engines import DATATROVE, Progress, run_by_datatrove, run_locally
+from fugaku_jax.corpora.batch_jobs import Progress
+from fugaku_jax.corpora.engines import Engine, run_locally, run_on_cluster
 from fugaku_jax.corpora.plan import CorpusPlan
 from fugaku_jax.corpora.report import corpus_report, corpus_timings
 from fugaku_jax.json_file import read_json
@@ -13,15 +15,21 @@ from fugaku_jax.run.whole_file import replace_file, write_json
 
 
 def prepare(
-    plan: CorpusPlan, engine: str, workers: int, options: Mapping[str, Any], progress: Progress
+    plan: CorpusPlan,
+    engine: Engine,
+    workers: int,
+    options: Mapping[str, Any],
+    command: Sequence[str],
+    progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run what is missing of a preparation.
 
     Args:
         plan: what is prepared.
-        engine: `local`, or an executor of datatrove's.
+        engine: `local`, or what `run_on_cluster` takes.
         workers: tasks at once.
         options: further arguments of the executor.
+        command: the program that does a task when told `--phase` and `--rank`.
         progress: is told of tasks that are done.
 
     Returns:
@@ -32,16 +40,18 @@ def prepare(
     """
     if not plan.output("report.json").exists():
         begin = time.perf_counter()
-        if engine in DATATROVE:
-            run_by_datatrove(plan, engine, workers, options, progress)
-        else:
+        if engine == "local":
             run_locally(plan, workers, progress)
+        else:
+            run_on_cluster(plan, engine, workers, options, command, progress)
         finish(plan, workers, time.perf_counter() - begin)
     return tuple(read_json(plan.output(f"{name}.json")) for name in ("report", "timings"))  # type: ignore[return-value]
 
 
 def finish(plan: CorpusPlan, workers: int, seconds: float) -> None:
     """Write mixture, timings and report, in this order, and remove the work."""
+    for left in Path(plan.out).rglob(".*.partial"):  # by a task that was killed as it wrote
+        left.unlink()
     report = corpus_report(plan)
     data = _mixture(plan, report).encode()
     replace_file(plan.output("mixture.toml"), lambda file: file.write(data))

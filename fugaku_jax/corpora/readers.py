@@ -8,12 +8,12 @@ import gzip
 import io
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from fugaku_jax.corpora.extras import extra
-from fugaku_jax.data.corpus import ENDINGS, BadLine, Document, parse_block, read_blocks
+from fugaku_jax.data.corpus import TEXT_ENDINGS, BadLine, Document, parse_block, read_blocks
 from fugaku_jax.errors import InputError
 
 WARC_ENDINGS = (".warc", ".warc.gz", ".wet", ".wet.gz")
@@ -22,7 +22,11 @@ _WARC_BLOCK = 64  # records
 
 @contextlib.contextmanager
 def local_copy(url: str) -> Iterator[Path]:
-    """Give a file as one of this machine; what is remote is fetched, and removed afterwards."""
+    """Give a file as one of this machine; what is remote is fetched, and removed afterwards.
+
+    Raises:
+        InputError: it cannot be fetched. What else says so of the copy says it of the URL then.
+    """
     if "://" not in url:
         yield Path(url)
         return
@@ -33,7 +37,10 @@ def local_copy(url: str) -> Iterator[Path]:
             file_system.get_file(remote, str(path))
         except Exception as error:  # of as many kinds as there are protocols
             raise InputError(f"input {url}: cannot be fetched: {_sentence(error)}.") from error
-        yield path
+        try:
+            yield path
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), url)) from error
 
 
 def read_documents(
@@ -46,29 +53,41 @@ def read_documents(
         part: which part; blocks of lines are dealt to the parts in turn.
         parts: how many there are.
 
+    A file without a document is a bad line of its first part.
+
     Raises:
-        InputError: there is no such file, its ending is unknown, or it gives nothing at all.
+        InputError: there is no such file, its ending is unknown, or it is damaged where it begins.
     """
     if path.name.lower().endswith(WARC_ENDINGS):
         yield from _warc_documents(path, part, parts)
         return
+    is_text, is_empty = path.name.lower().endswith(".txt"), True
     for index, block in enumerate(read_blocks(path)):
         if isinstance(block, BadLine):
+            is_empty = False
             if part == 0:  # every part comes to where the file is damaged
                 yield _last_number(block), block
-        elif index % parts == part:
+            continue
+        is_empty = is_empty and not any(map(_says_something, block.lines)) and not is_text
+        if index % parts == part:
             given = parse_block(block)
             lines = (
                 number
                 for number, line in enumerate(block.lines, block.first_line)
-                if not isinstance(line, bytes) or line.strip() or path.name.endswith(".txt")
+                if is_text or _says_something(line)
             )
             yield from zip(lines, given, strict=True)
+    if is_empty and part == 0:
+        yield 1, BadLine(f"{path}:1: the file holds no document.", ends_file=True)
+
+
+def _says_something(line: bytes | Mapping[str, Any]) -> bool:
+    return not isinstance(line, bytes) or bool(line.strip())
 
 
 def is_known(name: str) -> bool:
-    """Tell whether a file's ending is one that is read."""
-    return name.lower().endswith(ENDINGS + WARC_ENDINGS)
+    """Tell whether a file's ending is one that is read: those of tokens are not."""
+    return name.lower().endswith(TEXT_ENDINGS + WARC_ENDINGS)
 
 
 def _last_number(bad: BadLine) -> int:
@@ -113,8 +132,8 @@ def _warc_documents(path: Path, part: int, parts: int) -> Iterator[tuple[int, Do
         place = max(number, 1)
         sentence = f"{path}:{place}: cannot be read from here on: {stream.damage}."
         yield place, BadLine(sentence, ends_file=True)
-    if number == 0 and not stream.damage:
-        raise InputError(f"input {path}: cannot be read: it holds no WARC record of a page.")
+    if number == 0 and not stream.damage and part == 0:
+        yield 1, BadLine(f"{path}:1: the file holds no WARC record of a page.", ends_file=True)
 
 
 def _records(

@@ -51,13 +51,12 @@ def corpus_timings(plan: CorpusPlan, workers: int, seconds: float) -> dict[str, 
     """Add up what the tasks took: of an interrupted preparation `seconds` is the last session's."""
     stages: Counter[str] = Counter()
     peak, read = 0, 0
-    for task in range(len(plan.parts)):
-        mark = read_json(plan.mark("clean", task))
-        stages.update(mark["seconds"])
-        stages["write"] += read_json(plan.mark("write", task))["seconds"]
-        stages["compare"] += read_json(plan.mark("compare", task))["seconds"]
-        peak = max(peak, mark["peak_bytes"])
-        read += mark["counts"].get("bytes", 0)
+    for phase, tasks in plan.phases.items():
+        for task in range(tasks):
+            mark = read_json(plan.mark(phase, task))
+            stages.update(mark["seconds"] if phase == "clean" else {phase: mark["seconds"]})
+            read += mark["counts"].get("bytes", 0) if phase == "clean" else 0
+            peak = max(peak, mark["peak_bytes"])
     return {
         "seconds": seconds,
         "workers": workers,

@@ -13,7 +13,7 @@ from fugaku_jax.corpora.decisions import Decision, read_decisions, write_decisio
 from fugaku_jax.corpora.duplicates import copies
 from fugaku_jax.corpora.plan import CorpusPlan
 from fugaku_jax.data.lines import read_lines
-from fugaku_jax.run.whole_file import replace_file, write_json
+from fugaku_jax.run.whole_file import replace_file
 
 _LEVEL = 3  # of zstd
 
@@ -22,9 +22,10 @@ def write(plan: CorpusPlan, task: int) -> None:
     """Write a task's documents without copies of others, and the decisions on all of them."""
     clock = time.process_time()
     counts = Counter[str]()
-    same, alike, named = (copies(plan, kind) for kind in ("text", "bands", "id"))
     decisions = read_decisions(plan.work("clean", f"{task:06d}.parquet"))
     sizes = np.load(plan.work("clean", f"{task:06d}.sizes.npy")).tolist()
+    ends = (sizes[0][0], sizes[-1][0]) if sizes else (0, 0)
+    same, alike, named = (copies(plan, kind, *ends) for kind in ("text", "bands", "id"))
     written = io.BytesIO()
     path = plan.work("clean", f"{task:06d}.jsonl.zst")
     with (
@@ -49,7 +50,7 @@ def write(plan: CorpusPlan, task: int) -> None:
         )
     write_decisions(plan.output("decisions", f"{name}.parquet"), decisions)
     seconds = time.process_time() - clock
-    write_json(plan.mark("write", task), {"kept": dict(counts), "seconds": seconds})
+    plan.set_mark("write", task, kept=dict(counts), seconds=seconds)
 
 
 def _decided(

@@ -1,4 +1,4 @@
-"""Reads documents from JSONL, JSONL.gz, JSONL.zst, Parquet and plain text files.
+"""Reads documents from JSONL (plain, gzip, zstd, xz), Parquet and plain text files.
 
 Reading has two halves. `read_blocks` runs in one thread and only moves and decompresses bytes;
 `parse_block` does the costly part (JSON, UTF-8, checks) and may run in many threads at once.
@@ -18,7 +18,8 @@ from fugaku_jax.data import token_files
 from fugaku_jax.data.lines import parse_line, read_lines
 from fugaku_jax.errors import InputError
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", *token_files.ENDINGS)
+TEXT_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.xz", ".parquet", ".txt")
+ENDINGS = (*TEXT_ENDINGS, *token_files.ENDINGS)
 _BLOCK_BYTES = 1 << 18  # of text a block: enough work for a thread, little enough to balance
 _COLUMNS = ("text", "id", "source", "licence", "license", "decisions")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())

@@ -1,4 +1,4 @@
-"""Lines of JSON, plain, in gzip or in zstd: bytes are moved and decompressed, then parsed.
+"""Lines of JSON, plain, in gzip, zstd or xz: bytes are moved and decompressed, then parsed.
 
 Corpora and files of prompts are both read here, so that a byte-order mark, an empty line or a
 compressed file is the same to both.
@@ -6,6 +6,7 @@ compressed file is the same to both.
 
 import gzip
 import json
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
@@ -14,9 +15,9 @@ import zstandard
 
 LARGEST_WINDOW = 1 << 31
 """Bytes of zstd's window that are allowed, and so of memory that reading a file can take: as many
-as `zstd --long=31` asks for. The library's own limit is 2^27."""
+as `zstd --long=31` asks for. The library's own limit is 2^27. xz's window has 1.5 GiB at most."""
 _READ_BYTES = 1 << 20
-# Of a zstd file, at a time. What lies behind the end of a frame is copied, so that small pieces
+# Of a file of frames at a time. What lies behind the end of a frame is copied, so that small pieces
 # are quickest where every document is a frame; and they decompress to 128 MiB at most.
 _FRAME_BYTES = 1 << 12
 
@@ -26,7 +27,7 @@ def read_lines(file: IO[bytes], name: str, longest: int | None = None) -> Iterat
 
     Args:
         file: the file.
-        name: what it is called; `.gz` and `.zst` at its end say how it is compressed.
+        name: what it is called; `.gz`, `.zst` and `.xz` at its end say how it is compressed.
         longest: a line of more bytes comes in pieces that are each longer than that; whole if None.
 
     Raises:
@@ -43,7 +44,7 @@ def read_lines(file: IO[bytes], name: str, longest: int | None = None) -> Iterat
             if longest is not None and sum(map(len, parts)) > longest:
                 yield b"".join(parts)
                 parts = []
-    except (EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError) as error:
         raise OSError(str(error)) from error
     yield b"".join(parts)
 
@@ -68,23 +69,38 @@ def _reader(file: IO[bytes], name: str) -> Callable[[int], bytes]:
     if name.lower().endswith(".gz"):
         return gzip.GzipFile(fileobj=file).read1
     if name.lower().endswith(".zst"):
-        frames = _zstandard_frames(file)
+        zstd = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+        frames = _frames(file, zstd.decompressobj, "a zstd frame")
+        return lambda _: next(frames, b"")
+    if name.lower().endswith(".xz"):
+        frames = _frames(file, _xz, "an xz stream", padding=b"\0")
         return lambda _: next(frames, b"")
     return file.read
 
 
-def _zstandard_frames(file: IO[bytes]) -> Iterator[bytes]:
+def _xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_WINDOW)
+
+
+def _frames(
+    file: IO[bytes], begin: Callable[[], Any], kind: str, padding: bytes = b""
+) -> Iterator[bytes]:
     """Decompresses all frames of a file, and raises EOFError when the last one is cut short.
 
-    The library's own readers of several frames take a file that was cut short for a whole one.
+    The libraries' own readers of several frames take a file that was cut short for a whole one
+    (zstandard), or what follows a whole one for nothing (lzma). `padding` may lie between frames.
     """
-    zstd = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     frame, rest = None, b""
     while piece := rest or file.read(_FRAME_BYTES):
-        frame = frame or zstd.decompressobj()
+        rest = b""
+        if frame is None:
+            piece = piece.lstrip(padding) if padding else piece
+            if not piece:
+                continue
+            frame = begin()
         if data := frame.decompress(piece):
             yield data
-        rest = frame.unused_data
-        frame = None if frame.eof else frame
+        if frame.eof:
+            frame, rest = None, frame.unused_data
     if frame is not None:
-        raise EOFError("the file is cut short in a zstd frame")
+        raise EOFError(f"the file is cut short in {kind}")

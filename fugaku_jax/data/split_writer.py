@@ -19,6 +19,10 @@ from fugaku_jax.data.token_files import Place
 from fugaku_jax.ledger import documents, merkle
 from fugaku_jax.ledger.documents import DocumentRow
 
+# `xz -9e` but for its window: one of 64 MiB takes up to 0.7 GB of memory, the more of it the more
+# text there is, and one of 2 MiB some 25 MB.
+_XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 21}]
+
 
 @dataclass(slots=True)
 class EncodedDocument:
@@ -52,7 +56,9 @@ class SplitWriter:
         self._array: ts.TensorStore | None = None
         self._array_sha256: str | None = None
         self._write: ts.WriteFutures | None = None  # the last to the array
-        self._pending: list[np.ndarray] = []  # tokens of the shard that is filling
+        # The shard that is filling. Tokens are copied into it: as they come they are parts of a
+        # block of documents, and the few that are held out of each would keep all of them.
+        self._pending: np.ndarray = np.empty(0, dtype)
         self._pending_tokens = 0
         self._tokens = 0  # those before
         self._chunks: list[bytes] = []  # hashes of the block that is filling
@@ -61,7 +67,6 @@ class SplitWriter:
         self._rows_start = self._rows_tokens = 0  # its first token, and its tokens
         self._document_blocks: list[DocumentBlock] = []
         self._documents = self._bytes = 0
-        # The very setting of `xz -9e`. Made only when needed: it takes 0.7 GB of memory.
         self._xz: lzma.LZMACompressor | None = None
         self._xz_bytes = 0
 
@@ -75,21 +80,25 @@ class SplitWriter:
         if len(self._rows) == documents.BLOCK_ROWS:
             self._end_document_block()
         if self._place[2] == "validation":
-            self._xz = self._xz or lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
+            self._xz = self._xz or lzma.LZMACompressor(filters=_XZ)
             self._xz_bytes += len(self._xz.compress(document.text))
-        self._pending.append(document.tokens)
-        self._pending_tokens += row.length
-        if self._pending_tokens >= store_format.SHARD_TOKENS:
-            tokens = np.concatenate(self._pending)
-            whole = len(tokens) // store_format.SHARD_TOKENS * store_format.SHARD_TOKENS
-            self._put_tokens(tokens[:whole])
-            self._pending = [tokens[whole:].copy()]
-            self._pending_tokens = len(tokens) - whole
+        tokens = document.tokens
+        while len(tokens):
+            if self._pending_tokens == len(self._pending):  # of no shard, or written
+                self._pending = np.empty(store_format.SHARD_TOKENS, self._dtype)
+                self._pending_tokens = 0
+            room = len(self._pending) - self._pending_tokens
+            end = self._pending_tokens + min(room, len(tokens))
+            self._pending[self._pending_tokens : end] = tokens[:room]
+            tokens = tokens[room:]
+            self._pending_tokens = end
+            if end == len(self._pending):
+                self._put_tokens(self._pending)
 
     def finish(self) -> Split:
         """Writes what is left, and says what was written. Raises as `append`."""
-        if self._pending_tokens:
-            self._put_tokens(np.concatenate(self._pending))
+        if self._pending_tokens < len(self._pending):
+            self._put_tokens(self._pending[: self._pending_tokens])
         if self._array is not None:
             self.wait()
             with storage_errors(self._url, "written"):

@@ -42,7 +42,7 @@ class Split:
     tokens: int  # with one end-of-document token a document
     documents: int
     bytes: int  # of the texts in UTF-8
-    xz_bytes: int | None  # of the texts one after the other under `xz -9e`; None for train
+    xz_bytes: int | None  # of the texts one after the other under xz; None for train
     tokens_root: str  # Merkle root; a leaf is a chunk, little endian, in the store's data type
     documents_root: str  # Merkle root; a leaf is a row of the document table
     blocks_sha256: str | None = None  # of the file of blocks; None in format 1, which has none

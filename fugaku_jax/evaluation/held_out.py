@@ -24,7 +24,7 @@ class Selection:
     bytes: int
     """UTF-8 bytes of the documents; 0 of dialogues, whose answers alone are scored."""
     xz_bytes: int | None
-    """`xz -9e` size of all held-out documents; None unless all of them are here."""
+    """Size of all held-out documents under xz; None unless all of them are here."""
 
 
 def select_documents(store: Store, max_tokens_per_domain: int | None) -> list[Selection]:

@@ -37,7 +37,7 @@ class DomainScore:
     bytes: int
     """UTF-8 bytes of the documents; the end of a document is no byte."""
     xz_bytes: int | None
-    """Their size under `xz -9e`; None if only a part of the held-out documents was read."""
+    """Their size under xz; None if only a part of the held-out documents was read."""
 
     @property
     def nats_per_token(self) -> float:
@@ -51,7 +51,7 @@ class DomainScore:
 
     @property
     def xz_bits_per_byte(self) -> float | None:
-        """Bits that `xz -9e` needs for a byte of the same text."""
+        """Bits that xz needs for a byte of the same text."""
         return 8 * self.xz_bytes / self.bytes if self.xz_bytes and self.bytes else None
 
     def __add__(self, other: "DomainScore") -> "DomainScore":

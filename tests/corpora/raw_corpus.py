@@ -74,16 +74,29 @@ def row(identity: str, text: str, **fields: object) -> dict[str, object]:
     return {"id": identity, "text": text, "licence": "CC0-1.0", **fields}
 
 
-def warc(pages: Sequence[tuple[str, str]]) -> bytes:
-    """A compressed WARC of HTML pages."""
+def warc(pages: Sequence[tuple[str, str]], compressed: bool = True) -> bytes:
+    """A WARC of HTML pages, given as (URL, text)."""
     data = io.BytesIO()
-    writer = WARCWriter(data, gzip=True)
+    writer = WARCWriter(data, gzip=compressed)
     for url, text in pages:
         html = f"<html><body><main><p>{text}</p></main></body></html>".encode()
         headers = [("Content-Type", "text/html; charset=utf-8")]
         http = StatusAndHeaders("200 OK", headers, protocol="HTTP/1.1")
         record = writer.create_warc_record(
             url, "response", payload=io.BytesIO(html), http_headers=http
+        )
+        writer.write_record(record)
+    return data.getvalue()
+
+
+def wet(pages: Sequence[tuple[str, str]], compressed: bool = True) -> bytes:
+    """A WET of the texts of pages, as Common Crawl makes them of a WARC."""
+    data = io.BytesIO()
+    writer = WARCWriter(data, gzip=compressed)
+    for url, text in pages:
+        payload = io.BytesIO(text.encode())
+        record = writer.create_warc_record(
+            url, "conversion", payload=payload, warc_content_type="text/plain"
         )
         writer.write_record(record)
     return data.getvalue()

@@ -2,61 +2,35 @@
 
 import dataclasses
 import json
+import random
 import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from prepared_corpora import decisions, documents, everything, recipe_of, refusal
 from raw_corpus import jsonl, row, story, warc
 
 from fugaku_jax.corpora.engines import run_locally
 from fugaku_jax.corpora.plan import make_plan
 from fugaku_jax.corpora.prepare import prepare
-from fugaku_jax.corpora.recipe import CorpusInput, CorpusRecipe
+from fugaku_jax.corpora.recipe import CorpusRecipe
+from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.inputs import read_inputs
-from fugaku_jax.data.lines import read_lines
-from fugaku_jax.errors import InputError
+from fugaku_jax.data.store import Store
+from fugaku_jax.data.verify import verify_store
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "launch"))
 from corpora import load_corpus_recipe  # noqa: E402
 
 
-def documents(out: Path) -> dict[str, dict[str, str]]:
-    """All documents that were kept, by their names."""
-    found = {}
-    for path in sorted((out / "documents").iterdir()):
-        with path.open("rb") as file:
-            for line in filter(None, read_lines(file, path.name)):
-                document = json.loads(line)
-                assert document["id"] not in found
-                found[document["id"]] = document
-    return found
-
-
-def decisions(out: Path) -> dict[str, list[tuple[str, str, str]]]:
-    """Stage, action and reason of all decisions on each document."""
-    found = defaultdict(list)
-    for path in sorted((out / "decisions").iterdir()):
-        for each in pq.read_table(path).to_pylist():
-            found[each["id"]].append((each["stage"], each["action"], each["reason"]))
-    return found
-
-
-def everything(out: Path) -> dict[str, bytes]:
-    """All files of a prepared corpus but its timings, by their names."""
-    paths = (path for path in out.rglob("*") if path.is_file() and path.name != "timings.json")
-    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
-
-
 def program(raw: Path, out: Path, *options: str) -> list[str]:
     """The command that prepares the recipe `small`."""
     command = [sys.executable, str(ROOT / "launch/data.py"), "prepare", "small"]
-    return [*command, "--root", str(raw), "--out", str(out), "--workers", "2", *options]
+    return [*command, "--root", str(raw), "--out", str(out), *options]
 
 
 @pytest.fixture
@@ -112,7 +86,7 @@ def test_tasks_in_any_order_on_any_engine_give_the_same_files(raw, small, prepar
     assert everything(prepared(small, raw, "shuffled", seed=3)) == right
     plan = make_plan(small, tmp_path / "by-two", raw)
     told = []
-    prepare(plan, "local", 2, {}, lambda *progress: told.append(progress))
+    prepare(plan, "local", 2, {}, (), lambda *progress: told.append(progress))
     assert everything(tmp_path / "by-two") == right
     assert told[-1] == ("write", plan.phases["write"], plan.phases["write"])
 
@@ -120,7 +94,8 @@ def test_tasks_in_any_order_on_any_engine_give_the_same_files(raw, small, prepar
 @pytest.mark.slow
 def test_datatroves_executor_gives_the_same_files(raw, prepared, tmp_path):
     right = everything(prepared(load_corpus_recipe("small"), raw, "right"))
-    subprocess.run(program(raw, tmp_path / "by-datatrove", "--engine", "datatrove"), check=True)
+    out = tmp_path / "by-datatrove"
+    subprocess.run(program(raw, out, "--workers", "2", "--engine", "datatrove"), check=True)
     assert everything(tmp_path / "by-datatrove") == right
 
 
@@ -143,35 +118,56 @@ def test_a_preparation_goes_on_with_what_is_missing(raw, small, prepared, tmp_pa
         with pytest.raises(KeyboardInterrupt):
             run_locally(plan, 1, stop)
 
-    for moment in (("clean", 1), ("clean", 3), ("compare", 2), ("write", 1)):
+    for moment in (("clean", 1), ("clean", 3), ("compare", 1), ("write", 1)):
         stop_at(*moment)
-    prepare(plan, "local", 1, {}, lambda *_: None)
+    prepare(plan, "local", 1, {}, (), lambda *_: None)
     assert everything(tmp_path / "stopped") == right
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_gives_the_same_files(raw, prepared, tmp_path):
-    right = everything(prepared(load_corpus_recipe("small"), raw, "right"))
-    command = program(raw, tmp_path / "killed")
-    for seconds in (2.0, 4.0):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True, capture_output=True)
-    assert everything(tmp_path / "killed") == right
+def test_killed_at_five_random_moments_a_preparation_and_its_build_give_the_same_root(
+    raw, prepared, tmp_path
+):
+    right = prepared(load_corpus_recipe("small"), raw, "right")
+    sets, model = read_inputs([right / "mixture.toml"]), tmp_path / "tokenizer.model"
+    tokenizer = choose_tokenizer("train:2000", sets, "stop")
+    model.write_bytes(tokenizer.model_bytes)
+    build_store(str(tmp_path / "whole"), sets, tokenizer, validation=0.1, workers=1)
+    root = Store.open(str(tmp_path / "whole")).sha256
+
+    out, store, draw = tmp_path / "killed", tmp_path / "store", random.Random(5)
+    build = [sys.executable, str(ROOT / "launch/data.py"), "build", str(out / "mixture.toml")]
+    build += ["--out", str(store), "--tokenizer", str(model), "--validation", "0.1"]
+    plan = make_plan(load_corpus_recipe("small"), out, raw)
+    for moment in sorted(draw.sample(range(1, sum(plan.phases.values())), 4)):
+        process = start(program(raw, out, "--workers", draw.choice("123")))
+        while len(list(out.glob("work/*/*.json"))) < moment:
+            assert process.poll() is None
+            time.sleep(0.002)
+        assert kill(process) == -signal.SIGKILL
+        assert not (out / "report.json").exists()
+    subprocess.run(program(raw, out, "--workers", "3"), check=True, capture_output=True)
+    assert everything(out) == everything(right)
+    process = start(build)
+    while not list(store.glob("build-*/*")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    kill(process)
+    subprocess.run([*build, "--workers", "2"], check=True, capture_output=True)
+    assert Store.open(str(store)).sha256 == root
+    assert list(verify_store(str(store), root)) == []
 
 
-def recipe_of(folder: Path, path: str, **fields) -> CorpusRecipe:
-    """A recipe of one input of these files, without filters."""
-    return CorpusRecipe((CorpusInput("texts", (str(folder / path),), "ja"),), **fields)
+def start(command: list[str]) -> subprocess.Popen:
+    """Start a program, with a group of processes of its own."""
+    silent = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=silent, stderr=silent, start_new_session=True)
 
 
-def refusal(recipe: CorpusRecipe, out: Path, root: Path = Path(".")) -> str:
-    """The sentence by which a preparation is refused."""
-    with pytest.raises(InputError) as caught:
-        run_locally(make_plan(recipe, out, root), 1, lambda *_: None)
-    return str(caught.value)
+def kill(process: subprocess.Popen) -> int:
+    """End a program at once, and return how it ended. Its workers end with it."""
+    process.send_signal(signal.SIGKILL)
+    return process.wait()
 
 
 def test_documents_without_a_licence_are_named_if_the_recipe_demands_one(tmp_path, prepared):
@@ -214,18 +210,6 @@ def test_a_warc_that_is_cut_short_stops_or_gives_what_lies_before(tmp_path, prep
     assert 0 < len(documents(out)) < 8
     text = documents(out)["https://example.com/1"]["text"]
     assert "".join(text.split()) == "".join(story(1).split())
-
-
-def test_remote_files_are_read_as_local_ones(raw, tmp_path, prepared):
-    local = prepared(recipe_of(raw, "ja/a.jsonl.gz"), raw, "local")
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
-    memory.pipe("/texts/a.jsonl.gz", (raw / "ja/a.jsonl.gz").read_bytes())
-    inputs = (CorpusInput("texts", ("memory://texts/*.jsonl.gz",), "ja"),)
-    assert documents(prepared(CorpusRecipe(inputs), raw, "remote")) == documents(local)
-    gone = CorpusRecipe((CorpusInput("texts", ("memory://nowhere/a.jsonl",), "ja"),))
-    assert "there is no file memory://nowhere/a.jsonl" in refusal(gone, tmp_path / "gone")
 
 
 def test_a_folder_of_another_preparation_is_refused(raw, small, prepared, tmp_path):

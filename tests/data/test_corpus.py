@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 import random
 from pathlib import Path
 
@@ -54,6 +55,8 @@ ENCODERS = {
     "rows.jsonl.zst": zstandard.ZstdCompressor().compress,
     "frames.jsonl.zst": compress_frames,
     "parts.JSONL.GZ": lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:]),
+    "rows.jsonl.xz": lzma.compress,
+    "streams.jsonl.xz": lambda data: lzma.compress(data[:50]) + bytes(8) + lzma.compress(data[50:]),
     "mark.jsonl": lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n").rstrip(),
 }
 
@@ -117,6 +120,7 @@ def test_a_wrong_line_is_named_with_its_reason(tmp_path, line, reason):
     [
         ("cut.jsonl.gz", gzip.compress),
         ("cut.jsonl.zst", zstandard.ZstdCompressor(write_checksum=True).compress),
+        ("cut.jsonl.xz", lzma.compress),
     ],
 )
 def test_a_file_that_is_cut_short_or_damaged_is_named_with_the_line(tmp_path, name, encode):

@@ -10,6 +10,7 @@ import hashlib
 import io
 import itertools
 import json
+import lzma
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from small_inputs import TEXT, as_json, config, small_store, small_tokenizer
 from fugaku_jax.config import DataConfig, flat_fields
 from fugaku_jax.data import kvstore
 from fugaku_jax.data.build import build_store
-from fugaku_jax.data.corpus import LineBlock, parse_block, read_blocks
+from fugaku_jax.data.corpus import TEXT_ENDINGS, LineBlock, parse_block, read_blocks
 from fugaku_jax.data.inputs import InputSet, read_inputs
 from fugaku_jax.data.proof import check_proofs, prove
 from fugaku_jax.data.store import Store
@@ -178,6 +179,7 @@ def corpus(suffix: str) -> Target:
             ".jsonl": lines,
             ".jsonl.gz": gzip.compress(lines, mtime=0),
             ".jsonl.zst": zstandard.compress(lines),
+            ".jsonl.xz": lzma.compress(lines),
             ".parquet": table.getvalue(),
             ".txt": TEXT.encode(),
         }[suffix]
@@ -370,7 +372,7 @@ TARGETS: dict[str, Target] = {
         *MODELS,
         *(configuration, store_header, store_arrays, store_tokens, document_table, proof),
         *map(altered_store, ("build-*/0/train.blocks.json", "build-*/0/train.documents/0.parquet")),
-        *map(corpus, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")),
+        *map(corpus, TEXT_ENDINGS),
         *(
             token_index,
             token_array,

@@ -35,28 +35,42 @@ def named(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", found[0] if found else "").lower()
 
 
-def asked_for() -> list[str]:
-    """Return the names of all that `pyproject.toml` asks for."""
+def extras(requirement: str) -> set[str]:
+    """Return the extras that a requirement asks for: http and s3 of `fsspec[http,s3]>=2025.3`."""
+    found = re.match(r"[A-Za-z0-9._-]+ ?\[([^]]*)\]", requirement)
+    return set(re.split(r"\s*,\s*", found[1])) if found else set()
+
+
+def requirements() -> list[str]:
+    """Return all that `pyproject.toml` asks for, as it stands there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = [each for group in project["optional-dependencies"].values() for each in group]
-    return sorted({named(each) for each in (*project["dependencies"], *optional)})
+    return [*project["dependencies"], *optional]
+
+
+def asked_for() -> list[str]:
+    """Return the names of all that `pyproject.toml` asks for."""
+    return sorted(set(map(named, requirements())))
 
 
 def needed() -> dict[str, Distribution]:
     """Return all that is needed and installed, by name."""
     found: dict[str, Distribution] = {}
-    waiting = asked_for()
+    seen: set[tuple[str, str]] = set()
+    waiting = requirements()
     while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
+        requirement = waiting.pop()
+        name = named(requirement)
+        asked = {(name, each) for each in ("", *extras(requirement))} - seen
+        seen |= asked
         try:
             found[name] = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # of another platform, or an extra that is not installed
         for each in found[name].requires or ():
-            if "extra ==" not in each:
-                waiting.append(named(each))
+            of_extra = re.search(r"""extra == ["']([^"']+)["']""", each)
+            if (name, of_extra[1] if of_extra else "") in asked:
+                waiting.append(each.partition(";")[0])
     return dict(sorted(found.items()))
 
 
