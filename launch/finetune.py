@@ -82,7 +82,8 @@ def main() -> int:
         watchdog = join(hosts)
         use_compile_cache()
         with watchdog.blaming():
-            from fugaku_jax.cluster.processes import is_writer, wait_for_all
+            from fugaku_jax.cluster.decisions import wait_for_all
+            from fugaku_jax.cluster.processes import is_writer
             from fugaku_jax.interop.base import open_base
             from fugaku_jax.run.sessions import seconds_since_start
             from fugaku_jax.training.loop import train
