@@ -11,7 +11,7 @@ Models", 2020, whose third stage is also known as FSDP (Zhao et al., "PyTorch FS
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
@@ -44,12 +44,6 @@ class Placement:
     def divided(self) -> Placed:
         """Pairs of `weight` that divide it among replicas."""
         return tuple((axis, on) for axis, on in self.weight if axis in self.summed)
-
-    @property
-    def everywhere(self) -> "Placement":
-        """Where it would lie if all stages held it."""
-        weight = tuple((axis, on) for axis, on in self.weight if axis not in self.ends)
-        return replace(self, weight=weight, ends=())
 
     def spec(self, *, state: bool, manual_only: bool = False) -> PartitionSpec:
         """Return the partition of the weight or of its state, for arrays of the whole mesh.
@@ -169,7 +163,7 @@ def squared_norm(
         part = sum(squares[1:], start=squares[0])
         if ends:
             part = jax.numpy.where(jax.lax.axis_index(ends) == 0, part, 0)
-        total += all_reduce(part, axes)
+        total += all_reduce(part, axes) if axes else part
     return total
 
 
