@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from fugaku_jax.collectives.phases import Algorithm
@@ -80,23 +80,6 @@ class Collectives:
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
         return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
-
-
-def make_collectives(config: MeshConfig, rules: Rules, mesh: Mesh | AbstractMesh) -> Collectives:
-    """Return the collectives that a mesh is configured to have.
-
-    Those over the torus connect this process to its neighbours, so all processes of the mesh have
-    to ask for them. Where they cannot be, `flat` ones take their place, which is said once.
-
-    Raises:
-        RendezvousError: a neighbour does not answer.
-    """
-    if config.collective != "torus":
-        return Collectives(config.collective, rules.local_axis)
-    from fugaku_jax.layout.neighbours import connected  # a step without it need not read it
-
-    found = connected(mesh) if isinstance(mesh, Mesh) else None
-    return found or Collectives("flat", rules.local_axis)
 
 
 def place(

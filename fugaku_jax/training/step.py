@@ -13,13 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
-from fugaku_jax.layout.placement import (
-    Collectives,
-    Placement,
-    make_collectives,
-    shard_of,
-    squared_norm,
-)
+from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
@@ -58,7 +52,7 @@ def make_train_step(
     """
     config, rules, where = layout.config, layout.rules, layout.placements
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
-    collectives = make_collectives(config.mesh, rules, layout.mesh)
+    collectives = _collectives(layout)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
@@ -121,6 +115,14 @@ def make_train_step(
         return state, metrics if losses is None else metrics | {"losses": losses}
 
     return OnLayout(layout, whole_step, donate_argnums=0)
+
+
+def _collectives(layout: Layout) -> Collectives:
+    if layout.config.mesh.collective != "torus":
+        return Collectives(layout.config.mesh.collective, layout.rules.local_axis)
+    from fugaku_jax.layout.neighbours import connected  # which no other step has to read
+
+    return connected(layout.mesh)
 
 
 def _metrics(
