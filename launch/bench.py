@@ -110,7 +110,7 @@ def scaling(rounds: int = 3, json: Json = False) -> None:
 def torus(
     shapes: tuple[str, ...] = ("2x3x2", "2x3", "2x4", "3x3"),
     megabytes: tuple[float, ...] = (1, 4, 16, 64),
-    megabits: float = 50,
+    megabits: float = 20,
     rounds: int = 3,
     json: Json = False,
 ) -> None:
@@ -128,9 +128,24 @@ def torus(
     show({"torus": run(shapes, megabytes, megabits, rounds, say)}, json, torus=shown)
 
 
+def startup(processes: tuple[int, ...] = (4, 8, 16, 32), json: Json = False) -> None:
+    """Time processes of one core from their start to their first step, and count their sockets.
+
+    Args:
+        processes: How many, of 2, 4, 8, 16, 32 and 64; each number by itself.
+    """
+    from fugaku_jax.benchmarks.startup import run
+
+    shown = (
+        *("joined_seconds", "compiled_seconds", "first_step_seconds", "sockets"),
+        *("sockets_of_others", "barrier_ms", "vote_ms", "decision_ms", "stop_ms", "load"),
+    )
+    show({"startups": run(processes, say=say)}, json, startups=shown)
+
+
 def main() -> None:
     """Read the arguments and measure."""
-    programs = (step, generate, kernels, tokenize, load, pipeline, scaling, torus)
+    programs = (step, generate, kernels, tokenize, load, pipeline, scaling, startup, torus)
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

@@ -15,6 +15,7 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.interop.chunked_arrays import Index
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.layout.layout import Layout
+from fugaku_jax.layout.placement import Placement
 from fugaku_jax.training.checkpoint import placed
 from fugaku_jax.training.state import abstract_parameters
 
@@ -89,18 +90,29 @@ def place_parameters(
         dtype: type that they are cast to.
     """
     layers = layout.stages.layers.ravel().tolist()
+    stages = layout.rules.parts("stage")
 
-    def one(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Array:
+    def one(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct, placement: Placement) -> Array:
         names = tuple(key.key for key in path)
+        whole = leaf.shape
+        if placement.ends:
+            whole = (leaf.shape[0] // stages, *leaf.shape[1:])
 
         def part(index: Any) -> Shaped[np.ndarray, "..."]:
-            return source.part(names, leaf.shape, index, dtype, layers)
+            if placement.ends:
+                rows = range(*index[0].indices(leaf.shape[0]))
+                place, first = divmod(rows.start, whole[0])
+                index = (slice(first, first + len(rows)), *index[1:])
+                if 0 < place < stages - 1:
+                    spans = (range(*each.indices(n)) for each, n in zip(index, whole, strict=True))
+                    return np.zeros([len(span) for span in spans], dtype)
+            return source.part(names, whole, index, dtype, layers)
 
         return jax.make_array_from_callback(
             leaf.shape, placed(layout, leaf).sharding, part, dtype=dtype
         )
 
-    return jax.tree_util.tree_map_with_path(one, abstract_parameters(layout))
+    return jax.tree_util.tree_map_with_path(one, abstract_parameters(layout), layout.placements)
 
 
 def default_run(model: ModelConfig) -> Config:

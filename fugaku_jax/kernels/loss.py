@@ -177,7 +177,8 @@ def _chunk_loss(
         log_z = jnp.log(total) + highest
         losses = log_z - at_target + z_loss * jnp.square(log_z)
         loss = (weight * losses).sum()
-        loss = jax.lax.psum(loss, row_axes) if row_axes else loss
+        for axis in row_axes:  # a group of all replicas would be large
+            loss = jax.lax.psum(loss, axis)
         scale = weight * (1 + 2 * z_loss * log_z) * jnp.exp(maximum - log_z)
         [d_logits] = native.call(
             "softmax_gradient",

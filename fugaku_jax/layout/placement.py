@@ -11,7 +11,7 @@ Models", 2020, whose third stage is also known as FSDP (Zhao et al., "PyTorch FS
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
@@ -38,7 +38,21 @@ class Placement:
     state: Placed
     """Pairs that split the optimizer's state besides."""
     summed: tuple[str, ...]
-    """Axes over which the gradient has to be summed; those of `weight` and `state` among them."""
+    """Axes of replicas, over which the gradient has to be summed; those of `state` among them."""
+    ends: tuple[str, ...] = ()
+    """The axes of the stages, if only the first and the last of these hold the weight. They then
+    split dimension 0, the outermost of it, as `ends` tells."""
+
+    @property
+    def divided(self) -> Placed:
+        """Pairs of `weight` that divide it among replicas."""
+        return tuple((axis, on) for axis, on in self.weight if axis in self.summed)
+
+    @property
+    def everywhere(self) -> "Placement":
+        """Where it would lie if all stages held it."""
+        weight = tuple((axis, on) for axis, on in self.weight if axis not in self.ends)
+        return replace(self, weight=weight, ends=())
 
     def spec(self, *, state: bool, manual_only: bool = False) -> PartitionSpec:
         """Return the partition of the weight or of its state, for arrays of the whole mesh.
@@ -114,20 +128,18 @@ def place(
     dimension takes (a bias of odd length) stays whole, and is summed.
 
     Args:
-        shape: of the whole weight.
+        shape: of the whole weight, as one stage has it if it is not stacked.
         explicit: how tensor axes split it.
         sizes: of the mesh axes.
-        stacked: whether its first dimension counts layers, which stages share.
+        stacked: whether its first dimension counts layers, which stages share; what is not is used
+            by the first and the last stage alone.
     """
     explicit = PartitionSpec(*explicit, *[None] * (len(shape) - len(explicit)))
     free = [size if axis is None else 0 for size, axis in zip(shape, explicit, strict=True)]
-    weight: Placed = ()
-    summed = rules.summed
+    weight: Placed = tuple((axis, 0) for axis in rules.pipeline)
+    summed, ends = rules.summed, () if stacked else rules.pipeline
     if stacked:
-        weight = tuple((axis, 0) for axis in rules.pipeline)
         free[0] //= math.prod(sizes[axis] for axis in rules.pipeline)
-    else:
-        summed = rules.pipeline + summed
     state: Placed = ()
     if config.weights == "fsdp":
         # A layer is gathered when it is its turn, so its own dimensions are split.
@@ -135,7 +147,7 @@ def place(
         weight += _divide(within, summed, sizes)
     elif config.weights == "zero1":
         state = _divide(free, summed, sizes)
-    return Placement(explicit, weight, state, summed)
+    return Placement(explicit, weight, state, summed, ends)
 
 
 def shard_of(x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
@@ -151,15 +163,20 @@ def shard_of(x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
 def squared_norm(
     arrays: PyTree[Float[Array, "..."]], placements: PyTree[Placement]
 ) -> Float[Array, ""]:
-    """Sum the squares of all elements of arrays that lie as the optimizer's state does."""
-    by_axes: dict[tuple[str, ...], list[Array]] = {}
+    """Sum the squares of all elements of arrays that lie as the optimizer's state does.
+
+    What the first and the last stage hold counts once.
+    """
+    by_axes: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Array]] = {}
     pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(placements), strict=True)
     for array, placement in pairs:
         axes = tuple(sorted({axis for axis, _ in placement.weight + placement.state}))
-        by_axes.setdefault(axes, []).append(sum_of_squares(array))
+        by_axes.setdefault((axes, placement.ends), []).append(sum_of_squares(array))
     total = jax.numpy.float32(0)
-    for axes, squares in by_axes.items():
+    for (axes, ends), squares in by_axes.items():
         part = sum(squares[1:], start=squares[0])
+        if ends:
+            part = jax.numpy.where(jax.lax.axis_index(ends) == 0, part, 0)
         total += all_reduce(part, axes)
     return total
 

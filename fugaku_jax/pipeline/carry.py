@@ -80,9 +80,7 @@ class Given(NamedTuple):
     entry: Entry
 
 
-def when(
-    condition: Bool[Array, ""], do: Callable[[Any, Given], Any], carry: Any, given: Given
-) -> Any:
+def when(condition: Bool[Array, ""], do: Callable[[Any, Any], Any], carry: Any, given: Any) -> Any:
     """Do something to a carry, or leave it as it is; in place either way.
 
     Args:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.decisions import wait_for_all
+from fugaku_jax.cluster.processes import is_writer
 from fugaku_jax.config import Config
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.store import Store

@@ -24,8 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree, Shaped
 
-from fugaku_jax.cluster.processes import wait_for_all
-from fugaku_jax.collectives.votes import anywhere
+from fugaku_jax.cluster.decisions import anywhere, wait_for_all
 from fugaku_jax.config import CheckpointConfig, Config, MeshConfig
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.layout.layout import Layout

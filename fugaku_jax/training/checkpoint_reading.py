@@ -8,7 +8,7 @@ import jax
 import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
-from fugaku_jax.collectives.votes import anywhere
+from fugaku_jax.cluster.decisions import anywhere
 from fugaku_jax.errors import InputError, RunError
 from fugaku_jax.json_file import read_json
 from fugaku_jax.json_types import shown

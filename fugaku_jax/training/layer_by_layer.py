@@ -1,9 +1,9 @@
 """Applies an optax transformation to the parameters as a run's state has them.
 
-The layers lie stacked there, in the order in which stages store them, and on meshes that need it
-tables have rows that the model has not. A transformation may look at whole matrices (muon) or at
-their rows and columns (adafactor), so it is shown each layer by itself, and the weights outside of
-the layers, without such rows, as one more.
+The layers lie stacked there, in the order in which stages store them. What is outside of them lies
+at the ends of a pipeline, and on meshes that need it tables have rows that the model has not. A
+transformation may look at whole matrices (muon) or at their rows and columns (adafactor), so it is
+shown each layer by itself, and as one more what is outside of them, as the model has it.
 """
 
 from dataclasses import dataclass, replace
@@ -58,8 +58,9 @@ class LayerByLayer:
 
         blocks, of_blocks = jax.vmap(one)(updates["blocks"], state["blocks"], params["blocks"])
         rest, of_rest = one(self._rest(updates), state["rest"], self._rest(params))
-        added = {"blocks": jax.tree.map(self._of_layers, blocks)} | rest
-        added = jax.tree.map(lambda x, p: _with_rows(x, len(p)), added, params)
+        added = {"blocks": jax.tree.map(self._of_layers, blocks)} | jax.tree.map(
+            self._at_ends, rest, {name: params[name] for name in rest}
+        )
         return added, {"blocks": of_blocks, "rest": of_rest}
 
     def apply(
@@ -115,6 +116,7 @@ class LayerByLayer:
         memory, shapes = self.memory_shapes(), self._shapes()
         rules, model = self.layout.rules, self.layout.config.model
         rest = {name: part for name, part in where.items() if name != "blocks"}
+        rest = jax.tree.map(lambda placement: placement.everywhere, rest)
         if model.padded_vocab_size % rules.parts("vocab"):
             uncut = PartitionSpec(None, None)
             for name in rest.keys() & set(OF_VOCABULARY):
@@ -134,18 +136,33 @@ class LayerByLayer:
         slots = self.layout.stages.layers.size
 
         def one(path: tuple, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            first = slots if path[0].key == "blocks" else x.shape[0]
+            first = slots if path[0].key == "blocks" else self._places * x.shape[0]
             return jax.ShapeDtypeStruct((first, *x.shape[1:]), x.dtype)
 
         return jax.tree.map_with_path(one, self.layout.shapes)
 
+    @property
+    def _places(self) -> int:
+        """How many places, of a stage each, the arrays outside of the layers have."""
+        return self.layout.rules.parts("stage")
+
     def _rest(self, tree: PyTree[Float[Array, "..."]]) -> PyTree[Float[Array, "..."]]:
-        """Return what lies outside of the layers, tables as the model has them."""
-        rows = self.layout.config.model.padded_vocab_size
+        """Return what lies outside of the layers as the model has it."""
+        rows, places = self.layout.config.model.padded_vocab_size, self._places
         rest = {name: part for name, part in tree.items() if name != "blocks"}
+        rest = jax.tree.map(lambda x: x[: len(x) // places], rest)
         for name in rest.keys() & set(OF_VOCABULARY):
             rest[name] = {"table": rest[name]["table"][:rows]}
         return rest
+
+    def _at_ends(self, x: Float[Array, "..."], like: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Undo `_rest` for an array that the state has in the shape of another."""
+        rows = len(like) // self._places
+        if len(x) != rows:
+            x = jnp.pad(x, ((0, rows - len(x)), *[(0, 0)] * (x.ndim - 1)))
+        if self._places == 1:
+            return x
+        return jnp.concatenate([x, *[jnp.zeros_like(x)] * (self._places - 2), x])
 
     def _of_layers(self, updates: Float[Array, "slots ..."]) -> Float[Array, "slots ..."]:
         """Leave slots that hold no layer as they are."""
@@ -153,11 +170,6 @@ class LayerByLayer:
             return updates
         is_layer = jnp.asarray(self.layout.stages.layers.ravel() >= 0)
         return jnp.where(jnp.expand_dims(is_layer, tuple(range(1, updates.ndim))), updates, 0)
-
-
-def _with_rows(x: Array, rows: int) -> Array:
-    """Add rows of zeros where the state has more than the model."""
-    return x if len(x) == rows else jnp.pad(x, ((0, rows - len(x)), *[(0, 0)] * (x.ndim - 1)))
 
 
 def _beside(

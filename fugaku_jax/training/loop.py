@@ -16,7 +16,8 @@ from pathlib import Path
 import jax
 import optax
 
-from fugaku_jax.cluster.processes import is_writer, wait_for_all
+from fugaku_jax.cluster.decisions import wait_for_all
+from fugaku_jax.cluster.processes import is_writer
 from fugaku_jax.cluster.time_limit import is_near
 from fugaku_jax.cluster.watchdog import Watchdog
 from fugaku_jax.config import Config
@@ -206,7 +207,8 @@ class _Run:
         layout, tokenizer, training = self.layout, self.store.tokenizer(), self.config.training
         looking: list[Hook] = []
         if training.check_replicas_every:
-            looking.append(Replicas(training.check_replicas_every, checkpoints.safe))
+            every, pipeline = training.check_replicas_every, layout.rules.pipeline
+            looking.append(Replicas(every, checkpoints.safe, pipeline))
         if training.repeat_every:
             looking.append(Again(training.repeat_every, self._take_step, checkpoints.safe))
         identity = {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}

@@ -9,6 +9,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 from fugaku_jax.run.checkpoint_folder import LiteralPath
 from fugaku_jax.training.checkpoint_reading import IDENTITY
 from fugaku_jax.training.checksums import check_chunks
+from fugaku_jax.training.orbax_meetings import meet_by_service
 
 CHUNK_BYTES = 1 << 28
 """Most bytes of an array that can only be read together."""
@@ -21,6 +22,7 @@ A_WEEK = 7 * 24 * 3600
 def saving_options() -> ocp.Context:
     """Have checksums written, and large arrays cut, for a layer to be read without the others."""
     check_chunks()
+    meet_by_service()
     options = ocp.options.ArrayOptions.Saving.StorageOptions
 
     def cut(key: tuple[Any, ...], value: Any) -> Any:

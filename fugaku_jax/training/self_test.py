@@ -6,10 +6,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 
+from fugaku_jax.cluster.decisions import decided
 from fugaku_jax.cluster.outliers import slow_ones
 from fugaku_jax.cluster.rank_names import RankNames, sentence
 from fugaku_jax.errors import RunError
@@ -48,20 +48,29 @@ def self_test(
     links = [_link(mesh, axis) for axis in axes]
     mine = [probe.wrong(), sum(wrong for wrong, _ in links), probe.seconds(PROBE_SECONDS)]
     mine += [_memory_seconds(), *(seconds for _, seconds in links)]
-    found = np.asarray(multihost_utils.process_allgather(np.array(mine, np.float32)))
-    found = found.reshape(-1, len(mine))
-    for column, what in ((0, "compute wrong products"), (1, "receive what nobody sent")):
-        if bad := np.flatnonzero(found[:, column]).tolist():
+    amounts = {
+        "products": (probe.operations / 1e9, "GFLOP/s"),
+        "memory": (8 * _MEMORY_WORDS / 1e9, "GB/s"),
+    } | {f"exchange along {axis}": (8 * _LINK_WORDS / 1e9, "GB/s") for axis in axes}
+
+    def judge(said: list[list[float]]) -> list[str]:
+        found = np.array(said, np.float32)
+        _refuse_wrong(found[:, :2], names)
+        return _said(found[:, 2:], amounts, names)
+
+    return decided("self-test", mine, judge)
+
+
+def _refuse_wrong(wrong: Float32[np.ndarray, "P 2"], names: RankNames) -> None:
+    for column, what in zip(
+        wrong.T, ("compute wrong products", "receive what nobody sent"), strict=True
+    ):
+        if bad := np.flatnonzero(column).tolist():
             those = what.replace(" ", "s ", 1) if len(bad) == 1 else what
             raise RunError(
                 f"{sentence(names(bad))} {those} in the test before the first step; leave out "
                 f"{'its node' if len(bad) == 1 else 'their nodes'}."
             )
-    amounts = {
-        "products": (probe.operations / 1e9, "GFLOP/s"),
-        "memory": (8 * _MEMORY_WORDS / 1e9, "GB/s"),
-    } | {f"exchange along {axis}": (8 * _LINK_WORDS / 1e9, "GB/s") for axis in axes}
-    return _said(found[:, 2:], amounts, names)
 
 
 def _said(

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec, reshard
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from fugaku_jax.config import Config, TrainingConfig
+from fugaku_jax.layout.ends import at_ends
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
@@ -26,7 +27,8 @@ class TrainState:
     """Everything that a step changes."""
 
     parameters: PyTree[Float[Array, "..."]]
-    """Master weights, fp32, as nested dictionaries; layers in the storage order of `Stages`."""
+    """Master weights, fp32, as nested dictionaries; layers in the storage order of `Stages`, others
+    at the ends of a pipeline (`layout.ends`)."""
     moments: Any
     """What the optimizer remembers: `Moments` of AdamW, else a transformation's state."""
     step: Int[Array, ""]
@@ -125,10 +127,7 @@ def _init_parameters(layout: Layout) -> PyTree[Float[Array, "..."]]:
     parameters = nnx.to_pure_dict(nnx.state(model))
     parameters["blocks"] = jax.tree.map(layout.stages.store, parameters["blocks"])
 
-    def weight(x: Array, placement: Placement) -> Array:
-        return reshard(x, placement.spec(state=False))
-
-    return jax.tree.map(weight, parameters, layout.placements)
+    return jax.tree.map(functools.partial(at_ends, state=False), parameters, layout.placements)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

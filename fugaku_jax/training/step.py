@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
+from fugaku_jax.collectives.sums import Placed
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
+from fugaku_jax.layout.ends import is_end, sum_of_ends
 from fugaku_jax.layout.layout import Layout, OnLayout
 from fugaku_jax.layout.placement import (
     Collectives,
@@ -20,6 +22,7 @@ from fugaku_jax.layout.placement import (
     shard_of,
     squared_norm,
 )
+from fugaku_jax.pipeline.carry import when
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
@@ -57,9 +60,6 @@ def make_train_step(
     """
     config, rules, where = layout.config, layout.rules, layout.placements
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
-    # Layers are scattered one by one on the way back, the other weights are not.
-    inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
-    inside["blocks"] = jax.tree.map(lambda _: True, where["blocks"])
     collectives = make_collectives(config.mesh, rules, layout.mesh)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
 
@@ -70,15 +70,14 @@ def make_train_step(
         step_key = jax.random.fold_in(dropout_key, state.step)
         local = LocalBatch(layout, batch, step_key, keep_losses)
         weights = {
-            name: jax.tree.map(lambda x, p: collectives.gather(x, p.weight), tree, where[name])
+            name: jax.tree.map(lambda x, p: collectives.gather(x, p.divided), tree, where[name])
             for name, tree in state.parameters.items()
             if name != "blocks"
         }
         weights["blocks"] = state.parameters["blocks"]
         fsdp = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
         loss, losses, total = find_gradient(layout, local, weights, fsdp, weight)
-        reduced = functools.partial(_reduced, collectives=collectives)
-        return loss, losses, jax.tree.map(reduced, total, where, inside)
+        return loss, losses, _reduced(total, where, collectives, rules.pipeline)
 
     def reduced(
         state: TrainState, batch: Batch
@@ -216,16 +215,50 @@ def _layer_fsdp(
 
 
 def _reduced(
-    gradient: Array, placement: Placement, scattered: bool, collectives: Collectives
+    gradients: PyTree[Array],
+    where: PyTree[Placement],
+    collectives: Collectives,
+    pipeline: tuple[str, ...],
+) -> PyTree[Array]:
+    """Sum gradients over devices and keep the parts whose state is here."""
+
+    def sum_layers(gradient: Array, placement: Placement) -> Array:
+        # Over the axes that divide the weight it was summed layer by layer, on the way back.
+        return _sum_over_replicas(gradient, placement, (), collectives)
+
+    def sum_others(gradient: Array, placement: Placement) -> Array:
+        summed = _sum_over_replicas(gradient, placement, placement.divided, collectives)
+        return sum_of_ends(summed, placement.ends) if placement.ends else summed
+
+    others = {name: tree for name, tree in gradients.items() if name != "blocks"}
+    places = {name: tree for name, tree in where.items() if name != "blocks"}
+    blocks = jax.tree.map(sum_layers, gradients["blocks"], where["blocks"])
+    if not pipeline:
+        return {"blocks": blocks} | jax.tree.map(sum_others, others, places)
+    where_of = jax.tree.leaves(places)
+
+    leaves, tree = jax.tree.flatten(others)
+    whole = {n: x for n, x in enumerate(leaves) if where_of[n].divided + where_of[n].state}
+
+    def at_the_ends(own: list[Array], whole: dict[int, Array]) -> list[Array]:
+        # What no replica keeps a part of is summed in place.
+        return [sum_others(whole.get(n, x), where_of[n]) for n, x in enumerate(own)]
+
+    # The stages between have nothing to add, and need no sum.
+    own = [shard_of(x, p.divided + p.state) for x, p in zip(leaves, where_of, strict=True)]
+    summed = when(is_end(pipeline), at_the_ends, own, whole)
+    return {"blocks": blocks} | tree.unflatten(summed)
+
+
+def _sum_over_replicas(
+    gradient: Array, placement: Placement, divided: Placed, collectives: Collectives
 ) -> Array:
-    """Sum a gradient over devices and keep the part whose state is here.
+    """Sum a gradient over replicas, and keep this device's part.
 
     Args:
-        scattered: whether it was already summed over the axes that split the weight.
+        divided: pairs that divide the weight and over which it was not summed yet.
     """
-    split = tuple((axis, on) for axis, on in placement.weight if axis in placement.summed)
-    if not scattered:
-        gradient = collectives.scatter(gradient, split)
+    gradient = collectives.scatter(gradient, divided)
     gradient = collectives.scatter(gradient, placement.state)
-    done = {axis for axis, _ in split + placement.state}
+    done = {axis for axis, _ in placement.divided + placement.state}
     return collectives.sum(gradient, tuple(a for a in placement.summed if a not in done))

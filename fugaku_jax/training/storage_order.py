@@ -1,7 +1,7 @@
 """Between the order in which a mesh stores the state and that of a checkpoint, which knows none.
 
 A checkpoint holds the layers in their order and the vocabulary's rows as the model has them. Most
-meshes store just that. Only where stages hold several runs of layers or unequally many, or where
+meshes store just that. Only in a pipeline, whose ends hold what is outside of the layers, or where
 the vocabulary got rows to divide it, is a state rearranged when it is saved or loaded.
 """
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, PyTree, Shaped
 
+from fugaku_jax.layout.ends import at_ends, whole_of_ends
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.training.adamw import Moments
@@ -63,12 +64,12 @@ def saved_parameter_types(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
     """Return the types of a checkpoint's parameters on this mesh."""
     parameters = abstract_parameters(layout)
     with layout.active():
-        return jax.eval_shape(functools.partial(_layers, layout), parameters)
+        return jax.eval_shape(functools.partial(_layers, layout, is_state=False), parameters)
 
 
 def _is_plain(layout: Layout) -> bool:
     missing = layout.config.model.padded_vocab_size % layout.rules.parts("vocab")
-    return layout.stages.is_plain and missing == 0
+    return not layout.rules.pipeline and layout.stages.is_plain and missing == 0
 
 
 # XLA puts what it returns where the arrays given away are, though nothing reads these.
@@ -84,13 +85,13 @@ def _copied_to_layers(
 def _to_layers(layout: Layout, state: TrainState) -> TrainState:
     if _is_plain(layout):
         return state
-    moments = state.moments
+    moments, layers = state.moments, functools.partial(_layers, layout, is_state=True)
     if isinstance(moments, Moments):
-        mean, square = _layers(layout, moments.mean), _layers(layout, moments.square)
-        moments = replace(moments, mean=mean, square=square)
+        moments = replace(moments, mean=layers(moments.mean), square=layers(moments.square))
     else:
-        moments = _layers(layout, moments)
-    return replace(state, parameters=_layers(layout, state.parameters), moments=moments)
+        moments = layers(moments)
+    parameters = _layers(layout, state.parameters, is_state=False)
+    return replace(state, parameters=parameters, moments=moments)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -113,12 +114,18 @@ def _parameters_to_storage(
     return _storage(layout, parameters, layout.placements, is_state=False)
 
 
-def _layers(layout: Layout, tree: PyTree[Shaped[Array, "..."]]) -> PyTree[Shaped[Array, "..."]]:
+def _layers(
+    layout: Layout, tree: PyTree[Shaped[Array, "..."]], *, is_state: bool
+) -> PyTree[Shaped[Array, "..."]]:
     rows = layout.config.model.padded_vocab_size
+    # What another optimizer than AdamW remembers has other paths; it is at no ends.
+    where = dict(jax.tree.leaves_with_path(layout.placements))
 
     def one(path: tuple, x: Array) -> Array:
         if path[0].key == "blocks":
             return layout.stages.restore(reshard(x, PartitionSpec(None, *_spec(x)[1:])))
+        if placement := where.get(path):
+            x = whole_of_ends(x, placement, state=is_state)
         if path[0].key in OF_VOCABULARY and len(x) != rows:
             return reshard(x, PartitionSpec())[:rows]
         return x
@@ -134,7 +141,7 @@ def _storage(
             x = layout.stages.store(x)
         if path[0].key in OF_VOCABULARY:
             x = jnp.pad(x, ((0, -x.shape[0] % layout.rules.parts("vocab")), (0, 0)))
-        return reshard(x, placement.spec(state=is_state))
+        return at_ends(x, placement, state=is_state)
 
     return jax.tree_util.tree_map_with_path(one, tree, where)
 

@@ -2,15 +2,13 @@
 
 import socket
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import multihost_utils
 
+from fugaku_jax.cluster.decisions import decided
 from fugaku_jax.kernels import native
 from fugaku_jax.processor import available_cores
 from fugaku_jax.training.precision import COMPUTE_DTYPES, Precision
@@ -18,8 +16,6 @@ from fugaku_jax.training.precision import COMPUTE_DTYPES, Precision
 ENOUGH_SECONDS = 0.005
 """Work that takes this long is timed well; more of it would only take longer."""
 REPEATS = 10
-_MOST_CORES = 8192  # of a host
-_FOUND = np.dtype([("flops", "f4"), ("host", "u4"), ("cores", "u1", (_MOST_CORES // 8,))])
 
 
 @dataclass(frozen=True)
@@ -48,27 +44,18 @@ def measure_peak(precision: Precision) -> Peak:
         flops, of = measure(precision)
     if not cpu:
         return Peak(flops * jax.device_count(), of)
-    mine = np.zeros((), _FOUND)
-    cores = available_cores()
-    mask = np.zeros(_MOST_CORES, np.uint8)
-    mask[cores] = 1
-    mine["flops"], mine["host"] = flops, zlib.crc32(socket.gethostname().encode())
-    mine["cores"] = np.packbits(mask)
-    found = mine[None]
-    if jax.process_count() > 1:
-        found = multihost_utils.process_allgather(found.view(np.uint8)).view(_FOUND)
-    return Peak(together(found.reshape(-1)), of)
+    mine = flops, socket.gethostname(), list(available_cores())
+    return Peak(decided("peak", mine, together), of)
 
 
-def together(found: np.ndarray) -> float:
-    """Add up what processes measured, each on its `cores`; those that several share count once."""
-    cores = {}
-    for process in found:
-        own = np.flatnonzero(np.unpackbits(process["cores"]))
-        cores |= {
-            (int(process["host"]), core): process["flops"] / len(own) for core in own.tolist()
-        }
-    return float(sum(cores.values()))
+def together(found: Iterable[tuple[float, str, list[int]]]) -> float:
+    """Add up what processes measured, each on its cores; those that several share count once.
+
+    Args:
+        found: of each process the operations a second, the name of its host, and its cores.
+    """
+    cores = {(host, core): flops / len(own) for flops, host, own in found for core in own}
+    return sum(cores.values())
 
 
 def multiply_adds(precision: Precision) -> tuple[float, str]:

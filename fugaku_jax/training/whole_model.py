@@ -7,6 +7,7 @@ from flax import nnx
 from jax.sharding import reshard
 from jaxtyping import Array, Float, PyTree
 
+from fugaku_jax.layout.ends import whole_of_ends
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layout import whole
@@ -30,5 +31,9 @@ def whole_model(layout: Layout, parameters: PyTree[Float[Array, "..."]]) -> GPT:
 def _gathered(
     layout: Layout, parameters: PyTree[Float[Array, "..."]]
 ) -> PyTree[Float[Array, "..."]]:
-    gathered = jax.tree.map(lambda x, p: reshard(x, p.explicit), parameters, layout.placements)
+    gathered = jax.tree.map(
+        lambda x, p: reshard(whole_of_ends(x, p, state=False), p.explicit),
+        parameters,
+        layout.placements,
+    )
     return gathered | {"blocks": jax.tree.map(layout.stages.restore, gathered["blocks"])}

@@ -35,23 +35,40 @@ def reduce() -> None:
 
 
 def ask() -> None:
-    """Ask all behind sums that are in flight; the last rank wishes it once."""
+    """Wish, decide and refuse together, many times; print what came of it, and what keys are left.
+
+    The last rank wishes it once, and is the only one to wish that all stop.
+    """
     import jax
-    import jax.numpy as jnp
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
+    from jax._src import distributed
 
-    from fugaku_jax.collectives.votes import ask_all
+    from fugaku_jax.cluster.decisions import CommonStop, anywhere, decided, wait_for_all
 
-    mesh = jax.make_mesh((jax.device_count(),), ("all",))
-    x = jax.device_put(jnp.ones(jax.device_count()), NamedSharding(mesh, P("all")))
-    mean = jax.jit(lambda x: x + jnp.mean(x), out_shardings=x.sharding)
-    is_last, answers = jax.process_index() == jax.process_count() - 1, []
-    for step in range(20):
-        x = mean(x)
-        answers.append(ask_all(is_last and step == 7))
-    wished = [step for step, answer in enumerate(answers) if answer()]
-    print(f"wished at {wished}, {x.addressable_shards[0].data[0]:.0f}", flush=True)
+    rank, count = jax.process_index(), jax.process_count()
+    wished = [turn for turn in range(20) if anywhere(rank == count - 1 and turn == 7)]
+    sums = {
+        decided("sum", [rank, turn], lambda said: [sum(map(sum, said))])[0] for turn in range(9)
+    }
+    print(f"wished at {wished}, sums {sorted(sums)}", flush=True)
+
+    def refuse(said: list[int]) -> None:
+        raise InputError(f"of {said}")
+
+    try:
+        decided("refusal", rank, refuse)
+    except InputError as error:
+        print(f"refused {error}", flush=True)
+    stop = CommonStop()
+    for step in range(1, 20):
+        wait_for_all("step")  # as a step's collectives have all wait for each other
+        if stop.is_due(step, rank == count - 1 and step >= 7):
+            break
+    print(f"stop after {step}", flush=True)
+    anywhere(False)
+    wait_for_all("end")
+    if rank == 0:
+        left = distributed.global_state.client.key_value_dir_get("fugaku_jax/")
+        print(f"left {len(left)}", flush=True)
 
 
 def main(deed: str = "", culprit: str = "") -> int:

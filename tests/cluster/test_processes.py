@@ -32,7 +32,13 @@ def test_four_processes_of_two_devices_add_up_though_one_is_late_and_hear_of_one
     done = run("-n", 4, "--devices-per-process", 2, "--", PROGRAM, "late", 3)
     assert done.returncode == 0, done.stderr
     assert "sum 20.0 over 8 devices of 4 processes\n" in done.stdout
-    assert f"wished at [7], {2**20}\n" in done.stdout
+    # 0 + 1 + 2 + 3 of the ranks, and the turn of each.
+    assert f"wished at [7], sums {[6 + 4 * turn for turn in range(9)]}\n" in done.stdout
+    assert "refused of [0, 1, 2, 3]\n" in done.stdout
+    # It is wished after 7, and not before 9 have all heard of it.
+    assert "stop after 9\n" in done.stdout
+    # The step to stop at; all that was wished and decided is gone.
+    assert "left 1\n" in done.stdout
 
 
 def test_a_proxy_that_answers_nobody_does_no_harm_and_one_that_fails_ends_both():

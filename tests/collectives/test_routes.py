@@ -19,6 +19,7 @@ from fugaku_jax.collectives.routes import (
 SHAPES = [(2, 3, 2), (2, 3), (2, 4), (3, 3), (24, 2, 3), (2, 2), (4,), (2,), (24, 24, 2, 3, 2)]
 
 sizes = st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=3).map(tuple)
+sizes = sizes.filter(lambda shape: math.prod(shape) > 1)
 
 
 def bound(shape):
@@ -72,7 +73,7 @@ def test_the_busiest_link_is_within_a_slice_of_the_best_that_linear_programming_
 def test_shares_are_a_whole_and_both_directions_carry_the_same(shape):
     routes = plan_routes(shape)
     long = [axis for axis, size in enumerate(shape) if size > 1]
-    assert sum(route.share for route in routes) == (1 if long else 0)
+    assert sum(route.share for route in routes) == 1
     for route in routes:
         assert sorted(route.axes) == long
     if any(size > 2 for size in shape):
@@ -89,4 +90,4 @@ def test_chunks_hold_each_element_once_and_are_no_larger_than_they_may_be(shape,
     assert all(end == start for (_, end), (start, _) in itertools.pairwise(runs))
     assert max(chunk.length for chunk in chunks) * size <= LARGEST_CHUNK + size
     routes = plan_routes(shape)
-    assert {chunk.route for chunk in chunks} <= set(range(max(len(routes), 1)))
+    assert {chunk.route for chunk in chunks} <= set(range(len(routes)))

@@ -61,11 +61,12 @@ def train(
 
     Returns:
         `losses` and `norms` of the steps; `losses of positions` of the last one, row by row; sums
-        over `slots without a layer`; the parameters by their names, and under `mean/` the first
-        moments, the running means of their gradients; with another optimizer than AdamW, in their
-        place, under `memory/`, what a checkpoint holds of what it remembers. Layers are in their
-        order and the vocabulary's rows as the model has them, so that all meshes return the same
-        arrays.
+        over `slots without a layer` and over places between the ends of a pipeline; `between the
+        ends`, by how much what the last stage holds differs from what the first does; the
+        parameters by their names, and under `mean/` the first moments, the running means of their
+        gradients; with another optimizer than AdamW, in their place, under `memory/`, what a
+        checkpoint holds of what it remembers. Layers are in their order and the vocabulary's rows
+        as the model has them, so that all meshes return the same arrays.
     """
     config, training = layout.config, layout.config.training
     rows = training.batch_size // training.micro_batches
@@ -92,7 +93,14 @@ def train(
         learned += [state.moments.mean, state.moments.square]
         named += [("mean/", state.moments.mean)]
     stacks = [np.asarray(leaf) for leaf in jax.tree.leaves([tree["blocks"] for tree in learned])]
-    found["slots without a layer"] = np.array([np.abs(leaf[empty]).sum() for leaf in stacks])
+    unused = [leaf[empty] for leaf in stacks]
+    at_ends = [
+        np.asarray(leaf).reshape(layout.rules.parts("stage"), -1)
+        for leaf in jax.tree.leaves([tree | {"blocks": {}} for tree in learned])
+    ]
+    unused += [places[1:-1] for places in at_ends]
+    found["slots without a layer"] = np.array([np.abs(leaf).sum() for leaf in unused])
+    found["between the ends"] = np.array([np.abs(x[-1] - x[0]).max() for x in at_ends])
     for prefix, tree in named:
         for path, leaf in jax.tree.leaves_with_path(tree):
             name = prefix + jax.tree_util.keystr(path, simple=True, separator=".")
@@ -106,6 +114,7 @@ def train(
 def _as_the_model_has_it(layout: Layout, part: str, stored: np.ndarray) -> np.ndarray:
     if part == "blocks":
         return np.asarray(layout.stages.restore(stored))
+    stored = stored[: len(stored) // layout.rules.parts("stage")]
     if part in ("tokens", "output"):
         return stored[: layout.config.model.padded_vocab_size]
     return stored

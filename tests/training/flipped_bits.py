@@ -16,10 +16,12 @@ from fugaku_jax.training.state import init_state
 from fugaku_jax.training.step import make_train_step
 
 MESHES = {
-    "data": {"data": 4},
-    "zero1": {"data": 2, "tensor": 2, "weights": "zero1"},
-    "pipeline": {"data": 2, "pipeline": 2},
+    "data": ({"data": 4}, 2),
+    "zero1": ({"data": 2, "tensor": 2, "weights": "zero1"}, 2),
+    "pipeline": ({"data": 2, "pipeline": 2}, 2),
+    "stages alone": ({"data": 1, "pipeline": 4}, 3),
 }
+"""Meshes, and the device on which a bit flips."""
 
 
 def flipped(array, which):
@@ -47,20 +49,23 @@ def main():
     """Print what is said of whole and of damaged states on each mesh."""
     found = {}
     parameters = jax.device_get(init_state(lay_out(make_config({}, {}, {}))).parameters)
-    for name, mesh in MESHES.items():
+    for name, (mesh, device) in MESHES.items():
         layout = lay_out(make_config(mesh, {}, {"micro_batches": 2}))
         with layout.active():
             step, state = make_train_step(layout), start_from(layout, parameters)
             tokens = np.random.default_rng(0).integers(0, 250, layout.batch.tokens.shape, np.int32)
             batch = jax.device_put(replace(layout.batch, tokens=tokens), layout.rows)
             state, _ = step(state, batch)
-            replicas, again = Replicas(1, lambda: "safe"), Again(2, step, lambda: "safe")
+            replicas, again = (
+                Replicas(1, lambda: "safe", layout.rules.pipeline),
+                Again(2, step, lambda: "safe"),
+            )
             whole = [said(replicas, 1, state, batch), said(again, 1, state, batch)]
             state, _ = step(state, batch)
             whole += [said(replicas, 2, state, batch), said(again, 2, state, batch)]
             scale = state.parameters["norm"]["scale"]
             damaged = state.parameters | {
-                "norm": {**state.parameters["norm"], "scale": flipped(scale, 2)}
+                "norm": {**state.parameters["norm"], "scale": flipped(scale, device)}
             }
             bad = replace(state, parameters=damaged)
             # Taken again from what is whole, the step gives other bits than the damaged one.

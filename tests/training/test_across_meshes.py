@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 REFUSED = Path(__file__).with_name("refused_meshes.py")
+APART = Path(__file__).with_name("train_apart.py")
 FOUR_HOSTS = Path(__file__).parents[1] / "cluster" / "four_hosts.sh"
 RUN = {
     "model.vocab-size": 1200,
@@ -70,14 +71,14 @@ def run(program, *arguments):
 
 
 def train(run_dir, store, *, processes=1, devices=1, **overrides):
-    """Run `launch/train.py` in one process or several."""
+    """Run `launch/train.py` in one process, or in several that make no collective of all."""
     arguments = command(run_dir, store, overrides)
     if processes == 1:
         arguments += ["--emulate-devices", devices]
         return run([sys.executable, LAUNCH / arguments[0]], *arguments[1:])
     each = ["--devices-per-process", devices] if devices > 1 else []
     local = [sys.executable, LAUNCH / "cluster" / "local.py"]
-    return run(local, "-n", processes, *each, "--", *arguments)
+    return run(local, "-n", processes, *each, "--", APART, *arguments[1:])
 
 
 def figures(run_dir, name="loss"):
@@ -124,7 +125,7 @@ def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
     table = tmp_path / "hosts"
     table.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
     mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "torus"}
-    program = [sys.executable, LAUNCH / "train.py"]
+    program = [sys.executable, APART]
     arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)[1:]
     code, said = run([*unshare, "bash"], FOUR_HOSTS, table, *program, *arguments)
     assert code == 75, said

@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import numpy as np
 import pytest
 
 from fugaku_jax.kernels import native
@@ -19,23 +18,13 @@ def a_second_a_call(monkeypatch):
     monkeypatch.setattr(throughput.time, "perf_counter", itertools.count(0.0).__next__)
 
 
-def found(*processes: tuple[float, int, list[int]]) -> np.ndarray:
-    """What processes tell of themselves: operations a second, host, cores."""
-    rows = np.zeros(len(processes), throughput._FOUND)
-    for row, (flops, host, cores) in zip(rows, processes, strict=True):
-        mask = np.zeros(8 * row["cores"].size, np.uint8)
-        mask[cores] = 1
-        row["flops"], row["host"], row["cores"] = flops, host, np.packbits(mask)
-    return rows
-
-
 def test_cores_that_processes_share_count_once():
-    one = (8.0, 1, [0, 1])
-    assert throughput.together(found(one)) == 8
-    assert throughput.together(found(one, one, one)) == 8
-    assert throughput.together(found(one, (4.0, 1, [1]))) == 8
-    assert throughput.together(found(one, (12.0, 1, [2, 3, 8191]))) == 20
-    assert throughput.together(found(one, (8.0, 2, [0, 1]))) == 16
+    one = (8.0, "node1", [0, 1])
+    assert throughput.together([one]) == 8
+    assert throughput.together([one, one, one]) == 8
+    assert throughput.together([one, (4.0, "node1", [1])]) == 8
+    assert throughput.together([one, (12.0, "node1", [2, 3, 8191])]) == 20
+    assert throughput.together([one, (8.0, "node2", [0, 1])]) == 16
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from jax.experimental import multihost_utils
 
+from fugaku_jax.cluster.decisions import decided
 from fugaku_jax.cluster.outliers import slow_ones
 from fugaku_jax.cluster.rank_names import RankNames
 from fugaku_jax.run.stragglers import Pace, Stragglers
@@ -29,7 +29,7 @@ SHOWN = 5
 class Compare(Hook):
     """Has each process time a product of its own and its waits for data, and compares them.
 
-    It does so while no step is in flight, as seldom as all agree that it must be to cost little.
+    It does so while no step is in flight, as seldom as it must be to cost little. Rank 0 compares.
 
     Args:
         waited: tells how many seconds this process has waited for data so far.
@@ -67,20 +67,21 @@ class Compare(Hook):
         probe = self._probe.seconds(PROBE_SECONDS)
         cost = max(self._cost, time.perf_counter() - begun)
         mine = [probe, (self._waited() - waited) / passed, cost, passed / (done.number - step)]
-        all_of_them = multihost_utils.process_allgather(np.array(mine, np.float32))
-        found = np.asarray(all_of_them).reshape(-1, len(mine))
-        self._found.append(found[:, :2])
-        # From what all know, so that all come to the same.
-        _, _, costs, steps = found.astype(np.float64).T
-        every = math.ceil(costs.max() / (SHARE * np.median(steps)))
-        self._next = done.number + max(every, FIRST_AFTER)
+        self._next = done.number + decided("paces", mine, self._compare)
         self._cost = time.perf_counter() - begun
+
+    def _compare(self, said: list[list[float]]) -> int:
+        """Note what all have found; return after how many steps to compare again."""
+        found = np.array(said)
+        self._found.append(found[:, :2])
+        _, _, costs, steps = found.T
+        return max(math.ceil(costs.max() / (SHARE * np.median(steps))), FIRST_AFTER)
 
     def stop(self) -> None:
         """Tell what was found, if anything was."""
         if not self._found or not self._tell:
             return
-        probes, waits = np.median(np.stack(self._found), axis=0).astype(np.float64).T
+        probes, waits = np.median(np.stack(self._found), axis=0).T
         slow = {*slow_ones(probes.tolist())} | {
             int(rank) for rank in np.flatnonzero(waits > np.median(waits) + SLOW_DATA)
         }

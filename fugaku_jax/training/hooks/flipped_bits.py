@@ -10,7 +10,6 @@ from fugaku_jax.training.digests import (
     Difference,
     differing_arrays,
     differing_replicas,
-    digests_of_all,
     name_devices,
 )
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
@@ -27,10 +26,11 @@ class Replicas(Hook):
     Args:
         every: steps between two looks.
         safe: says which checkpoint the run can go on from.
+        pipeline: mesh axes of the stages, as `differing_replicas` wants them.
     """
 
-    def __init__(self, every: int, safe: Callable[[], str]) -> None:
-        self._every, self._safe = every, safe
+    def __init__(self, every: int, safe: Callable[[], str], pipeline: tuple[str, ...] = ()) -> None:
+        self._every, self._safe, self._pipeline = every, safe, pipeline
 
     def needs_state(self, step: int) -> bool:
         """Tell whether it is time."""
@@ -44,7 +44,7 @@ class Replicas(Hook):
         """
         if done.state is None:
             return
-        found = differing_replicas(done.state, digests_of_all(done.state))
+        found = differing_replicas(done.state, self._pipeline)
         if found:
             _end(done.number, found, "not the same as on the others that hold it", self._safe())
 
@@ -81,7 +81,7 @@ class Again(Hook):
         elif self._before is not None:
             before, self._before = self._before, None
             again, _ = self._take_step(before, done.batch)
-            found = differing_arrays(done.state, digests_of_all(done.state), digests_of_all(again))
+            found = differing_arrays(done.state, again)
             if found:
                 _end(done.number, found, "other when the step is taken again", self._safe())
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 
-import jax
-
-from fugaku_jax.collectives.votes import ask_all
+from fugaku_jax.cluster.decisions import CommonStop
 from fugaku_jax.training.hooks.hook import CompletedStep, Hook
+from fugaku_jax.training.state import TrainState
 
 
 class Stop(Hook):
     """Ends the session once a process wishes it.
 
     A wish that comes while step n runs ends the session after step n+1, which waits behind it; with
-    several processes, after n+2, as they ask each other behind the steps in flight.
+    several processes, after n+3, for all to hear of it in time.
 
     Args:
         wishes: each tells whether this process wishes it: because of a signal, or of the time.
@@ -20,13 +19,12 @@ class Stop(Hook):
 
     def __init__(self, *wishes: Callable[[], bool]) -> None:
         self._wishes = wishes
-        self._answer: Callable[[], bool] | None = None
+
+    def start(self, step: int, state: TrainState) -> None:  # noqa: ARG002
+        """Begin to listen."""
+        self._stop = CommonStop()
 
     def after_step(self, done: CompletedStep) -> None:
-        """Ask all processes, and hear what they said after the step before."""
+        """Tell the others, or hear what they wish."""
         wish = any(each() for each in self._wishes)
-        if jax.process_count() == 1:
-            done.stop_asked |= wish
-            return
-        answer, self._answer = self._answer, ask_all(wish)
-        done.stop_asked |= answer is not None and answer()
+        done.stop_asked |= self._stop.is_due(done.number, wish)
