@@ -128,11 +128,16 @@ def torus(
     show({"torus": run(shapes, megabytes, megabits, rounds, say)}, json, torus=shown)
 
 
-def startup(processes: tuple[int, ...] = (4, 8, 16, 32), json: Json = False) -> None:
-    """Time processes of one core from their start to their first step, and count their sockets.
+def startup(
+    processes: tuple[int, ...] = (4, 8, 16, 32),
+    collectives: tuple[Literal["flat", "bucket"], ...] = ("flat", "bucket"),
+    json: Json = False,
+) -> None:
+    """Time processes of one thread from start to first step, and count their sockets.
 
     Args:
         processes: How many, of 2, 4, 8, 16, 32 and 64; each number by itself.
+        collectives: How they sum: in one group, or axis by axis.
     """
     from fugaku_jax.benchmarks.startup import run
 
@@ -140,7 +145,7 @@ def startup(processes: tuple[int, ...] = (4, 8, 16, 32), json: Json = False) -> 
         *("joined_seconds", "compiled_seconds", "first_step_seconds", "sockets"),
         *("sockets_of_others", "barrier_ms", "vote_ms", "decision_ms", "stop_ms", "load"),
     )
-    show({"startups": run(processes, say=say)}, json, startups=shown)
+    show({"startups": run(processes, collectives, say)}, json, startups=shown)
 
 
 def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json = False) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,15 @@ REPEATS = 20
 
 
 def run(
-    counts: tuple[int, ...] = (4, 8, 16, 32), say: Callable[[str], object] = lambda _: None
+    counts: Sequence[int] = (4, 8, 16, 32),
+    collectives: Sequence[str] = ("flat", "bucket"),
+    say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Start so many processes, once with sums in one group and once axis by axis.
+    """Start so many processes, with sums in one group (flat) and axis by axis (bucket).
 
     Args:
         counts: processes, of `SHAPES`.
+        collectives: how sums are taken.
         say: is told what was measured.
 
     Returns:
@@ -58,10 +61,11 @@ def run(
             f"--processes is {unknown[0]}, but it must be of {', '.join(map(str, SHAPES))}."
         )
     rows = []
-    for count, collective in itertools.product(counts, ("flat", "bucket")):
+    for count, collective in itertools.product(counts, collectives):
         job = {"started": time.time(), "shape": SHAPES[count], "collective": collective}
-        # As many threads as one core's worth: more would only take each other's time.
-        variables = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1"}
+        # One thread each, and a step that is soon compiled: neither is what is measured.
+        flags = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+        variables = {"XLA_FLAGS": flags, "OMP_NUM_THREADS": "1"}
         row = run_joined(
             f"{count} processes", count, __name__, json.dumps(job), variables=variables
         )[-1]
@@ -91,7 +95,7 @@ def _measure(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     count = jax.process_count()
     config = Config(
-        model=ModelConfig(vocab_size=256, n_layers=2, d_model=64, n_heads=2, sequence_length=32),
+        model=ModelConfig(vocab_size=256, n_layers=1, d_model=64, n_heads=2, sequence_length=32),
         optimizer=OptimizerConfig(learning_rate=1e-3),
         training=TrainingConfig(steps=10, batch_size=count),
         mesh=MeshConfig(shape=job["shape"], collective=job["collective"]),

@@ -16,6 +16,7 @@ undoes it.
 """
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def at_ends(
         placement: of the weight that it is, or is the optimizer's state of.
         state: whether it is the latter.
     """
-    spec = placement.everywhere.spec(state=state)
+    spec = on_all_stages(placement).spec(state=state)
     x = reshard(x, spec)
     if not placement.ends:
         return x
@@ -61,9 +62,15 @@ def whole_of_ends(
     return jax.shard_map(
         first,
         in_specs=placement.spec(state=state),
-        out_specs=placement.everywhere.spec(state=state),
+        out_specs=on_all_stages(placement).spec(state=state),
         check_vma=False,
     )(x)
+
+
+def on_all_stages(placement: Placement) -> Placement:
+    """Return where a weight would lie if all stages held it."""
+    weight = tuple((axis, on) for axis, on in placement.weight if axis not in placement.ends)
+    return replace(placement, weight=weight, ends=())
 
 
 def is_end(axes: tuple[str, ...]) -> Bool[Array, ""]:

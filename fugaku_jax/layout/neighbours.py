@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Shaped
 
 from fugaku_jax.collectives import torus
@@ -32,7 +32,14 @@ class TorusCollectives(Collectives):
         return torus.all_reduce(self.links, x, axes) if self.links and axes else x
 
 
-def connected(mesh: Mesh) -> TorusCollectives | None:
-    """Connect this process to its neighbours, as `connect` does; None where that cannot be."""
-    links = connect(mesh)
-    return TorusCollectives("flat", links=links) if links else None
+def connected(mesh: Mesh | AbstractMesh) -> Collectives:
+    """Connect this process to its neighbours; all processes of the mesh have to ask for it.
+
+    Where sums over the torus cannot be, `flat` ones take their place, which is said once; on a mesh
+    whose devices need not exist, without a word.
+
+    Raises:
+        RendezvousError: a neighbour does not answer.
+    """
+    links = connect(mesh) if isinstance(mesh, Mesh) else None
+    return TorusCollectives("flat", links=links) if links else Collectives("flat")

@@ -11,10 +11,10 @@ Models", 2020, whose third stage is also known as FSDP (Zhao et al., "PyTorch FS
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from fugaku_jax.collectives.phases import Algorithm
@@ -44,12 +44,6 @@ class Placement:
     def divided(self) -> Placed:
         """Pairs of `weight` that divide it among replicas."""
         return tuple((axis, on) for axis, on in self.weight if axis in self.summed)
-
-    @property
-    def everywhere(self) -> "Placement":
-        """Where it would lie if all stages held it."""
-        weight = tuple((axis, on) for axis, on in self.weight if axis not in self.ends)
-        return replace(self, weight=weight, ends=())
 
     def spec(self, *, state: bool, manual_only: bool = False) -> PartitionSpec:
         """Return the partition of the weight or of its state, for arrays of the whole mesh.
@@ -86,23 +80,6 @@ class Collectives:
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
         return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
-
-
-def make_collectives(config: MeshConfig, rules: Rules, mesh: Mesh | AbstractMesh) -> Collectives:
-    """Return the collectives that a mesh is configured to have.
-
-    Those over the torus connect this process to its neighbours, so all processes of the mesh have
-    to ask for them. Where they cannot be, `flat` ones take their place, which is said once.
-
-    Raises:
-        RendezvousError: a neighbour does not answer.
-    """
-    if config.collective != "torus":
-        return Collectives(config.collective, rules.local_axis)
-    from fugaku_jax.layout.neighbours import connected  # a step without it need not read it
-
-    found = connected(mesh) if isinstance(mesh, Mesh) else None
-    return found or Collectives("flat", rules.local_axis)
 
 
 def place(
@@ -169,7 +146,7 @@ def squared_norm(
         part = sum(squares[1:], start=squares[0])
         if ends:
             part = jax.numpy.where(jax.lax.axis_index(ends) == 0, part, 0)
-        total += all_reduce(part, axes)
+        total += all_reduce(part, axes) if axes else part
     return total
 
 

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, PyTree
 
+from fugaku_jax.layout.ends import on_all_stages
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 
@@ -116,7 +117,7 @@ class LayerByLayer:
         memory, shapes = self.memory_shapes(), self._shapes()
         rules, model = self.layout.rules, self.layout.config.model
         rest = {name: part for name, part in where.items() if name != "blocks"}
-        rest = jax.tree.map(lambda placement: placement.everywhere, rest)
+        rest = jax.tree.map(on_all_stages, rest)
         if model.padded_vocab_size % rules.parts("vocab"):
             uncut = PartitionSpec(None, None)
             for name in rest.keys() & set(OF_VOCABULARY):

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, PyTree
 
 from fugaku_jax.config import Config, TrainingConfig
@@ -127,7 +127,12 @@ def _init_parameters(layout: Layout) -> PyTree[Float[Array, "..."]]:
     parameters = nnx.to_pure_dict(nnx.state(model))
     parameters["blocks"] = jax.tree.map(layout.stages.store, parameters["blocks"])
 
-    return jax.tree.map(functools.partial(at_ends, state=False), parameters, layout.placements)
+    def weight(x: Array, placement: Placement) -> Array:
+        if placement.ends:
+            return at_ends(x, placement, state=False)
+        return reshard(x, placement.spec(state=False))
+
+    return jax.tree.map(weight, parameters, layout.placements)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -10,24 +10,16 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
-from fugaku_jax.collectives.sums import Placed
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
-from fugaku_jax.layout.ends import is_end, sum_of_ends
 from fugaku_jax.layout.layout import Layout, OnLayout
-from fugaku_jax.layout.placement import (
-    Collectives,
-    Placement,
-    make_collectives,
-    shard_of,
-    squared_norm,
-)
-from fugaku_jax.pipeline.carry import when
+from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
+from fugaku_jax.training.reduced_gradients import reduced_gradients
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
 
 Metrics = dict[str, Float[Array, "..."]]
@@ -60,7 +52,7 @@ def make_train_step(
     """
     config, rules, where = layout.config, layout.rules, layout.placements
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
-    collectives = make_collectives(config.mesh, rules, layout.mesh)
+    collectives = _collectives(layout)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
@@ -77,7 +69,9 @@ def make_train_step(
         weights["blocks"] = state.parameters["blocks"]
         fsdp = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
         loss, losses, total = find_gradient(layout, local, weights, fsdp, weight)
-        return loss, losses, _reduced(total, where, collectives, rules.pipeline)
+        if rules.manual:
+            total = reduced_gradients(total, where, collectives, rules.pipeline)
+        return loss, losses, total
 
     def reduced(
         state: TrainState, batch: Batch
@@ -121,6 +115,14 @@ def make_train_step(
         return state, metrics if losses is None else metrics | {"losses": losses}
 
     return OnLayout(layout, whole_step, donate_argnums=0)
+
+
+def _collectives(layout: Layout) -> Collectives:
+    if layout.config.mesh.collective != "torus":
+        return Collectives(layout.config.mesh.collective, layout.rules.local_axis)
+    from fugaku_jax.layout.neighbours import connected  # which no other step has to read
+
+    return connected(layout.mesh)
 
 
 def _metrics(
@@ -212,53 +214,3 @@ def _layer_fsdp(
         gather=lambda weights: jax.tree.map(collectives.gather, weights, placed),
         scatter=lambda gradients: jax.tree.map(collectives.scatter, gradients, placed),
     )
-
-
-def _reduced(
-    gradients: PyTree[Array],
-    where: PyTree[Placement],
-    collectives: Collectives,
-    pipeline: tuple[str, ...],
-) -> PyTree[Array]:
-    """Sum gradients over devices and keep the parts whose state is here."""
-
-    def sum_layers(gradient: Array, placement: Placement) -> Array:
-        # Over the axes that divide the weight it was summed layer by layer, on the way back.
-        return _sum_over_replicas(gradient, placement, (), collectives)
-
-    def sum_others(gradient: Array, placement: Placement) -> Array:
-        summed = _sum_over_replicas(gradient, placement, placement.divided, collectives)
-        return sum_of_ends(summed, placement.ends) if placement.ends else summed
-
-    others = {name: tree for name, tree in gradients.items() if name != "blocks"}
-    places = {name: tree for name, tree in where.items() if name != "blocks"}
-    blocks = jax.tree.map(sum_layers, gradients["blocks"], where["blocks"])
-    if not pipeline:
-        return {"blocks": blocks} | jax.tree.map(sum_others, others, places)
-    where_of = jax.tree.leaves(places)
-
-    leaves, tree = jax.tree.flatten(others)
-    whole = {n: x for n, x in enumerate(leaves) if where_of[n].divided + where_of[n].state}
-
-    def at_the_ends(own: list[Array], whole: dict[int, Array]) -> list[Array]:
-        # What no replica keeps a part of is summed in place.
-        return [sum_others(whole.get(n, x), where_of[n]) for n, x in enumerate(own)]
-
-    # The stages between have nothing to add, and need no sum.
-    own = [shard_of(x, p.divided + p.state) for x, p in zip(leaves, where_of, strict=True)]
-    summed = when(is_end(pipeline), at_the_ends, own, whole)
-    return {"blocks": blocks} | tree.unflatten(summed)
-
-
-def _sum_over_replicas(
-    gradient: Array, placement: Placement, divided: Placed, collectives: Collectives
-) -> Array:
-    """Sum a gradient over replicas, and keep this device's part.
-
-    Args:
-        divided: pairs that divide the weight and over which it was not summed yet.
-    """
-    gradient = collectives.scatter(gradient, divided)
-    gradient = collectives.scatter(gradient, placement.state)
-    done = {axis for axis, _ in placement.divided + placement.state}
-    return collectives.sum(gradient, tuple(a for a in placement.summed if a not in done))

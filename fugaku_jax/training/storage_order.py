@@ -122,6 +122,8 @@ def _layers(
     where = dict(jax.tree.leaves_with_path(layout.placements))
 
     def one(path: tuple, x: Array) -> Array:
+        if path[0].key == "blocks" and layout.stages.is_plain:
+            return x
         if path[0].key == "blocks":
             return layout.stages.restore(reshard(x, PartitionSpec(None, *_spec(x)[1:])))
         if placement := where.get(path):

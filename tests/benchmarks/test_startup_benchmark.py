@@ -9,7 +9,7 @@ from fugaku_jax.errors import InputError
 @pytest.mark.slow
 def test_every_start_is_timed_and_the_sockets_of_small_groups_are_no_more():
     told: list[str] = []
-    rows = run((4,), told.append)
+    rows = run((4,), say=told.append)
     assert [row["contender"] for row in rows] == ["4, flat", "4, bucket"]
     assert len(told) == 2
     for row in rows:

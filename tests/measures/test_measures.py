@@ -40,7 +40,7 @@ ENVIRONMENT = [
 # What only tests use: a step traced without compiling it.
 UNUSED = ["fugaku_jax.layout.layout.OnLayout.trace"]
 # What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
-MOST_FILES, MOST_LINES = 30, 3_750
+MOST_FILES, MOST_LINES = 30, 3_770
 LONGEST_FUNCTION, LONGEST_FILE = 90, 360
 
 

@@ -2,11 +2,13 @@
 
 import math
 
+import fluid
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from round_machine import Way, machine
 
+from fugaku_jax.collectives.routes import plan_routes
 from fugaku_jax.errors import InputError
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
 
@@ -69,6 +71,19 @@ def test_both_directions_of_a_ring_take_half_its_time_and_of_a_line_all_of_it(ki
         one = modelled(torus, (("x", 6),), kind, "ring")
         two = modelled(torus, (("x", 6),), kind, both, chunks=10**9)
         assert math.isclose(one.seconds / two.seconds, faster, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 2), (2, 4), (3, 3), (24, 24), (4, 8, 2), (3, 2, 24)])
+def test_several_ways_take_what_fluids_take_if_they_have_enough_chunks(sizes):
+    routes = plan_routes(sizes)
+    shape = (*sizes, *(1,) * (6 - len(sizes)))
+    parts = tuple(zip("xyz", sizes, strict=False))
+    # With one chunk links wait for each other, which the model leaves out.
+    for chunks, more in ((8, 0.06), (4, 0.12), (1, 0.7)):
+        total = len(routes) * chunks
+        found = modelled(machine("torus", shape), parts, "all-reduce", routes, chunks=total).seconds
+        expected = fluid.all_reduce(sizes, routes, chunks)
+        assert found * 0.98 <= expected <= found * (1 + more), chunks
 
 
 def test_a_message_of_several_links_takes_more_time_and_shares_them():

@@ -10,7 +10,9 @@ import pytest
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.layout import layout_for_use, make_layout, whole
+from fugaku_jax.training.optimizer import make_optimizer
 from fugaku_jax.training.state import abstract_state
+from fugaku_jax.training.storage_order import saved_types
 
 PROGRAM = Path(__file__).with_name("two_layouts.py")
 
@@ -65,6 +67,23 @@ def test_a_layout_of_devices_that_do_not_exist_tells_where_everything_would_lie(
     kernel = abstract_state(layout).parameters["blocks"]["up"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (2, 16, 32)
     assert layout.placements["blocks"]["up"]["kernel"].summed == layout.rules.data
+
+
+def test_a_checkpoint_of_a_pipeline_has_layers_with_their_stages_and_all_else_once(change):
+    mesh = {"data": 2, "pipeline": 2, "weights": "zero1"}
+    layout = make_layout(change(mesh=mesh, training={"micro_batches": 2}), 4)
+    state = abstract_state(layout)
+    saved = saved_types(layout, make_optimizer(layout))
+    for held, kept in ((state.parameters, saved.parameters), (state.moments, saved.moments)):
+        pairs = zip(jax.tree.leaves_with_path(held), jax.tree.leaves(kept), strict=True)
+        for path, (x, y) in ((path, (x, y)) for (path, x), y in pairs):
+            name = jax.tree_util.keystr(path)
+            if "blocks" in name:
+                assert (x.shape, x.sharding.spec) == (y.shape, y.sharding.spec), name
+            elif x.shape:
+                # A place for each of two stages; a device holds one, as of a copy on all.
+                assert x.shape == (2 * y.shape[0], *y.shape[1:]), name
+                assert x.sharding.shard_shape(x.shape) == y.sharding.shard_shape(y.shape), name
 
 
 def test_a_layout_leaves_the_mesh_that_was_active(config):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fugaku_jax.collectives.phases import LARGEST_GROUP
 from fugaku_jax.config import Config
 from fugaku_jax.planning.compile import CompiledStep, compile_emulated
 from fugaku_jax.planning.mesh_plan import plan_run
@@ -20,6 +21,7 @@ from fugaku_jax.training.recipe_optimizer import optimizer_of_recipe
 pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).with_name("recipe_steps.py")
+ORIGINAL = "fugaku_llm_13b"
 FEW = 1200
 """Devices at most where the machine's are too many for a test."""
 
@@ -64,6 +66,10 @@ def own(recipes, tmp_path_factory) -> tuple[Config, Path]:
 def compiled(recipes, own) -> dict[str, CompiledStep]:
     """The steps of all recipes, and of a run by an optimizer of a recipe's own."""
     runs = {name: on_few_devices(config) for name, config in recipes.items()}
+    original = runs[ORIGINAL]
+    runs["half the replicas"] = with_replicas(original, original.mesh.data // 2)
+    shared = replace(original.mesh, sequence_parallel=True)
+    runs["shared positions"] = replace(original, mesh=shared)
     runs["own"], recipe = own
     return dict(zip(runs, compile_as_in_a_run(list(runs.values()), recipe), strict=True))
 
@@ -84,16 +90,51 @@ def test_the_step_of_every_recipe_compiles_for_its_mesh(recipes, own, compiled):
         assert step.argument_bytes == pytest.approx(state + tokens, abs=64)
         for narrow, wide in step.learning_rates.values():
             assert narrow == pytest.approx(wide, rel=1e-6)
-    assert compiled["fugaku_llm_13b"].devices == 1152
+    assert compiled[ORIGINAL].devices == 1152
+
+
+def test_no_collective_of_a_step_joins_more_devices_than_a_group_may_have(compiled):
+    for name, step in compiled.items():
+        assert step.largest_group <= LARGEST_GROUP, name
+    # Two stages or more than one tensor group do meet, or the figure would say nothing.
+    assert compiled[ORIGINAL].largest_group == 24
+
+
+@pytest.mark.parametrize("name", ["fugaku_llm_13b", "shared positions"])
+def test_what_crosses_stages_crosses_two_of_them_but_for_numbers(recipes, compiled, name):
+    stages = set(plan_run(on_few_devices(recipes[ORIGINAL])).assignment.axes("pipeline"))
+    crossing = [row for row in compiled[name].collectives if stages & set(row.axes)]
+    assert {row.members for row in crossing if row.bytes > 64} == {2}
+    # In fp32 the table of words, of which a tensor device has a sixth, that of positions, and the
+    # norm's scale and bias; XLA makes one sum of them.
+    model = recipes[ORIGINAL].model
+    rows = model.padded_vocab_size // plan_run(recipes[ORIGINAL]).degrees["tensor"]
+    shared = 4 * model.d_model * (rows + model.sequence_length + 2)
+    assert shared in {row.bytes for row in crossing if row.kind == "all-reduce"}
+
+
+def test_a_device_of_the_original_needs_no_more_for_more_replicas(compiled):
+    # A sum over replicas is padded to a multiple of them, some numbers a weight.
+    half, all_of_them = (compiled[name] for name in ("half the replicas", ORIGINAL))
+    assert half.devices * 2 == all_of_them.devices
+    assert all_of_them.temporary_bytes == pytest.approx(half.temporary_bytes, rel=1e-4)
+
+
+def test_shared_positions_take_less_than_half_of_the_temporaries(compiled):
+    shared, whole = (compiled[name] for name in ("shared positions", ORIGINAL))
+    assert shared.argument_bytes == whole.argument_bytes
+    assert shared.temporary_bytes < whole.temporary_bytes / 2
 
 
 @pytest.mark.machine
 def test_the_step_of_the_original_compiles_for_the_whole_machine(recipes):
-    config = recipes["fugaku_llm_13b"]
+    config = recipes[ORIGINAL]
     runs = config, on_few_devices(config)
     whole, few = (compile_as_in_a_run([run], Path())[0] for run in runs)
     assert whole.devices == 13_824
-    assert whole.temporary_bytes == few.temporary_bytes
+    assert few.largest_group == whole.largest_group == 24
+    # Sums over 288 are padded, those over 24 are not.
+    assert whole.temporary_bytes == pytest.approx(few.temporary_bytes, rel=1e-4)
     assert whole.argument_bytes == few.argument_bytes
 
 

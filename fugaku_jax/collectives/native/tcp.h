@@ -1,8 +1,8 @@
 // Messages over TCP: one connection to each neighbour, used in both directions.
 #pragma once
 
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -77,6 +77,10 @@ class Tcp final : public Transport {
   static constexpr int UNSENT = 1 << 16;              // bytes that the kernel keeps for later
   static constexpr unsigned UNHEARD_OF = 120 * 1000;  // ms after which a host is out of reach
 
+  static constexpr int LEAST_BUFFER = 1 << 15, MOST_BUFFER = 1 << 22;  // bytes on their way
+  static constexpr double BUFFERED_SECONDS = 0.02;
+  static constexpr size_t FITTED_EVERY = 1 << 18;  // bytes
+
   struct Outgoing {
     Header header;
     const std::byte* payload;
@@ -91,14 +95,28 @@ class Tcp final : public Transport {
     Header incoming;
     std::byte* target = nullptr;
     size_t received = 0;  // bytes, of the header too
+    size_t since_fitted = 0;
   };
 
   static void configure(int descriptor) {
     const int one = 1;
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDBUF, &LEAST_BUFFER, sizeof LEAST_BUFFER);
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     // What waits in the kernel can be overtaken by nothing, so little waits there.
     setsockopt(descriptor, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &UNSENT, sizeof UNSENT);
     setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &UNHEARD_OF, sizeof UNHEARD_OF);
+  }
+
+  // Lets no more wait in the network than keeps it busy: by the rate at which it delivers. What
+  // waits there delays all that comes after, up to seconds on a slow link.
+  static void fit_buffer(int descriptor) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size)) return;
+    const double seconds = std::max(BUFFERED_SECONDS, 2e-6 * info.tcpi_min_rtt);
+    const double bytes = double(info.tcpi_delivery_rate) * seconds;
+    const int wanted = int(std::clamp(bytes, double(LEAST_BUFFER), double(MOST_BUFFER)));
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
   }
 
   void watch(int operation, int link, uint32_t events) {
@@ -142,6 +160,11 @@ class Tcp final : public Transport {
         return lose(receiver, number, why);
       }
       out.done += size_t(written);
+      link.since_fitted += size_t(written);
+      if (link.since_fitted > FITTED_EVERY) {
+        link.since_fitted = 0;
+        fit_buffer(link.descriptor);
+      }
       if (out.done < whole) continue;
       out.busy = false;
       receiver.sent(number);  // gives the next one, perhaps, which need not be noted as fresh

@@ -145,14 +145,7 @@ def _target(function: str, library: str | None) -> str:
 
 
 def installed(file: str) -> Path | None:
-    """Return where `pip install` put a library: in an editable install, not beside its sources.
-
-    Args:
-        file: as `fugaku_jax/kernels/native/avx2.so`.
-
-    Returns:
-        None if it is not there.
-    """
+    """Return where `pip install` put a library: perhaps not beside its sources; None if nowhere."""
     distributions = metadata.distributions(name="fugaku-jax")
     paths = (Path(str(each.locate_file(file))) for each in distributions)
     return next((path for path in paths if path.exists()), None)
