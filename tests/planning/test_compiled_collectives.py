@@ -87,9 +87,9 @@ def test_groups_are_read_in_every_way_that_xla_writes_them(instruction, expected
 def test_what_cannot_be_read_is_an_error_and_not_a_small_group():
     with pytest.raises(ValueError, match=r"written in an unknown way: .*mesh"):
         collectives_of(program("f32[4]{0} all-reduce(%p), replica_groups=mesh['a'=8]"))
+    part = program("f32[4]{0} all-reduce(%p), replica_groups=mesh['a'=8] {'a':(2)4}")
     with pytest.raises(ValueError, match=r"written in an unknown way: .*mesh"):
-        part = "replica_groups=mesh['a'=8] {'a':(2)4}"
-        collectives_of(program(f"f32[4]{{0}} all-reduce(%p), {part}"))
+        collectives_of(part)
     with pytest.raises(ValueError, match="no computation is its entry"):
         collectives_of("HloModule jit_f\n")
 
