@@ -32,6 +32,13 @@ def duration(seconds: float | int) -> str:
     return f"{minutes}:{second:02} min" if minutes else f"{second} s"
 
 
+def size(count: float | int) -> str:
+    """Bytes in at most three digits: `950 B`, `12.3 kB`, `15.0 GB`."""
+    text = amount(count)
+    digits, sign = (text[:-1], text[-1]) if text[-1].isalpha() else (text, "")
+    return f"{digits} {'G' if sign == 'B' else sign}B"
+
+
 def amount(value: float | int) -> str:
     """A count in at most three digits and a sign for thousands: `950`, `12.3k`, `4.56M`, `1.2T`."""
     for size, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

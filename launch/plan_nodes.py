@@ -18,7 +18,7 @@ from fugaku_jax.planning.job_plan import JobPlan, as_json, plan_job
 from fugaku_jax.planning.measured import read_measured
 from fugaku_jax.planning.page import write_page
 from fugaku_jax.planning.write_job import write_job
-from fugaku_jax.spelling import amount, duration
+from fugaku_jax.spelling import amount, duration, size
 
 CLUSTER = Path(__file__).parent / "cluster"
 Flag = tyro.conf.FlagCreatePairsOff[bool]
@@ -76,7 +76,7 @@ def show(plan: JobPlan, found: BestLayouts | None) -> None:
     print(f"{plan.compiled.devices:,} devices of {plan.machine.name}: {layout}")
     compiled = plan.compiled
     print(
-        f"compiled in {compiled.seconds:.1f} s and {amount(compiled.peak_bytes)}B; "
+        f"compiled in {compiled.seconds:.1f} s and {size(compiled.peak_bytes)}; "
         f"largest group {compiled.largest_group}"
     )
     room = plan.machine.node.job_bytes / plan.config.mesh.local
@@ -89,7 +89,7 @@ def show(plan: JobPlan, found: BestLayouts | None) -> None:
         along, axes = " ".join(row["over"]), " ".join(row["axes"])
         seconds = f"{row['seconds_modelled']:.3f}"
         messages.add_row(
-            *(row["kind"], along, axes, f"{amount(row['bytes'])}B", str(row["count"]), seconds)
+            *(row["kind"], along, axes, f"{size(row['bytes'])}", str(row["count"]), seconds)
         )
     parts = Table("modelled", "seconds", "share")
     for kind, seconds in sorted(time.breakdown.items(), key=lambda item: -item[1]):
@@ -117,8 +117,8 @@ def _ranking(found: BestLayouts) -> Table:
             f"{row['step_seconds_modelled']:.3f}",
             row["arguments"],
             row["layout"]["precision"],
-            f"{amount(row['bytes_modelled'])}B",
-            f"{amount(compiled)}B" if compiled else "",
+            f"{size(row['bytes_modelled'])}",
+            f"{size(compiled)}" if compiled else "",
         )
     ranking = found.ranking
     table.caption = (

@@ -11,7 +11,7 @@ from fugaku_jax.planning.job_plan import JobPlan, layout_of, on_nodes, plan_job
 from fugaku_jax.planning.measured import Measured
 from fugaku_jax.planning.ranking import Ranked, Ranking, rank
 from fugaku_jax.planning.rates import Software
-from fugaku_jax.spelling import amount
+from fugaku_jax.spelling import size
 from fugaku_jax.tofu.machine import Machine
 
 COMPILED = 5
@@ -51,7 +51,7 @@ def best_layouts(
         raise InputError(
             f"None of {ranking.tried:,} layouts fits {nodes} of {machine.name}: the one that needs "
             f"least, {arguments_of(config, least)}, is modelled to need "
-            f"{amount(least.bytes.total)}B of a device that has {amount(room)}B; "
+            f"{size(least.bytes.total)} of a device that has {size(room)}; "
             "more nodes would help."
         )
     best = ranking.best[:COMPILED]

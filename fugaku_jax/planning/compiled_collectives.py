@@ -20,6 +20,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([^ ]+) \(.*\{$")
 _CALLED = re.compile(r"(?:body|to_apply|calls)=%?([^ ,)]+)|branch_computations=\{([^}]*)\}")
 _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SHAPE = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_MESH = re.compile(r"mesh\[([^\]]*)\] ?\{([^}]*)\}")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
@@ -143,6 +144,16 @@ def _groups(line: str, devices: int) -> tuple[Int[np.ndarray, "N members"], int]
         order = tuple(map(int, match[3].split(","))) if match[3] else tuple(range(len(over)))
         ids = np.arange(math.prod(over)).reshape(over).transpose(order).reshape(shape)
         return ids[:1], len(ids)
+    if found and (match := _MESH.match(rest)):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        along = re.findall(r"'(\w+)'(:)?", match[2])
+        whole = all(not part for _, part in along) and "device_ids" not in match[1]
+        if whole and math.prod(sizes.values()) == devices:
+            ids = np.arange(devices).reshape(tuple(sizes.values()))
+            inner = [name for name, _ in along]
+            order = [list(sizes).index(n) for n in (*(s for s in sizes if s not in inner), *inner)]
+            ids = ids.transpose(order).reshape(-1, math.prod(sizes[n] for n in inner))
+            return ids[:1], len(ids)
     raise ValueError(f"The groups of this collective are written in an unknown way: {line[:300]}")
 
 

@@ -12,7 +12,7 @@ from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning import plan_pictures
 from fugaku_jax.planning.best_layouts import BestLayouts, ranking_as_json
 from fugaku_jax.planning.job_plan import JobPlan, as_json
-from fugaku_jax.spelling import amount, duration
+from fugaku_jax.spelling import duration, size
 from fugaku_jax.tofu.topology import AXES
 
 
@@ -34,7 +34,7 @@ def write_page(plan: JobPlan, name: str, found: BestLayouts | None, out: Path) -
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["amount"] = amount
+    environment.filters["size"] = size
     file = resources.files("fugaku_jax.planning") / "plan.html.jinja"
     template = environment.from_string(file.read_text(encoding="utf-8"))
     try:
@@ -70,7 +70,7 @@ def _page(plan: JobPlan, name: str, found: BestLayouts | None) -> dict[str, Any]
             "of the peak (MFU), modelled": f"{plan.time.mfu:.1%}",
             "whole run, modelled": duration(plan.run.seconds),
             "node-hours, modelled": f"{plan.run.node_hours:,.0f}",
-            "bytes on a device, compiled": f"{amount(plan.bytes.total)}B of {amount(room)}B",
+            "bytes on a device, compiled": f"{size(plan.bytes.total)} of {size(room)}",
             "largest group": str(plan.compiled.largest_group),
             "compiled in": f"{plan.compiled.seconds:.1f} s",
         },

@@ -148,8 +148,7 @@ def update_messages(
     own, shared = layers * work.layer_parameters, work.shared_parameters
     held = own + shared
     replicas = work.degrees["data"] * work.degrees["context"]
-    # What is outside of the layers is the same on all stages, which share its state too.
-    divided = -(-own // replicas) - (-shared // (replicas * work.degrees["pipeline"]))
+    divided = -(-held // replicas)
     over = ("data", "context")
     messages: tuple[Message, ...] = ()
     if config.mesh.weights == "replicated":

@@ -8,7 +8,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.planning.layout_options import SAVINGS
 from fugaku_jax.planning.memory import DeviceBytes, model_bytes
 from fugaku_jax.planning.step_work import step_work
-from fugaku_jax.spelling import amount
+from fugaku_jax.spelling import size
 from fugaku_jax.tofu.machine import Machine
 
 
@@ -25,8 +25,8 @@ def refuse_what_does_not_fit(
     if over <= 0:
         return
     raise InputError(
-        f"A device needs {needed.total:,} bytes ({amount(needed.parameters)}B of parameters, "
-        f"{amount(needed.optimizer)}B of optimizer state, {amount(needed.temporaries)}B of "
+        f"A device needs {needed.total:,} bytes ({size(needed.parameters)} of parameters, "
+        f"{size(needed.optimizer)} of optimizer state, {size(needed.temporaries)} of "
         f"temporaries), {over:,.0f} more than the {room:,.0f} that a node of {machine.name} leaves "
         f"to it; {_remedy(config, degrees, needed, over)}"
     )
@@ -40,12 +40,12 @@ def _remedy(config: Config, degrees: Mapping[str, int], needed: DeviceBytes, ove
         saved = now - model_bytes(changed, step_work(changed, degrees)).total
         saved *= needed.total / now
         if saved > over:
-            return f"{name} would save {amount(saved)}B (modelled)."
+            return f"{name} would save {size(saved)} (modelled)."
         if saved > most:
             best, most = name, saved
     if not best:
         return "more nodes, or more of mesh.tensor or mesh.pipeline, would help."
-    return f"{best} would save {amount(most)}B (modelled), which is not enough; --search looks on."
+    return f"{best} would save {size(most)} (modelled), which is not enough; --search looks on."
 
 
 def _changes(config: Config, degrees: Mapping[str, int]) -> list[tuple[str, Config]]:

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import re
 import sys
 from pathlib import Path
@@ -224,3 +225,30 @@ def test_wrong_input_gets_one_sentence(plan, arguments, sentence, tmp_path, monk
         arguments = (*arguments, "--training.batch-size", 24)
     assert re.search(sentence, plan(*arguments, code=2))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_small_job_is_compiled_modelled_drawn_and_written(plan, tmp_path):
+    page, job = tmp_path / "plan.html", tmp_path / "job"
+    arguments = ("tiny", *SMALL, "--nodes", 2, "--machine", "server", "--mesh.tensor", 2)
+    said = json.loads(plan(*arguments, "--json", "--html", page, "--job", job))
+    assert said["devices"] == 2
+    assert said["largest_group"] == 2
+    assert said["compile_peak_bytes"] > 10**8
+    held = said["bytes_per_device"]
+    assert held["total"] == held["parameters"] + held["optimizer"] + held["temporaries"]
+    assert {"all-reduce"} <= {row["kind"] for row in said["collectives"]}
+    assert said["node_hours_modelled"] > 0
+    assert "2 of server" in page.read_text()
+    assert "--mesh.tensor 2" in (job / "slurm.sh").read_text()
+
+
+def test_a_machine_that_is_not_there_and_a_file_that_lacks_a_field_are_told(plan, tmp_path):
+    arguments = ("tiny", *SMALL, "--nodes", 2, "--machine")
+    assert "there are cluster, fugaku" in plan(*arguments, "abacus", code=2)
+    whole = (ROOT / "configs" / "machines" / "server.toml").read_text()
+    (path := tmp_path / "mine.toml").write_text(re.sub(r"(?m)^memory_bytes =.*\n", "", whole))
+    said = plan(*arguments, path, code=2)
+    assert "mine.toml" in said
+    assert "memory_bytes" in said
+    assert "give their number" in plan(*arguments, "server", "--nodes", "2x2", code=2)

@@ -62,6 +62,14 @@ def program(instruction: str) -> str:
         ),
         ("pred[5]{0} all-reduce(%p), replica_groups={}", ("all-reduce", 8, 1, ("a", "b"), 5)),
         (
+            "f32[4]{0} all-reduce(%p), replica_groups=mesh['m'=2,'n'=4] {'n'}, to_apply=%add",
+            ("all-reduce", 4, 2, ("b",), 16),
+        ),
+        (
+            "f32[4]{0} all-reduce(%p), replica_groups=mesh['m'=2,'n'=4] {'m'}, to_apply=%add",
+            ("all-reduce", 2, 4, ("a",), 16),
+        ),
+        (
             "(f32[4]{0}, u8[3]{0}) all-reduce(%p, %q), replica_groups={{0,1,2},{3,4}}",
             ("all-reduce", 3, 2, ("b",), 19),
         ),
@@ -79,6 +87,9 @@ def test_groups_are_read_in_every_way_that_xla_writes_them(instruction, expected
 def test_what_cannot_be_read_is_an_error_and_not_a_small_group():
     with pytest.raises(ValueError, match=r"written in an unknown way: .*mesh"):
         collectives_of(program("f32[4]{0} all-reduce(%p), replica_groups=mesh['a'=8]"))
+    part = program("f32[4]{0} all-reduce(%p), replica_groups=mesh['a'=8] {'a':(2)4}")
+    with pytest.raises(ValueError, match=r"written in an unknown way: .*mesh"):
+        collectives_of(part)
     with pytest.raises(ValueError, match="no computation is its entry"):
         collectives_of("HloModule jit_f\n")
 

@@ -101,11 +101,10 @@ def test_a_better_layout_than_one_given_is_found_and_lost_nodes_are_made_up_for(
     given = plan_job(
         original, RECIPE, fugaku, "48x6x48", OURS, compiled=compiled(original)
     ).time.seconds
-    for nodes, count in (("48x6x48", 13_824), ("42x6x48", 12_096)):
-        ranking = rank(original, fugaku, nodes + ":torus", count, OURS, precisions=("fp32",))
-        best = ranking.best[0]
-        assert best.time.seconds < 0.7 * given
-        assert best.config.training.batch_size == 2016
+    ranking = rank(original, fugaku, "42x6x48:torus", 12_096, OURS, precisions=("fp32",))
+    best = ranking.best[0]
+    assert best.time.seconds < 0.7 * given
+    assert best.config.training.batch_size == 2016
 
 
 @pytest.mark.parametrize(
