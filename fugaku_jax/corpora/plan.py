@@ -132,7 +132,8 @@ def make_plan(recipe: CorpusRecipe, out: Path, root: Path) -> CorpusPlan:
             files.append(InputFile(url, size, index))
     if not files:
         raise InputError(f"recipe: none of its inputs is there; --root is {root}.")
-    plan = CorpusPlan(recipe, tuple(files), str(root), str(out))
+    # What runs a task may stand in another folder.
+    plan = CorpusPlan(recipe, tuple(files), str(root.absolute()), str(out.absolute()))
     identity = {
         "recipe": json.loads(recipe.digestible()),
         "files": [[file.url, file.size] for file in files],

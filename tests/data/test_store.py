@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from small_corpora import make_texts, whole_table, write_jsonl
 from fugaku_jax.data import corpus, kvstore, store_format
 from fugaku_jax.data.build import build_store, choose_tokenizer
 from fugaku_jax.data.inputs import InputSet
+from fugaku_jax.data.split_writer import EncodedDocument
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.data.writer import StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger import documents
 
@@ -104,6 +107,19 @@ def test_shards_and_chunks_join_without_a_seam(tmp_path, tokenizer, monkeypatch)
     starts = np.arange(0, len(tokens) - 100, 37)
     runs = store.read(0, "train", starts, 100)
     np.testing.assert_array_equal(runs, [tokens[start : start + 100] for start in starts])
+
+
+def test_a_document_that_is_stored_keeps_nothing_of_the_block_it_came_in(tmp_path, tokenizer):
+    # Else a few that are held out of every block would keep all tokens of a corpus in memory.
+    with StoreWriter(str(tmp_path / "s"), tokenizer) as writer:
+        added = writer.add_set("set")
+        block = np.ones(100_000, store_format.token_dtype(tokenizer.vocab_size))
+        alive = weakref.ref(block)
+        row = documents.DocumentRow("a", "source", None, "0" * 64, length=3, bytes=4)
+        for side in store_format.SPLITS:
+            added.append(EncodedDocument(row, block[:3], b"text"), side)
+        del block
+        assert alive() is None
 
 
 def test_a_document_keeps_its_side_when_others_come(tmp_path, tokenizer):
