@@ -41,5 +41,6 @@ def draw_radar(models: Mapping[str, Mapping[str, float]], path: Path) -> Path:
     axes.set_xticks(angles, [each.upper() if each == "stem" else each for each in categories])
     axes.set(ylim=(0, _HIGHEST), yticks=range(0, _HIGHEST + 1, 2))
     axes.tick_params(colors=_INK)
+    axes.tick_params("x", pad=12)
     axes.set_title(", ".join(models), color=_INK, pad=18, parse_math=False)
     return svg.save(figure, path)
