@@ -1,4 +1,4 @@
-"""The model that tuning starts from: a run of ours, or a model directory of Hugging Face's."""
+"""The model that tuning starts from, or that is graded: our run, or Hugging Face's directory."""
 
 import functools
 import hashlib
@@ -47,19 +47,19 @@ def open_base(path: Path) -> Base:
         InputError: it is neither, it is incomplete or damaged, or it has no tokenizer.
     """
     if not path.is_dir():
-        raise InputError(f"--from {path} is no directory; give a run or a model directory.")
+        raise InputError(f"{path} is no directory; give a run or a model directory.")
     if not is_hf_directory(path):
         return _run(path)
     start = start_from_hf(path)
     if start.tokenizer is None:
-        raise InputError(f"--from {path} has no tokenizer, so dialogues cannot be told to it.")
+        raise InputError(f"{path} has no tokenizer, so dialogues cannot be told to it.")
     return Base(read_hf_config(path), start.tokenizer, start, _hf_template(path))
 
 
 def _run(run_dir: Path) -> Base:
     config, steps = read_config(run_dir), saved_steps(run_dir)
     if not steps:
-        raise InputError(f"--from {run_dir} has no checkpoint yet; train it first.")
+        raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
     tokenizer, ledger = run_tokenizer(run_dir, config), read_ledger(run_dir)
     manifest = (checkpoint_folder(run_dir, steps[-1]) / "state" / _MANIFEST).read_bytes()
     origin: dict[str, Any] = {

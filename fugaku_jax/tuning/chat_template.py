@@ -16,7 +16,7 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.tuning.dialogues import Dialogue
+from fugaku_jax.tuning.dialogues import Dialogue, Message, Role
 
 FUGAKU = """\
 {{- bos_token }}
@@ -108,6 +108,20 @@ class ChatTemplate:
         """
         text = self._render(self._messages(dialogue), add_generation_prompt=True)
         return text.replace(_BEGIN, "").replace(_END, "")
+
+    def next_turn(self) -> str:
+        """Return what stands between an answer and what the user says next, without space around.
+
+        A model that writes it goes on for the user; "" if the template puts nothing there.
+
+        Raises:
+            InputError: the template refuses a dialogue.
+        """
+        asked, answer, next_asked = (chr(0xFDD2 + place) for place in range(3))
+        roles: tuple[Role, ...] = ("user", "assistant", "user")
+        said = zip(roles, (asked, answer, next_asked), strict=True)
+        text = self.prompt(Dialogue("a dialogue", tuple(Message(*each) for each in said)))
+        return text.partition(answer)[2].partition(next_asked)[0].strip()
 
     def _messages(self, dialogue: Dialogue) -> list[dict[str, str]]:
         messages: list[dict[str, str]] = []

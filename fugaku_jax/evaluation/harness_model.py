@@ -1,0 +1,167 @@
+"""A model of ours as lm-evaluation-harness asks one: likelihoods of texts, and what follows them.
+
+The harness (https://github.com/EleutherAI/lm-evaluation-harness) is the extra `grade`. Texts become
+tokens as everywhere here, with what stands before every text; requests are cut from the left where
+they are longer than the model, as the harness's own `hf` model does.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding, reshard
+from jaxtyping import Array, Bool, Float, Int, PyTree
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+
+from fugaku_jax.data.tokenizer import Tokenizer
+from fugaku_jax.errors import InputError
+from fugaku_jax.inference.continuation import Continuation, Options
+from fugaku_jax.inference.generate import Generator
+from fugaku_jax.layout.mesh import active, mesh_of
+from fugaku_jax.models.gpt import GPT
+
+BATCH_TOKENS = 4096
+"""Tokens of a batch, padding included, whose logits are held at once."""
+BATCH = 16
+"""Texts that are continued at once."""
+_LONGEST_ANSWER = 256  # tokens, as the harness has it
+Asked = tuple[tuple[str, str], list[int], list[int]]
+
+
+class HarnessModel(TemplateLM):
+    """A model that the harness can ask."""
+
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, first_token: int | None, dtype: str
+    ) -> None:
+        """Args: the model, its tokenizer, what stands before every text, and the arithmetic."""
+        super().__init__()
+        self._model, self._pieces, self._first, self._dtype = model, tokenizer, first_token, dtype
+        self._structure, self._weights = nnx.split(model)
+        self._mesh = mesh_of(self._weights)
+        self._length = model.config.sequence_length
+
+    @property
+    def eot_token_id(self) -> int:
+        return self._pieces.end_of_document
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What an empty context becomes."""
+        return self._pieces.end_of_document if self._first is None else self._first
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        """Return a text's tokens, with what stands before every text unless that is not wanted."""
+        before = [] if add_special_tokens is False or self._first is None else [self._first]
+        return [*before, *self._pieces.encode(string)]
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Any], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Return the logarithm of each whole text's probability, every token predicted once.
+
+        What stands before every text is predicted too, after itself, as by the harness's `hf`.
+        """
+        windows: list[Asked] = []
+        owners = []
+        for owner, request in enumerate(requests):
+            cut = utils.get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self._length,
+                context_len=1,
+            )
+            for window in map(utils.make_disjoint_window, cut):
+                windows.append((("", ""), list(window[0]), list(window[1])))
+                owners.append(owner)
+        sums = np.zeros(len(requests))
+        found = self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)
+        np.add.at(sums, owners, [value for value, _ in found])
+        return sums.tolist()
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Return what follows each text, up to a stop string, greedily or by chance."""
+        del disable_tqdm
+        generator = Generator(self._model, self._pieces, self._first, self._dtype)
+        texts: list[str] = [""] * len(requests)
+        order = sorted(range(len(requests)), key=lambda row: len(requests[row].args[0]))
+        for first in range(0, len(order), BATCH):
+            some = order[first : first + BATCH]
+            rows = [self._begin(generator, *requests[row].args) for row in some]
+            for _ in generator.run(rows):
+                pass
+            for row, continuation in zip(some, rows, strict=True):
+                texts[row] = continuation.text
+        return texts
+
+    def _begin(self, generator: Generator, context: str, how: dict[str, Any]) -> Continuation:
+        until = how.get("until") or ()
+        most = int(how.get("max_gen_toks", _LONGEST_ANSWER))
+        temperature = float(how.get("temperature", 0.0)) if how.get("do_sample") else 0.0
+        stop = tuple(filter(None, [until] if isinstance(until, str) else until))
+        if most >= self._length:
+            raise InputError(
+                f"max_gen_toks is {most}, but the model has {self._length} positions in all."
+            )
+        tokens = generator.tokens(context)[most - self._length :]
+        return Continuation(self._pieces, tokens, Options(most, temperature, stop=stop))
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Asked], disable_tqdm: bool = False, **how: Any
+    ) -> list[tuple[float, bool]]:
+        del disable_tqdm, how
+        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        for _, _, continuation in requests:
+            if len(continuation) > self._length:
+                raise InputError(
+                    f"A continuation has {len(continuation)} tokens, but the model has "
+                    f"{self._length} positions in all."
+                )
+        rows = [(context + wanted)[-(self._length + 1) :] for _, context, wanted in requests]
+        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+        devices = self._model.rules.parts("batch")
+        while order:
+            width = min(self._length, -(-(len(rows[order[0]]) - 1) // 64) * 64)
+            count = max(1, BATCH_TOKENS // width // devices) * devices
+            some, order = order[:count], order[count:]
+            block = np.zeros((count, width + 1), np.int32)
+            for place, row in zip(block, some, strict=False):
+                place[: len(rows[row])] = rows[row]
+            log_probs, greedy = self._scored(block)
+            for place, row in enumerate(some):
+                end = len(rows[row]) - 1
+                part = slice(end - len(requests[row][2]), end)
+                total = float(np.sum(log_probs[place, part], dtype=np.float64))
+                found[row] = total, bool(np.all(greedy[place, part]))
+        return found
+
+    def _scored(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sharding = NamedSharding(self._mesh, self._model.rules.spec("batch", None))
+        tokens = jax.make_array_from_callback(block.shape, sharding, block.__getitem__)
+        with active(self._mesh):
+            scored = _score(self._structure, self._dtype, self._weights, tokens)
+        log_probs, greedy = map(np.asarray, scored)
+        return log_probs, greedy
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score(
+    structure: nnx.GraphDef[GPT],
+    dtype: str,
+    weights: PyTree[Float[Array, "..."]],
+    tokens: Int[Array, "B S"],
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """Return the logarithm of each next token's probability, and whether none is more probable."""
+    model = nnx.merge(structure, weights)
+    targets = tokens[:, 1:]
+    hidden = model(tokens[:, :-1], dtype=dtype)
+    _, nats = model.loss(hidden, targets)
+    logits = reshard(model.logits(hidden), model.rules.spec("batch", None, None))
+    return -nats, jnp.argmax(logits, axis=-1) == targets
