@@ -8,7 +8,7 @@ from fugaku_jax.collectives.phases import LARGEST_GROUP
 from fugaku_jax.collectives.routes import Route, plan_routes
 from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.rules import LOCAL_AXIS
-from fugaku_jax.planning.step_work import Message
+from fugaku_jax.planning.step_work import Transfer
 from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
 from fugaku_jax.tofu.rounds import Algorithm, Kind, Named
@@ -44,7 +44,7 @@ class StepLinks:
         """Return how many devices a group along kinds of parallelism has."""
         return math.prod(part.size for part in self.assignment.parts if part.kind in over)
 
-    def seconds(self, message: Message) -> float:
+    def seconds(self, message: Transfer) -> float:
         """Return the modelled seconds of a message, all groups of its kind sending at once."""
         if self.members(message.over) == 1:
             return 0.0
@@ -56,7 +56,7 @@ class StepLinks:
         start, pace = self._lines[key]
         return message.count * (start + pace * message.bytes) / share
 
-    def time(self, message: Message) -> CollectiveTime:
+    def time(self, message: Transfer) -> CollectiveTime:
         """Return what the network model says of one such message."""
         axes = self.axes(message.over)
         algorithm = self._algorithm(axes) if message.over == GRADIENTS else "ring"

@@ -47,7 +47,7 @@ class ScoreWork:
 
 
 @dataclass(frozen=True)
-class Message:
+class Transfer:
     """A collective, or a message between two, as one device takes part in it."""
 
     kind: Literal["all-reduce", "all-gather", "reduce-scatter", "all-to-all", "send"]
@@ -70,7 +70,7 @@ class Work:
     forward pass are made again)."""
     stream_bytes: int = 0
     """Through memory, of what is neither a product nor attention."""
-    messages: tuple[Message, ...] = ()
+    messages: tuple[Transfer, ...] = ()
 
     def and_(self, other: "Work") -> "Work":
         """Return both together; attention's scores are those of either."""
@@ -102,7 +102,7 @@ class StepWork:
     """Of a micro-batch on the first stage, there."""
     head: Work
     """Of a micro-batch on the last stage, there; it has the way back in it."""
-    between_stages: Message | None
+    between_stages: Transfer | None
     """What a stage sends to the next, and gets back as a gradient."""
     layer_parameters: int
     """Weights of a layer on a device, before replicas share them."""
@@ -134,7 +134,7 @@ def step_work(config: Config, degrees: Mapping[str, int]) -> StepWork:
 
 def update_messages(
     config: Config, work: StepWork, layers: int
-) -> tuple[tuple[Message, ...], int, int]:
+) -> tuple[tuple[Transfer, ...], int, int]:
     """Return what replicas send after the last micro-batch, and the weights that a device updates.
 
     Args:
@@ -150,22 +150,22 @@ def update_messages(
     replicas = work.degrees["data"] * work.degrees["context"]
     divided = -(-held // replicas)
     over = ("data", "context")
-    messages: tuple[Message, ...] = ()
+    messages: tuple[Transfer, ...] = ()
     if config.mesh.weights == "replicated":
-        messages = (Message("all-reduce", over, FP32 * held),)
+        messages = (Transfer("all-reduce", over, FP32 * held),)
         state = held
     elif config.mesh.weights == "zero1":
         messages = (
-            Message("reduce-scatter", over, FP32 * held),
-            Message("all-gather", over, FP32 * held),
+            Transfer("reduce-scatter", over, FP32 * held),
+            Transfer("all-gather", over, FP32 * held),
         )
         state = divided
     else:  # layers were scattered one by one; the others are gathered before and scattered after
         table = FP32 * shared
-        messages = (Message("all-gather", over, table), Message("reduce-scatter", over, table))
+        messages = (Transfer("all-gather", over, table), Transfer("reduce-scatter", over, table))
         held = state = divided
     if work.degrees["pipeline"] > 1:  # the first stage's table and the last one's are the same
-        messages += (Message("send", ("pipeline",), FP32 * work.shared_parameters),)
+        messages += (Transfer("send", ("pipeline",), FP32 * work.shared_parameters),)
     if replicas == 1:
         messages = tuple(each for each in messages if each.over != over)
     return messages, held, state
@@ -219,14 +219,14 @@ def _of_micro_batch(
         Matmul(rows_of_table, tokens, d),
     )
     hidden_bytes = tokens * d * width
-    sums = (Message("all-reduce", ("tensor",), tokens * d * FP32),) if tensor > 1 else ()
-    gathered = (Message("all-gather", ("tensor",), hidden_bytes),)
+    sums = (Transfer("all-reduce", ("tensor",), tokens * d * FP32),) if tensor > 1 else ()
+    gathered = (Transfer("all-gather", ("tensor",), hidden_bytes),)
     head = Work(
         logits,
         stream_bytes=6 * stream + 3 * tokens * rows_of_table * FP32 + rows_of_table * d * FP32,
         messages=sums + (gathered if shares_positions and tensor > 1 else ()),
     )
-    embedded = Message(
+    embedded = Transfer(
         "reduce-scatter" if shares_positions else "all-reduce", ("tensor",), hidden_bytes
     )
     return StepWork(
@@ -234,7 +234,7 @@ def _of_micro_batch(
         backward_weights=0.5,
         embedding=Work(stream_bytes=4 * stream, messages=(embedded,) if tensor > 1 else ()),
         head=head,
-        between_stages=Message("send", ("pipeline",), stream),
+        between_stages=Transfer("send", ("pipeline",), stream),
         layer_parameters=weights,
         shared_parameters=shared,
         degrees={},
@@ -261,37 +261,37 @@ def kept_bytes_of_layer(
 
 def _tensor_messages(
     stream: int, tensor: int, shares_positions: bool, *, back: bool
-) -> tuple[Message, ...]:
+) -> tuple[Transfer, ...]:
     """Of a layer: the two sums there and the two on the way back, or gathers and scatters."""
     if tensor == 1:
         return ()
     over = ("tensor",)
     if not shares_positions:
-        return (Message("all-reduce", over, stream, 2),)
+        return (Transfer("all-reduce", over, stream, 2),)
     return (
-        Message("all-gather", over, stream, 4 if back else 2),  # back, inputs are gathered again
-        Message("reduce-scatter", over, stream, 2),
+        Transfer("all-gather", over, stream, 4 if back else 2),  # back, inputs are gathered again
+        Transfer("reduce-scatter", over, stream, 2),
     )
 
 
-def _context_messages(head: int, heads: int, context: int, *, back: bool) -> tuple[Message, ...]:
+def _context_messages(head: int, heads: int, context: int, *, back: bool) -> tuple[Transfer, ...]:
     """Of ring attention: queries and results change places, and keys and values pass by."""
     if context == 1:
         return ()
     over, one = ("context",), head * heads
     messages = (
-        Message("all-to-all", over, one, 4 if back else 2),
-        Message("all-gather", over, 2 * one * context),
+        Transfer("all-to-all", over, one, 4 if back else 2),
+        Transfer("all-gather", over, 2 * one * context),
     )
     if back:  # the gradients of keys and values return, summed in fp32
-        messages += (Message("reduce-scatter", over, 4 * one * context),)
+        messages += (Transfer("reduce-scatter", over, 4 * one * context),)
     return messages
 
 
 def _with_gathers(work: StepWork) -> Mapping[Phase, Work]:
     """FSDP: a layer is gathered on the way there and back, and its gradient scattered."""
     over, size = ("data", "context"), FP32 * work.layer_parameters
-    gather, scatter = Message("all-gather", over, size), Message("reduce-scatter", over, size)
+    gather, scatter = Transfer("all-gather", over, size), Transfer("reduce-scatter", over, size)
     return {
         "forward": work.layer["forward"].and_(Work(messages=(gather,))),
         "backward": work.layer["backward"].and_(Work(messages=(gather, scatter))),

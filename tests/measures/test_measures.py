@@ -37,8 +37,13 @@ ENVIRONMENT = [
     "fugaku_jax.kernels.native.<module>",
     "fugaku_jax.layout.mesh._given_rank_map",
 ]
-# What only tests use: a step traced without compiling it.
-UNUSED = ["fugaku_jax.layout.layout.OnLayout.trace"]
+# What only lm-evaluation-harness calls, and only tests: a step traced without compiling it.
+UNUSED = [
+    "fugaku_jax.evaluation.harness_model.HarnessModel.eot_token_id",
+    "fugaku_jax.evaluation.harness_model.HarnessModel.loglikelihood_rolling",
+    "fugaku_jax.evaluation.harness_model.HarnessModel.generate_until",
+    "fugaku_jax.layout.layout.OnLayout.trace",
+]
 # What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
 MOST_FILES, MOST_LINES = 30, 3_770
 LONGEST_FUNCTION, LONGEST_FILE = 90, 360
