@@ -21,7 +21,7 @@ from fugaku_jax.planning.mesh_plan import plan_run
 from fugaku_jax.planning.rates import Rates, Software, device_rates
 from fugaku_jax.planning.run_time import RunTime, run_time
 from fugaku_jax.planning.step_time import StepTime, model_step, step_messages
-from fugaku_jax.planning.step_work import Message, step_work
+from fugaku_jax.planning.step_work import Transfer, step_work
 from fugaku_jax.planning.too_large import refuse_what_does_not_fit
 from fugaku_jax.tofu.allocation import fold, parse_shape
 from fugaku_jax.tofu.machine import Machine
@@ -54,7 +54,7 @@ class JobPlan:
     """Of a step."""
     run: RunTime
     """Of all of it."""
-    messages: tuple[tuple[Message, float], ...]
+    messages: tuple[tuple[Transfer, float], ...]
     """What a device sends in a step (counts are a step's), and the modelled seconds of each."""
 
 
@@ -222,7 +222,7 @@ def _collective(links: StepLinks, row: CompiledCollective) -> dict[str, Any]:
     return asdict(row) | {"over": over}
 
 
-def _message(links: StepLinks, message: Message, seconds: float) -> dict[str, Any]:
+def _message(links: StepLinks, message: Transfer, seconds: float) -> dict[str, Any]:
     axes = links.axes(message.over)
     found = links.time(message)
     return {

@@ -22,8 +22,8 @@ from fugaku_jax.planning.links import StepLinks
 from fugaku_jax.planning.rates import Rates
 from fugaku_jax.planning.step_work import (
     FP32,
-    Message,
     StepWork,
+    Transfer,
     Work,
     layers_of_stages,
     step_work,
@@ -117,7 +117,7 @@ def model_step(
     )
 
 
-def step_messages(config: Config, degrees: Mapping[str, int]) -> list[Message]:
+def step_messages(config: Config, degrees: Mapping[str, int]) -> list[Transfer]:
     """Return what a device of a stage in the middle sends in a step, alike messages as one.
 
     Sums over the ends' own work (embedding, loss) are left out.
@@ -129,7 +129,7 @@ def step_messages(config: Config, degrees: Mapping[str, int]) -> list[Message]:
     )
     stage = config.mesh.recompute_stages > 0 and degrees["pipeline"] > 1
     again = stage or config.training.remat == "block"
-    counts: Counter[Message] = Counter()
+    counts: Counter[Transfer] = Counter()
     phases = ("forward", "backward", *(("forward",) if again else ()))
     for message in (m for phase in phases for m in work.layer[phase].messages):
         counts[replace(message, count=1)] += message.count * most * micro_batches
@@ -231,7 +231,7 @@ def _update(
     }
 
 
-def _sent(messages: tuple[Message, ...], links: StepLinks) -> Seconds:
+def _sent(messages: tuple[Transfer, ...], links: StepLinks) -> Seconds:
     """Seconds of messages, by the innermost kind of parallelism that they go along."""
     total: dict[str, float] = {}
     for message in messages:
