@@ -15,6 +15,7 @@ from fugaku_jax.sections.mesh import MeshConfig
 from fugaku_jax.sections.model import ModelConfig
 from fugaku_jax.sections.optimizer import OptimizerConfig
 from fugaku_jax.sections.training import TrainingConfig
+from fugaku_jax.sections.tuning import LORA_TARGETS, TuningConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "TrainingConfig",
+    "TuningConfig",
     "config_from_dict",
     "flat_fields",
 ]
@@ -48,6 +50,8 @@ class Config:
     """Data, tensor, context and pipeline parallelism."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Saving and retention."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    """Whether all weights are learned, or adapters beside them."""
 
     def __post_init__(self) -> None:
         optimizer, total = self.optimizer, self.total_tokens
@@ -57,6 +61,20 @@ class Config:
             "optimizer.decay_tokens",
             decay,
             f"at most what optimizer.warmup_tokens, {warmup}, leave of the run's {total} tokens",
+        )
+        model, tuning = self.model, self.tuning
+        names = LORA_TARGETS[model.family]
+        require(
+            tuning.method == "full" or set(tuning.targets) <= set(names),
+            "tuning.targets",
+            tuning.targets,
+            f"some of {', '.join(names)}, the matrices of model.family {model.family}",
+        )
+        require(
+            tuning.method == "full" or tuning.rank <= model.d_model,
+            "tuning.rank",
+            tuning.rank,
+            f"at most model.d_model, {model.d_model}",
         )
 
     @property
@@ -88,6 +106,7 @@ class Config:
         as_dict = dataclasses.asdict(self)
         as_dict["training"]["prompts"] = list(self.training.prompts)
         as_dict["mesh"]["layers"] = list(self.mesh.layers)
+        as_dict["tuning"]["targets"] = list(self.tuning.targets)
         return as_dict
 
 

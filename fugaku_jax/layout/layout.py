@@ -44,6 +44,25 @@ class Layout:
     """The model's weights, layers in their order, split by tensor axes alone."""
     placements: PyTree[Placement] = field(compare=False)
     """Where each weight, its gradient and its optimizer state lie, as the weights are nested."""
+    adapter_shapes: PyTree[jax.ShapeDtypeStruct] | None = field(default=None, compare=False)
+    """Those of the adapters, if these are what is learned."""
+    adapter_placements: PyTree[Placement] | None = field(default=None, compare=False)
+    """Where they lie."""
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether the weights stay as they are, and adapters beside them are learned."""
+        return self.adapter_shapes is not None
+
+    @property
+    def learned_shapes(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """Those of what is learned: of the weights, or of the adapters."""
+        return self.adapter_shapes if self.is_lora else self.shapes
+
+    @property
+    def learned_placements(self) -> PyTree[Placement]:
+        """Where what is learned lies, as it is nested."""
+        return self.adapter_placements if self.is_lora else self.placements
 
     @functools.cached_property
     def pipeline(self) -> tuple[Schedule, Slots]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
@@ -144,7 +145,9 @@ class _Run:
         steps, patience = config.training.steps, config.training.patience
         if ended_at(run_dir, patience) is not None:
             return self._ended_early()
-        with RunCheckpoints(run_dir, config.checkpoint) as checkpoints, ExitStack() as stack:
+        with ExitStack() as stack:
+            options = config.checkpoint, layout.is_lora
+            checkpoints = stack.enter_context(RunCheckpoints(run_dir, *options))
             with spent.on("restore"):
                 state = checkpoints.restore(layout, self.optimizer)
             first = int(state.step) if state else 0
@@ -162,7 +165,7 @@ class _Run:
             self.ranks.test(say)
             if state is None:
                 with spent.on("restore"):
-                    state = self._first_state()
+                    state = self._first_state(checkpoints)
             with spent.on("compile"):
                 begun, take_step = time.perf_counter(), self._take_step
             say(f"compiled the step in {time.perf_counter() - begun:.1f} s")
@@ -213,10 +216,18 @@ class _Run:
             return []
         return [DocumentLosses(self.run_dir, self.store.end_of_document)]
 
-    def _first_state(self) -> TrainState:
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}
+
+    def _first_state(self, checkpoints: RunCheckpoints) -> TrainState:
         if self.start is None:
             return init_state(self.layout, self.optimizer)
-        return fresh_state(self.layout, self.start.parameters(self.layout), self.optimizer)
+        weights = self.start.parameters(self.layout)
+        state = fresh_state(self.layout, weights, self.optimizer)
+        if self.layout.is_lora:
+            checkpoints.save_frozen(self.layout, state, self._identity)
+        return state
 
     def _hooks(
         self,
@@ -232,7 +243,6 @@ class _Run:
             looking.append(Replicas(training.check_replicas_every, checkpoints.safe))
         if training.repeat_every:
             looking.append(Again(training.repeat_every, self._take_step, checkpoints.safe))
-        identity = {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}
         return [
             *(Speed(self.config, peak, spent), Validate(layout, self.store)),
             Sample(layout, tokenizer),
@@ -242,7 +252,7 @@ class _Run:
             Guard(training.most_skipped, checkpoints.safe),
             *looking,
             *([best] if training.patience else []),
-            Save(checkpoints, layout, identity),
+            Save(checkpoints, layout, self._identity),
         ]
 
 

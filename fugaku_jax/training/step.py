@@ -14,6 +14,7 @@ from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
 from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
+from fugaku_jax.models.lora import adapted
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
@@ -49,7 +50,7 @@ def make_train_step(
         a jitted function of state and batch that gives the next state and the step's metrics
         (fp32 scalars but for `losses`); it consumes (donates) the state it is given.
     """
-    config, rules, where = layout.config, layout.rules, layout.placements
+    config, rules, where = layout.config, layout.rules, layout.learned_placements
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
     # Layers are scattered one by one on the way back, the other weights are not.
     inside = {name: jax.tree.map(lambda _: False, tree) for name, tree in where.items()}
@@ -63,14 +64,15 @@ def make_train_step(
         _, dropout_key = run_keys(config)
         step_key = jax.random.fold_in(dropout_key, state.step)
         local = LocalBatch(layout, batch, step_key, keep_losses)
-        weights = {
-            name: jax.tree.map(lambda x, p: collectives.gather(x, p.weight), tree, where[name])
-            for name, tree in state.parameters.items()
-            if name != "blocks"
-        }
-        weights["blocks"] = state.parameters["blocks"]
-        fsdp = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
-        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight)
+        weights, frozen = (
+            tree and _outside_of_layers_whole(tree, places, collectives)
+            for tree, places in ((state.parameters, where), (state.frozen, layout.placements))
+        )
+        fsdp = _layer_fsdp(layout.placements["blocks"], rules.pipeline, collectives)
+        if layout.is_lora:
+            own = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
+            fsdp = adapted(config, fsdp, own)
+        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         reduced = functools.partial(_reduced, collectives=collectives)
         return loss, losses, jax.tree.map(reduced, total, where, inside)
 
@@ -112,7 +114,9 @@ def make_train_step(
         step = _on_each_device(on_each_device, layout, optimizer.placements(where))
 
     def whole_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        frozen = state.frozen
         state, metrics, losses = step(state, batch)
+        state = replace(state, frozen=frozen)
         return state, metrics if losses is None else metrics | {"losses": losses}
 
     return OnLayout(layout, whole_step, donate_argnums=0)
@@ -172,8 +176,11 @@ def _on_each_device(function: _Part, layout: Layout, moments: PyTree[Placement])
     specs = functools.partial(state_specs, layout, moments)
 
     def results(spec: Callable[[Placement, bool], PartitionSpec]) -> Any:
-        gradients = jax.tree.map(lambda p: spec(p, True), layout.placements)
-        return gradients if moments is None else specs(spec), everywhere, by_position
+        if moments is None:
+            found = jax.tree.map(lambda p: spec(p, True), layout.learned_placements)
+        else:
+            found = replace(specs(spec), frozen=None)
+        return found, everywhere, by_position
 
     def manual(p: Placement, state: bool) -> PartitionSpec:
         return p.spec(state=state, manual_only=True)
@@ -194,6 +201,18 @@ def _on_each_device(function: _Part, layout: Layout, moments: PyTree[Placement])
     return outside
 
 
+def _outside_of_layers_whole(
+    tree: PyTree[Array], where: PyTree[Placement], collectives: Collectives
+) -> PyTree[Array]:
+    """Bring together the weights that no layer gathers when it is its turn."""
+    return {
+        name: part
+        if name == "blocks"
+        else jax.tree.map(lambda x, p: collectives.gather(x, p.weight), part, where[name])
+        for name, part in tree.items()
+    }
+
+
 def _layer_fsdp(
     where: PyTree[Placement], pipeline: tuple[str, ...], collectives: Collectives
 ) -> Fsdp:
@@ -205,7 +224,7 @@ def _layer_fsdp(
         return Fsdp()
     return Fsdp(
         gather=lambda weights: jax.tree.map(collectives.gather, weights, placed),
-        scatter=lambda gradients: jax.tree.map(collectives.scatter, gradients, placed),
+        scatter=lambda gradients, _: jax.tree.map(collectives.scatter, gradients, placed),
     )
 
 
