@@ -6,7 +6,11 @@ Source: https://github.com/huggingface/peft, "Checkpoint format".
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
 
 from fugaku_jax.config import Config, ModelConfig
 from fugaku_jax.errors import InputError
@@ -66,14 +70,17 @@ def _tensors(config: Config, weights: SavedWeights) -> list[LazyTensor]:
         inputs, outputs = tensor.shape[::-1] if tensor.transposed else tensor.shape
         name = f"base_model.model.{tensor.name.removesuffix('.weight')}"
 
-        def read(number: int, tensor: Tensor = tensor) -> LazyTensor:
-            return weights.read_adapter(tensor)[number].T
-
         found += [
-            LazyTensor(f"{name}.lora_A.weight", (rank, inputs), lambda read=read: read(0)),
-            LazyTensor(f"{name}.lora_B.weight", (outputs, rank), lambda read=read: read(1)),
+            LazyTensor(f"{name}.lora_A.weight", (rank, inputs), partial(_read, weights, tensor, 0)),
+            LazyTensor(
+                f"{name}.lora_B.weight", (outputs, rank), partial(_read, weights, tensor, 1)
+            ),
         ]
     return found
+
+
+def _read(weights: SavedWeights, tensor: Tensor, number: int) -> Shaped[np.ndarray, "out in"]:
+    return weights.read_adapter(tensor)[number].T
 
 
 def _config(config: Config, base: Path | None) -> dict[str, object]:

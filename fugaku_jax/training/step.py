@@ -68,10 +68,7 @@ def make_train_step(
             tree and _outside_of_layers_whole(tree, places, collectives)
             for tree, places in ((state.parameters, where), (state.frozen, layout.placements))
         )
-        fsdp = _layer_fsdp(layout.placements["blocks"], rules.pipeline, collectives)
-        if layout.is_lora:
-            own = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
-            fsdp = adapted(config, fsdp, own)
+        fsdp = _fsdp_of_layers(layout, collectives)
         loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         reduced = functools.partial(_reduced, collectives=collectives)
         return loss, losses, jax.tree.map(reduced, total, where, inside)
@@ -211,6 +208,16 @@ def _outside_of_layers_whole(
         else jax.tree.map(lambda x, p: collectives.gather(x, p.weight), part, where[name])
         for name, part in tree.items()
     }
+
+
+def _fsdp_of_layers(layout: Layout, collectives: Collectives) -> Fsdp:
+    """Return how a single layer's weights come together, with its adapters if these are learned."""
+    pipeline = layout.rules.pipeline
+    weights = _layer_fsdp(layout.placements["blocks"], pipeline, collectives)
+    if not layout.is_lora:
+        return weights
+    own = _layer_fsdp(layout.adapter_placements["blocks"], pipeline, collectives)
+    return adapted(layout.config, weights, own)
 
 
 def _layer_fsdp(

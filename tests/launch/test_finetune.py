@@ -90,3 +90,23 @@ def test_wrong_input_is_a_sentence(base, dialogues, tmp_path):
     other.write_text(json.dumps({"prompt": "x", "completion": "y"}))
     done = call("finetune", "tiny", "--from", base, "--data", other, "--run-dir", run, code=2)
     assert "was tuned on other dialogues" in done.stderr
+
+
+def test_lora_is_tuned_exported_and_spoken_to(base, dialogues, tmp_path):
+    run, given = tmp_path / "lora", ["--tuning.method", "lora", "--tuning.rank", 4]
+    given += ["--tuning.targets", "c_attn", "c_fc"]
+    args = ["tiny", "--from", base, "--data", dialogues, *SHORT, *given, "--run-dir", run]
+    said = call("finetune", *args, "--training.steps", 2).stdout
+    assert "LoRA of rank 4: " in said
+    written = call("convert", "to-peft", run, tmp_path / "adapter").stdout
+    assert "adapter_config.json, adapter_model.safetensors" in written
+    call("convert", "to-hf", run, tmp_path / "hf")
+    one, other = (
+        call("generate", path, "1は?", "--max-tokens", 8, "--temperature", 0).stdout
+        for path in (run, tmp_path / "hf")
+    )
+    assert one == other
+    done = call("train", "tiny", *SMALL, *given, "--run-dir", tmp_path / "new", code=2)
+    assert "needs a trained model" in done.stderr
+    done = call("convert", "to-peft", base, tmp_path / "none", code=2)
+    assert "has no adapters" in done.stderr
