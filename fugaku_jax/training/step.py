@@ -216,7 +216,7 @@ def _fsdp_of_layers(layout: Layout, collectives: Collectives) -> Fsdp:
     weights = _layer_fsdp(layout.placements["blocks"], pipeline, collectives)
     if not layout.is_lora:
         return weights
-    own = _layer_fsdp(layout.adapter_placements["blocks"], pipeline, collectives)
+    own = _layer_fsdp(layout.learned_placements["blocks"], pipeline, collectives)
     return adapted(layout.config, weights, own)
 
 
