@@ -15,7 +15,7 @@ from fugaku_jax.sections.mesh import MeshConfig
 from fugaku_jax.sections.model import ModelConfig
 from fugaku_jax.sections.optimizer import OptimizerConfig
 from fugaku_jax.sections.training import TrainingConfig
-from fugaku_jax.sections.tuning import LORA_TARGETS, TuningConfig
+from fugaku_jax.sections.tuning import TuningConfig, check_tuning
 
 __all__ = [
     "CheckpointConfig",
@@ -62,20 +62,7 @@ class Config:
             decay,
             f"at most what optimizer.warmup_tokens, {warmup}, leave of the run's {total} tokens",
         )
-        model, tuning = self.model, self.tuning
-        names = LORA_TARGETS[model.family]
-        require(
-            tuning.method == "full" or set(tuning.targets) <= set(names),
-            "tuning.targets",
-            tuning.targets,
-            f"some of {', '.join(names)}, the matrices of model.family {model.family}",
-        )
-        require(
-            tuning.method == "full" or tuning.rank <= model.d_model,
-            "tuning.rank",
-            tuning.rank,
-            f"at most model.d_model, {model.d_model}",
-        )
+        check_tuning(self.tuning, self.model, self.data, self.mesh, self.training)
 
     @property
     def tokens_per_step(self) -> int:

@@ -94,7 +94,9 @@ class Layout:
 
         weights = array(length, jnp.float32) if self.config.data.learn == "answers" else None
         segments = array(length) if self.config.data.reset_at_document else None
-        return Batch(array(length + 1), weights, segments)
+        is_dpo = self.config.tuning.method == "dpo"
+        reference = array(length, jnp.float32) if is_dpo else None
+        return Batch(array(length + 1), weights, segments, reference)
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context in which JAX lays out arrays on this mesh, as `mesh.active` does."""

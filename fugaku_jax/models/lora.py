@@ -83,11 +83,11 @@ def lora_targets(model: ModelConfig, tuning: TuningConfig) -> tuple[Target, ...]
 
 def adapter_shapes(
     config: Config, blocks: PyTree[jax.ShapeDtypeStruct]
-) -> PyTree[jax.ShapeDtypeStruct] | None:
+) -> PyTree[jax.ShapeDtypeStruct]:
     """Return the shapes of a run's adapters, split by tensor axes as the kernels are.
 
     Args:
-        config: the run; without LoRA there are none.
+        config: the run.
         blocks: the weights of its blocks, stacked.
     """
     targets = lora_targets(config.model, config.tuning)
@@ -108,7 +108,7 @@ def adapter_shapes(
             "lora_a": leaf(sizes[0], *inputs, (rank, None)),
             "lora_b": leaf(sizes[0], (rank, None), *outputs),
         }
-    return {"blocks": found} if targets else None
+    return {"blocks": found}
 
 
 def init_adapters(

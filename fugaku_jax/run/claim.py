@@ -41,10 +41,10 @@ def check_run(config: Config, run_dir: Path, start: Start | None) -> Store:
     """
     check_run_dir(run_dir, config)
     check_history(run_dir, config, read_ledger(run_dir), has_start=start is not None)
-    if config.tuning.method == "lora" and start is None and not named_steps(run_dir):
+    if config.tuning.method != "full" and start is None and not named_steps(run_dir):
         raise InputError(
-            f"tuning.method is lora, which needs a trained model, and {run_dir} holds none; "
-            "begin with one by `launch/finetune.py RECIPE --from RUN_OR_HF_DIR …`."
+            f"tuning.method is {config.tuning.method}, which needs a trained model, and {run_dir} "
+            "holds none; begin with one by `launch/finetune.py RECIPE --from RUN_OR_HF_DIR …`."
         )
     store = open_store(config.data.store)
     check_tokenizer(run_dir, store, start)

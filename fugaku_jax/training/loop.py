@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
+from jaxtyping import Float
 
 from fugaku_jax.cluster.processes import is_writer, wait_for_all
 from fugaku_jax.cluster.time_limit import is_near
@@ -50,6 +52,7 @@ from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
 from fugaku_jax.training.ranks import Ranks
+from fugaku_jax.training.reference import keep_reference, reference_of_run
 from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
@@ -172,7 +175,9 @@ class _Run:
             last = min(steps, first + (config.training.stop_after or steps))
             order = order_of_run(run_dir, config, self.store)
             ahead = config.data.prefetch
-            loader = Loader(self.store, order, layout.batch, first, stop_step=last, prefetch=ahead)
+            bounds = {"start_step": first, "stop_step": last, "prefetch": ahead}
+            reference = self._reference(first, state)
+            loader = Loader(self.store, order, layout.batch, **bounds, reference=reference)
             stack.enter_context(loader)
             stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
             best = KeepBest(run_dir, checkpoints, patience)
@@ -215,6 +220,13 @@ class _Run:
         if not self.config.training.document_losses:
             return []
         return [DocumentLosses(self.run_dir, self.store.end_of_document)]
+
+    def _reference(self, first: int, state: TrainState) -> Float[np.ndarray, "N"] | None:
+        if self.config.tuning.method != "dpo":
+            return None
+        if first == 0:
+            keep_reference(self.run_dir, self.store, self.layout, state.parameters)
+        return reference_of_run(self.run_dir, self.store)
 
     @property
     def _identity(self) -> dict[str, Any]:

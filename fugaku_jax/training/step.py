@@ -20,6 +20,7 @@ from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
+from fugaku_jax.training.preference import pair_count
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
 
 Metrics = dict[str, Float[Array, "..."]]
@@ -78,17 +79,17 @@ def make_train_step(
     ) -> tuple[PyTree[Array], tuple[Array, Metrics], Array | None]:
         """Return the gradient, what it must be multiplied by and metrics, and losses."""
         scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
-        total: Any = float(config.tokens_per_step)
-        if batch.weights is not None:
-            # Where nothing counts there is no loss, and no gradient.
-            total = collectives.sum(batch.weights.sum(), rules.data)
-            total = jnp.where(total == 0, 1, total)
+        total = _counted(layout, batch, collectives)
         loss, losses, scaled = gradient(state, batch, scale / total)
         loss = collectives.sum(loss, rules.manual) / total
         losses = None if losses is None else collectives.sum(losses, rules.pipeline)
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
         metrics = _metrics(config, state, loss, norm) | {"learning_rate": learning_rate(state.step)}
+        if batch.reference is not None and losses is not None:  # they are the margins of pairs
+            sums = {"margin": losses.sum(), "accuracy": (losses > 0).sum().astype(jnp.float32)}
+            metrics |= {name: collectives.sum(x, rules.data) / total for name, x in sums.items()}
+            losses = None
         return scaled, (clip_factor(norm, config.optimizer.clip) * unscale, metrics), losses
 
     def on_each_device(state: TrainState, batch: Batch) -> tuple[Any, Metrics, Array | None]:
@@ -117,6 +118,18 @@ def make_train_step(
         return state, metrics if losses is None else metrics | {"losses": losses}
 
     return OnLayout(layout, whole_step, donate_argnums=0)
+
+
+def _counted(layout: Layout, batch: Batch, collectives: Collectives) -> Any:
+    """Return what a step's loss is the mean of: tokens, those that count, or pairs of answers."""
+    config, axes = layout.config, layout.rules.data
+    if batch.weights is None:
+        return float(config.tokens_per_step)
+    total = batch.weights.sum()
+    if batch.reference is not None:
+        total = jax.vmap(pair_count)(batch.weights, batch.segments).sum()
+    total = collectives.sum(total, axes)
+    return jnp.where(total == 0, 1, total)  # where nothing counts there is no loss, no gradient
 
 
 def _metrics(

@@ -43,7 +43,7 @@ UNUSED = [
     *("fugaku_jax.tofu.topology.Torus.links", "fugaku_jax.tofu.topology.Torus.distance"),
 ]
 # What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
-MOST_FILES, MOST_LINES = 30, 3_750
+MOST_FILES, MOST_LINES = 30, 3_900
 LONGEST_FUNCTION, LONGEST_FILE = 90, 360
 
 

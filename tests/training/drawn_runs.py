@@ -53,7 +53,10 @@ def draw(random: Random) -> Fields:
     degrees = _draw_degrees(random)
     mesh = degrees | _draw_mesh(random, degrees)
     model = _draw_model(random, mesh)
-    drawn = model | _draw_training(random, mesh) | _draw_tuning(random, model) | mesh
+    training, tuning = _draw_training(random, mesh), _draw_tuning(random, model)
+    if tuning.get("tuning.method") == "dpo":
+        training |= {"data.learn": "answers", "data.reset_at_document": True}
+    drawn = model | training | tuning | mesh
     usual = flat_fields(config_of({}).to_dict())
     return {name: value for name, value in drawn.items() if value != usual[name]}
 
@@ -174,8 +177,9 @@ def _draw_training(random: Random, mesh: Fields) -> Fields:
 
 
 def _draw_tuning(random: Random, model: Fields) -> Fields:
-    if random.random() < 0.75:
-        return {}
+    method = random.choice(("full", "full", "full", "lora", "dpo"))
+    if method != "lora":
+        return {"tuning.method": method, "tuning.beta": 0.1 if method == "full" else 0.3}
     names = LORA_TARGETS[model["model.family"]]
     return {
         "tuning.method": "lora",

@@ -124,6 +124,12 @@ CASES = {
         "optimizer": {"epsilon": 1e-4},
         "tuning": {"method": "lora", "rank": 4, "targets": ("q_proj", "v_proj", "up_proj")},
     },
+    "DPO: data, tensor, pipeline, zero1": {
+        "mesh": {"data": 2, "tensor": 3, "pipeline": 2, "weights": "zero1"},
+        "training": THREE,
+        "data": {"reset_at_document": True, "learn": "answers"},
+        "tuning": {"method": "dpo"},
+    },
     "LoRA by muon, fsdp": {
         "mesh": {"data": 4, "weights": "fsdp"},
         "model": PLAIN,
