@@ -65,4 +65,6 @@ def check_tuning(
         learn, context, kept = data.learn, mesh.context, training.document_losses
         require(learn == "answers", "data.learn", learn, "answers with tuning.method dpo")
         require(context == 1, "mesh.context", context, "1 with tuning.method dpo")
+        z_loss = training.z_loss
+        require(not z_loss, "training.z_loss", z_loss, "0 with tuning.method dpo")
         require(not kept, "training.document_losses", kept, "false with tuning.method dpo")

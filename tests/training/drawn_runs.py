@@ -56,6 +56,7 @@ def draw(random: Random) -> Fields:
     training, tuning = _draw_training(random, mesh), _draw_tuning(random, model)
     if tuning.get("tuning.method") == "dpo":
         training |= {"data.learn": "answers", "data.reset_at_document": True}
+        training |= {"training.z_loss": 0.0}
     drawn = model | training | tuning | mesh
     usual = flat_fields(config_of({}).to_dict())
     return {name: value for name, value in drawn.items() if value != usual[name]}
