@@ -29,7 +29,10 @@ STEPS = 3
 NARROW = replace(GPT2, d_model=64)
 CASES = {
     "gpt2": (NARROW, TuningConfig("lora", rank=4, alpha=8.0)),
-    "llama": (LLAMA, TuningConfig("lora", 4, 8.0, ("q_proj", "v_proj", "o_proj", "gate_proj"))),
+    "llama": (
+        LLAMA,
+        TuningConfig("lora", 4, 8.0, targets=("q_proj", "v_proj", "o_proj", "gate_proj")),
+    ),
 }
 
 

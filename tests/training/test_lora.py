@@ -46,6 +46,7 @@ def with_products(config: Config, weights, adapters):
     return weights | {"blocks": blocks}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradients_are_those_of_kernels_with_the_product_in_them(case):
     config = lora_config(*CASES[case])
@@ -92,6 +93,7 @@ def bytes_of(tree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_moments_and_gradients_take_less_than_a_twentieth_of_those_of_all_weights():
     model = PLAIN | {"d_model": 240, "vocab_size": 2000}
     full = make_config({}, model, {"batch_size": 2, "micro_batches": 1})

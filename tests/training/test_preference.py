@@ -53,6 +53,7 @@ def drawn(length: int):
     return tokens, weights, segments, pairs
 
 
+@pytest.mark.slow
 def test_loss_gradient_accuracy_and_margin_are_those_of_the_formula():
     config = config_of()
     layout = lay_out(config)
