@@ -15,6 +15,7 @@ from fugaku_jax.sections.mesh import MeshConfig
 from fugaku_jax.sections.model import ModelConfig
 from fugaku_jax.sections.optimizer import OptimizerConfig
 from fugaku_jax.sections.training import TrainingConfig
+from fugaku_jax.sections.tuning import TuningConfig, check_tuning
 
 __all__ = [
     "CheckpointConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "TrainingConfig",
+    "TuningConfig",
     "config_from_dict",
     "flat_fields",
 ]
@@ -48,6 +50,8 @@ class Config:
     """Data, tensor, context and pipeline parallelism."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Saving and retention."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    """Whether all weights are learned, or adapters beside them."""
 
     def __post_init__(self) -> None:
         optimizer, total = self.optimizer, self.total_tokens
@@ -58,6 +62,7 @@ class Config:
             decay,
             f"at most what optimizer.warmup_tokens, {warmup}, leave of the run's {total} tokens",
         )
+        check_tuning(self.tuning, self.model, self.data, self.mesh, self.training)
 
     @property
     def tokens_per_step(self) -> int:
@@ -88,6 +93,7 @@ class Config:
         as_dict = dataclasses.asdict(self)
         as_dict["training"]["prompts"] = list(self.training.prompts)
         as_dict["mesh"]["layers"] = list(self.mesh.layers)
+        as_dict["tuning"]["targets"] = list(self.tuning.targets)
         return as_dict
 
 

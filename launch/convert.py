@@ -1,6 +1,7 @@
 """Take a model to other projects, or bring one here.
 
 python launch/convert.py to-hf runs/tiny models/tiny     # for transformers and vLLM
+python launch/convert.py to-peft runs/lora adapters/lora  # what LoRA has learned, for peft
 python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
 python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
@@ -21,6 +22,7 @@ from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.megatron import open_megatron
+from fugaku_jax.interop.peft import export_adapter
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import is_untrained, open_run_store
@@ -55,6 +57,17 @@ def to_hf(
     files = export_run(run, out, tokens, dtype, int(shard_gb * 1e9), license)
     warn(doubts_of_export(config.model))
     print(f"{out}: {', '.join(files)}")
+
+
+def to_peft(run: Run, out: Out, base: Path | None = None) -> None:
+    """Write the adapters that a run has learned by LoRA, for `peft` to load onto its model.
+
+    Args:
+        run: Run directory; its newest checkpoint is taken.
+        out: Directory to write.
+        base: Model directory that they are for, if not where the run found its model.
+    """
+    print(f"{out}: {', '.join(export_adapter(run, out, base))}")
 
 
 def from_hf(directory: Directory, run: Run, tokenizer: Path | None = None) -> None:
@@ -102,7 +115,13 @@ def warn(doubts: Iterable[str]) -> None:
 
 def main() -> None:
     """Read the arguments and convert."""
-    parse({"to-hf": to_hf, "from-hf": from_hf, "from-megatron": from_megatron}, description=__doc__)
+    programs = {
+        "to-hf": to_hf,
+        "to-peft": to_peft,
+        "from-hf": from_hf,
+        "from-megatron": from_megatron,
+    }
+    parse(programs, description=__doc__)
 
 
 if __name__ == "__main__":

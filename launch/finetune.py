@@ -60,11 +60,12 @@ def main() -> int:
 
         Args:
             data: JSONL (.gz, .zst) or Parquet files of dialogues: messages, Alpaca's instruction,
-                input and output, or prompt and completion.
+                input and output, or prompt and completion; with `--tuning.method dpo` prompt,
+                chosen and rejected.
             run_dir: Where the run is kept.
             base: The run, or model directory of Hugging Face's, to start from.
             config: The configuration; every field can be overridden.
-            validation: Fraction of the dialogues to hold out.
+            validation: Fraction of the dialogues to hold out; of pairs none is.
             chat_template: A Jinja file of how a dialogue is told; else the one that came with the
                 model, else Fugaku-LLM's.
             on_bad_line: What to do at a line that is no dialogue: stop, or skip and list it.
@@ -72,7 +73,8 @@ def main() -> int:
         """
         from fugaku_jax.tuning.data_of_run import Dialogues, store_of_run
 
-        dialogues = Dialogues(data, validation, chat_template, on_bad_line)
+        pairs = config.tuning.method == "dpo"
+        dialogues = Dialogues(data, validation, chat_template, on_bad_line, pairs)
         place = store_of_run(run_dir)
         config = replace(config, data=replace(config.data, store=str(place)))
         hosts = find_hosts(os.environ)

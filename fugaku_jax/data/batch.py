@@ -26,6 +26,9 @@ class Batch:
     segments: Any = None
     """`Int32[Array, "M B T"]`: a position attends only to positions of its own number, which
     follow each other, and is counted from the first of them. None where a row is one segment."""
+    reference: Any = None
+    """`Float32[Array, "M B T"]`: the loss of each position to the model that DPO began with; else
+    None."""
 
 
 def document_segments(

@@ -4,10 +4,11 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import numpy as np
-from jaxtyping import Integer, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 from fugaku_jax.data.batch import Batch, document_segments
 from fugaku_jax.data.marks import batch_of
@@ -32,6 +33,7 @@ class Loader:
         *,
         stop_step: int,
         prefetch: int = 2,
+        reference: Float[np.ndarray, "N"] | None = None,
     ) -> None:
         """Starts to read.
 
@@ -43,6 +45,8 @@ class Loader:
             start_step: the first step given.
             stop_step: the step before which to end.
             prefetch: batches read ahead.
+            reference: of each token of the store's only set, the loss of what predicts it, for a
+                batch with `reference`.
 
         Raises:
             ValueError: the shapes are not those of the order's rows.
@@ -52,6 +56,7 @@ class Loader:
         if (micro_batches * rows, length) != (order.batch_size, order.sequence_length + 1):
             raise ValueError(f"No batch of {batch.tokens.shape} in an order of {order.batch_size}.")
         self._store, self._order, self._batch = store, order, batch
+        self._reference = reference
         try:
             self._needed = _needed_rows(batch.tokens.sharding, batch.tokens.shape)
         except ValueError as error:
@@ -109,7 +114,7 @@ class Loader:
     def _read_batch(self, step: int) -> Batch:
         rows = self._read_rows(step)
         if self._batch.weights is not None:
-            read = batch_of(rows)
+            read = replace(batch_of(rows), reference=self._read_reference(step))
         elif self._batch.segments is not None:
             read = Batch(rows, segments=document_segments(rows, self._store.end_of_document))
         else:
@@ -123,6 +128,12 @@ class Loader:
             return rows[np.searchsorted(self._needed, _rows_of(index, like.shape))]
 
         return jax.make_array_from_callback(like.shape, like.sharding, shard)
+
+    def _read_reference(self, step: int) -> Float[np.ndarray, "N T"] | None:
+        if self._reference is None:
+            return None
+        starts = self._order.locate(step)[1][self._needed]
+        return self._reference[starts[:, None] + np.arange(1, self._order.sequence_length + 1)]
 
     def _read_rows(self, step: int) -> Integer[np.ndarray, "N T_plus_1"]:
         """The rows this process needs, each read once, in the order of `_needed`."""

@@ -16,8 +16,8 @@ from fugaku_jax.interop.chunked_arrays import Index
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
-from fugaku_jax.training.checkpoint import placed
 from fugaku_jax.training.state import abstract_parameters
+from fugaku_jax.training.weights_of_checkpoint import placed
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def write_shards(
     names = [f"model-{n + 1:05}-of-{count:05}.safetensors" for n in range(count)]
     names = names if count > 1 else ["model.safetensors"]
     for name, shard in zip(names, shards, strict=True):
-        _write(folder / name, shard, dtype)
+        write_tensors(folder / name, shard, dtype)
     if count > 1:
         files = {tensor.name: n for n, shard in zip(names, shards, strict=True) for tensor in shard}
         total = sum(tensor.size for tensor in tensors) * width
@@ -77,7 +77,8 @@ def write_shards(
     return names
 
 
-def _write(path: Path, tensors: Sequence[LazyTensor], dtype: str) -> None:
+def write_tensors(path: Path, tensors: Sequence[LazyTensor], dtype: str) -> None:
+    """Write a single file; arguments as of `write_shards`."""
     name, numpy_dtype = DTYPES[dtype]
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
     end = 0

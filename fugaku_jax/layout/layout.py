@@ -44,6 +44,25 @@ class Layout:
     """The model's weights, layers in their order, split by tensor axes alone."""
     placements: PyTree[Placement] = field(compare=False)
     """Where each weight, its gradient and its optimizer state lie, as the weights are nested."""
+    adapter_shapes: PyTree[jax.ShapeDtypeStruct] | None = field(default=None, compare=False)
+    """Those of the adapters, if these are what is learned."""
+    adapter_placements: PyTree[Placement] | None = field(default=None, compare=False)
+    """Where they lie."""
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether the weights stay as they are, and adapters beside them are learned."""
+        return self.adapter_shapes is not None
+
+    @property
+    def learned_shapes(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """Those of what is learned: of the weights, or of the adapters."""
+        return self.adapter_shapes if self.is_lora else self.shapes
+
+    @property
+    def learned_placements(self) -> PyTree[Placement]:
+        """Where what is learned lies, as it is nested."""
+        return self.adapter_placements if self.is_lora else self.placements
 
     @functools.cached_property
     def pipeline(self) -> tuple[Schedule, Slots]:
@@ -75,7 +94,9 @@ class Layout:
 
         weights = array(length, jnp.float32) if self.config.data.learn == "answers" else None
         segments = array(length) if self.config.data.reset_at_document else None
-        return Batch(array(length + 1), weights, segments)
+        is_dpo = self.config.tuning.method == "dpo"
+        reference = array(length, jnp.float32) if is_dpo else None
+        return Batch(array(length + 1), weights, segments, reference)
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context in which JAX lays out arrays on this mesh, as `mesh.active` does."""

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.kernels.activation import gelu, swiglu
@@ -27,6 +27,7 @@ from fugaku_jax.kernels.dropout import Dropout
 from fugaku_jax.kernels.loss import cross_entropy
 from fugaku_jax.layout.rules import Rules
 from fugaku_jax.models.layers import PRODUCT, Embedding, LayerNorm, Linear, RMSNorm
+from fugaku_jax.models.lora import Adapted
 from fugaku_jax.models.rotary import rotate
 from fugaku_jax.models.segments import positions_in
 from fugaku_jax.parallel.attention import attend
@@ -164,6 +165,7 @@ class GPT(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         remat: str = "none",
         fsdp: Fsdp = WHOLE,
+        adapters: PyTree[Float[Array, "L ..."]] | None = None,
     ) -> Float[Array, "B T D"]:
         """Return the normalised hidden states, from which `logits` or the loss follow.
 
@@ -175,7 +177,9 @@ class GPT(nnx.Module):
             remat: what a block recomputes in the backward pass: `none` of it (but attention's
                 weights and what lies inside norm and GELU), all but its `products` with weights,
                 or the whole `block`.
-            fsdp: brings a block's weights together where they lie scattered over devices.
+            fsdp: brings a block's weights together where they lie scattered over devices, or with
+                their adapters.
+            adapters: of the blocks, if `fsdp` is to bring some together with them.
         """
         if positions is None and segment_ids is not None:
             positions = positions_in(segment_ids)
@@ -183,6 +187,7 @@ class GPT(nnx.Module):
         structure, weights = nnx.split(self.blocks)
         layer, numbers = block_layer(structure, remat), jnp.arange(self.config.n_layers)
         weights = nnx.to_pure_dict(weights)
+        weights = weights if adapters is None else Adapted(adapters, weights)
         x = scan_layers(layer, self.embed(inputs, dtype), weights, numbers, inputs, fsdp)
         return self.norm(x)
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Device
 from jax.sharding import AbstractMesh, Mesh
 
-from fugaku_jax.config import Config, MeshConfig, ModelConfig
+from fugaku_jax.config import Config, MeshConfig, ModelConfig, TuningConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.mesh import active, make_mesh
@@ -17,6 +17,7 @@ from fugaku_jax.layout.placement import Placement, place
 from fugaku_jax.layout.rules import Rules
 from fugaku_jax.layout.stages import make_stages
 from fugaku_jax.models.gpt import GPT
+from fugaku_jax.models.lora import adapter_shapes
 
 
 def make_layout(config: Config, devices: Sequence[Device] | int | None = None) -> Layout:
@@ -55,6 +56,11 @@ def whole(layout: Layout) -> Layout:
     return _whole(layout.config, layout.mesh, layout.rules)
 
 
+def tuned_by(layout: Layout, tuning: TuningConfig) -> Layout:
+    """Return the layout of the same model on the same mesh, tuned in another way."""
+    return _layout(replace(layout.config, tuning=tuning), layout.mesh, layout.rules)
+
+
 def _whole(config: Config, mesh: Mesh | AbstractMesh, rules: Rules) -> Layout:
     return _layout(replace(config, mesh=MeshConfig()), mesh, rules.without_stages())
 
@@ -67,6 +73,8 @@ def _layout(config: Config, mesh: Mesh | AbstractMesh, rules: Rules) -> Layout:
         model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0), rules))
     structure, weights = nnx.split(model)
     shapes = nnx.to_pure_dict(weights)
+    is_lora = config.tuning.method == "lora"
+    adapters = adapter_shapes(config, shapes["blocks"]) if is_lora else None
 
     def one(path: tuple, leaf: jax.ShapeDtypeStruct) -> Placement:
         stacked = path[0].key == "blocks"
@@ -74,8 +82,13 @@ def _layout(config: Config, mesh: Mesh | AbstractMesh, rules: Rules) -> Layout:
         explicit = leaf.sharding.spec
         return place(shape, explicit, dict(mesh.shape), rules, config.mesh, stacked=stacked)
 
-    placements = jax.tree_util.tree_map_with_path(one, shapes)
-    return Layout(config, mesh, rules, stages, structure, shapes, placements)
+    placements, adapter_placements = (
+        tree and jax.tree.map_with_path(one, tree) for tree in (shapes, adapters)
+    )
+    return Layout(
+        *(config, mesh, rules, stages, structure, shapes, placements),
+        *(adapters, adapter_placements),
+    )
 
 
 def _check_positions_and_rows(config: Config, rules: Rules) -> None:

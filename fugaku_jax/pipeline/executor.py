@@ -112,7 +112,7 @@ class Executor:
             message=empty(1, x)[0],
             loss=jnp.float32(0),
             losses=None if losses is None else empty(self.schedule.micro_batches, losses),
-            d_weights=jax.tree.map(jnp.zeros_like, self.weights),
+            d_weights=self.program.zero_gradients(self.weights),
             d_shared=jax.tree.map(jnp.zeros_like, self.shared),
         )
 

@@ -84,13 +84,14 @@ def backward_weights(
     """
 
     def body(i: Array, total: PyTree) -> PyTree:
-        whole = fsdp.gather(read(weights, layers.first + i))
+        own = read(weights, layers.first + i)
+        whole = fsdp.gather(own)
         packed = read(residuals, row + i)
         halves = _halves(packed, whole, dy)
         found = from_bits(read(deferred, deferred_row + i), halves.deferred)
         gradients = halves.second(jax.tree.leaves((packed, whole)), found)
         gradients = jax.tree.unflatten(jax.tree.structure(whole), gradients)
-        return add(total, fsdp.scatter(gradients), layers.first + i)
+        return add(total, fsdp.scatter(gradients, own), layers.first + i)
 
     return jax.lax.fori_loop(0, layers.count, body, total)
 

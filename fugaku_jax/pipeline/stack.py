@@ -31,12 +31,15 @@ next `x`, of the same shape and type."""
 
 @dataclass(frozen=True)
 class Fsdp:
-    """How one layer's weights come together where they lie scattered over devices."""
+    """How one layer's weights come together where they lie scattered over devices, or in parts."""
 
     gather: Callable[[PyTree], PyTree] = lambda weights: weights
-    """Makes a layer's whole weights of this device's part."""
-    scatter: Callable[[PyTree], PyTree] = lambda gradients: gradients
-    """Sums the gradients of all devices and returns this device's part; gather transposed."""
+    """Makes a layer's whole weights of what this device has of them."""
+    scatter: Callable[[PyTree, PyTree], PyTree] = lambda gradients, _: gradients
+    """Makes, of the gradients of a layer's whole weights and of what this device has of these, the
+    gradients of that, summed over devices; gather transposed."""
+    zero: Callable[[PyTree], PyTree] = lambda weights: jax.tree.map(jnp.zeros_like, weights)
+    """Returns gradients of zero of stacked weights, None for those that have none."""
 
 
 WHOLE = Fsdp()
@@ -97,8 +100,8 @@ def scan_layers(
     def backward(kept: tuple[PyTree, PyTree], dy: Array) -> tuple[Array, PyTree, None, None]:
         residuals, weights = kept
         layers = LayerRange(0, len(jax.tree.leaves(weights)[0]), None)
-        zero = jax.tree.map(jnp.zeros_like, weights)
-        return *backward_layers(residuals, 0, weights, layers, dy, zero, fsdp), None, None
+        total = fsdp.zero(weights)
+        return *backward_layers(residuals, 0, weights, layers, dy, total, fsdp), None, None
 
     run.defvjp(forward, backward)
     return run(x, weights, per_layer, shared)
@@ -167,14 +170,14 @@ def backward_layers(
         residuals: the tree that `forward_layers` returned.
         row: where those of the first layer are.
         dy: gradient of the last `x`.
-        total: gradients of the weights so far, fp32, stacked and cut as these are.
+        total: gradients of the weights so far, fp32, stacked and cut as `Fsdp.zero` gives them.
     """
 
     def body(n: Array, carry: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
         i = layers.count - 1 - n
-        whole = fsdp.gather(read(weights, layers.first + i))
-        dx, gradients = unpack(read(residuals, row + i), whole)(carry[0])
-        return dx, add(carry[1], fsdp.scatter(gradients), layers.first + i)
+        own = read(weights, layers.first + i)
+        dx, gradients = unpack(read(residuals, row + i), fsdp.gather(own))(carry[0])
+        return dx, add(carry[1], fsdp.scatter(gradients, own), layers.first + i)
 
     return jax.lax.fori_loop(0, layers.count, body, (dy, total))
 

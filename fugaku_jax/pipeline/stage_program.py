@@ -57,6 +57,10 @@ class StageProgram(ABC):
     def loss(self, shared: Shared, y: Stream, m: Index) -> tuple[Float[Array, ""], Any]:
         """Return the summed loss of the last layer's output, and the losses `[B, T]` or None."""
 
+    def zero_gradients(self, weights: Weights) -> Weights:
+        """Return gradients of zero of this stage's layers."""
+        return self.fsdp.zero(weights)
+
     def residual_types(
         self, weights: Weights, chunk: LayerRange, x: Any, m: Index
     ) -> PyTree[jax.ShapeDtypeStruct]:

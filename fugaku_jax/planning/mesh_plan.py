@@ -92,7 +92,7 @@ def plan_run(
         parameters=parameter_count(config.model),
         assignment=assignment,
         mesh=describe_mesh(layout.mesh, layout.rules),
-        parameter_bytes=_shard_bytes(state.parameters),
+        parameter_bytes=_shard_bytes((state.parameters, state.frozen)),
         optimizer_bytes=_shard_bytes([x for x in jax.tree.leaves(state.moments) if x.shape]),
         layers=tuple(map(_ranges, layout.stages.layers)),
         recomputes=tuple("yes" if recompute else "no" for recompute in slots.recompute),

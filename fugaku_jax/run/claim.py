@@ -9,7 +9,8 @@ from fugaku_jax.cluster.processes import is_writer
 from fugaku_jax.config import Config
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.store import Store
-from fugaku_jax.run.checkpoint_folder import check_history
+from fugaku_jax.errors import InputError
+from fugaku_jax.run.checkpoint_folder import check_history, named_steps
 from fugaku_jax.run.data_order import order_of_run
 from fugaku_jax.run.identity import (
     Start,
@@ -41,6 +42,11 @@ def check_run(config: Config, run_dir: Path, start: Start | None) -> Store:
     """
     check_run_dir(run_dir, config)
     check_history(run_dir, config, read_ledger(run_dir), has_start=start is not None)
+    if config.tuning.method != "full" and start is None and not named_steps(run_dir):
+        raise InputError(
+            f"tuning.method is {config.tuning.method}, which needs a trained model, and {run_dir} "
+            "holds none; begin with one by `launch/finetune.py RECIPE --from RUN_OR_HF_DIR …`."
+        )
     store = open_store(config.data.store)
     check_tokenizer(run_dir, store, start)
     check_vocabulary(config, store, start)

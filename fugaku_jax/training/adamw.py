@@ -105,4 +105,4 @@ def decays(path: tuple) -> bool:
 
     The number of dimensions would not tell: a bias that is stacked over layers has two.
     """
-    return path[-1].key in ("kernel", "table")
+    return path[-1].key in ("kernel", "table", "lora_a", "lora_b")

@@ -3,7 +3,8 @@
 A checkpoint holds the arrays of `TrainState`: parameters, moments, loss scale, and the step, which
 is also the position in the data and the seed of dropout (batch = f(step)). Beside them stands
 what the numbers mean: the configuration and the hash of the store. That of step 0, which only an
-imported run has, holds the parameters alone.
+imported run has and one that learns adapters, holds a model's weights alone. Of the latter run it
+is kept, as its other checkpoints hold the adapters and no weights.
 """
 
 import contextlib
@@ -20,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
-from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree, Shaped
 
@@ -55,12 +55,12 @@ from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.saving_options import kept_checkpoints, saving_options
 from fugaku_jax.training.state import TrainState, first_memory, fresh_state
 from fugaku_jax.training.storage_order import (
+    frozen_in_layer_order,
     in_layer_order,
     in_storage_order,
-    parameters_in_storage_order,
-    saved_parameter_types,
     saved_types,
 )
+from fugaku_jax.training.weights_of_checkpoint import load_weights, load_whole_weights, on_mesh
 from fugaku_jax.training.whole_model import whole_model
 
 # Orbax logs what goes wrong, with tracebacks of all its threads, and then raises it here too.
@@ -74,12 +74,16 @@ class RunCheckpoints:
     Args:
         run_dir: the run.
         config: how many to keep; None to read, or to write a single one.
+        keeps_first: whether to keep that of step 0, too.
     """
 
-    def __init__(self, run_dir: Path, config: CheckpointConfig | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, config: CheckpointConfig | None = None, keeps_first: bool = False
+    ) -> None:
         self._run_dir, self._config = run_dir, config
         self._copy: TrainState | None = None  # what is being written, or was last
-        self._kept: int | None = None  # a step that is kept beside the latest
+        self._first = {0} if keeps_first else set()
+        self._kept = self._first  # steps that are kept beside the latest
         if config:
             with self._writing():
                 self._checkpointer.reload()
@@ -111,8 +115,8 @@ class RunCheckpoints:
             self._checkpointer.close()
 
     def keep(self, step: int | None) -> None:
-        """Keep the checkpoint of a step, and no other, beside the latest ones."""
-        self._kept = step
+        """Keep the checkpoint of a step, and no other but the first, beside the latest ones."""
+        self._kept = self._first if step is None else self._first | {step}
 
     def latest_step(self) -> int | None:
         """Return the step of the newest complete checkpoint; None if there is none."""
@@ -161,13 +165,19 @@ class RunCheckpoints:
                 step, {STATE: saved, IDENTITY: _numbered(identity)}, force=True
             )
 
+    def save_frozen(self, layout: Layout, state: TrainState, identity: dict[str, Any]) -> None:
+        """Save the weights that a run's adapters are beside, as step 0; arguments as of `save`."""
+        weights = frozen_in_layer_order(layout, state)
+        with self._writing():
+            self.save_parameters({"parameters": weights}, identity)
+
     def save_parameters(
-        self, parameters: ocp.StatefulCheckpointable, identity: dict[str, Any]
+        self, parameters: ocp.StatefulCheckpointable | PyTree, identity: dict[str, Any]
     ) -> None:
-        """Save the parameters that an imported run starts from, as step 0.
+        """Save the weights that a run starts from, as step 0.
 
         Args:
-            parameters: saves a tree that holds them under the key `parameters`.
+            parameters: a tree that holds them under the key `parameters`, or what saves one.
             identity: as for `save`.
 
         What goes wrong while they are made or written comes up as it is.
@@ -210,7 +220,7 @@ class RunCheckpoints:
     def restore_parameters(
         self, layout: Layout, dtype: DTypeLike = jnp.float32
     ) -> PyTree[Shaped[Array, "..."]]:
-        """Load the parameters of the newest checkpoint and nothing else of it.
+        """Load the weights of the newest checkpoint, adapters in them, and nothing else of it.
 
         Args:
             layout: where they belong.
@@ -219,7 +229,7 @@ class RunCheckpoints:
         Raises:
             DamagedCheckpoint: it cannot be read.
         """
-        return self._restore_parameters(self.latest_step() or 0, layout, dtype)
+        return load_whole_weights(self._run_dir, self.latest_step() or 0, layout, dtype)
 
     def restore_step(
         self, step: int, layout: Layout, optimizer: Optimizer | None = None
@@ -232,7 +242,7 @@ class RunCheckpoints:
         """
         optimizer = optimizer or make_optimizer(layout)
         if step == 0:
-            return fresh_state(layout, self._restore_parameters(0, layout), optimizer)
+            return fresh_state(layout, load_weights(self._run_dir, 0, layout), optimizer)
         types, there = saved_types(layout, optimizer), saved_names(self._run_dir, step)
         if there and _within("moments", there) != names(types.moments):
             # A later version, which may mean something else by its names, says so first.
@@ -246,24 +256,17 @@ class RunCheckpoints:
         first = first_memory(layout.config.training)
         absent = {name: x for name, x in first.items() if x and there and not _within(name, there)}
         wanted = replace(types, **dict[str, Any](dict.fromkeys(absent)))
-        state = load(self._run_dir, step, _on_mesh(layout, wanted))
+        state = load(self._run_dir, step, on_mesh(layout, wanted))
         if absent:
             self._say_absent(step, absent)
             with layout.active():
                 state = replace(state, **jax.jit(lambda: absent)())
         if int(state.step) != step:
             raise DamagedCheckpoint(self._run_dir, step, f"it is of step {int(state.step)}")
-        return in_storage_order(layout, state, optimizer)
-
-    def _restore_parameters(
-        self, step: int, layout: Layout, dtype: DTypeLike = jnp.float32
-    ) -> PyTree[Shaped[Array, "..."]]:
-        saved = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
-            _on_mesh(layout, saved_parameter_types(layout)),
-        )
-        loaded = load(self._run_dir, step, {"parameters": saved})
-        return parameters_in_storage_order(layout, loaded["parameters"])
+        state = in_storage_order(layout, state, optimizer)
+        if layout.is_lora:
+            state = replace(state, frozen=load_weights(self._run_dir, 0, layout))
+        return state
 
     def _say_absent(self, step: int, absent: Collection[str]) -> None:
         if jax.process_index() == 0:
@@ -344,14 +347,3 @@ def _is_finite(state: PyTree[Shaped[Array, "..."]]) -> bool:
         for each in (np.asarray(x.data) for x in array.addressable_shards if x.replica_id == 0)
     )
     return not anywhere(not all(mine))
-
-
-def _on_mesh(layout: Layout, shapes: PyTree[jax.ShapeDtypeStruct]) -> Any:
-    return jax.tree.map(functools.partial(placed, layout), shapes)
-
-
-def placed(layout: Layout, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Give an abstract array the concrete sharding that Orbax asks for."""
-    spec = PartitionSpec() if shape.sharding is None else shape.sharding.spec
-    sharding = NamedSharding(layout.mesh, spec)
-    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.models.gpt import GPT, Inputs, block_layer
+from fugaku_jax.models.lora import Adapted
 from fugaku_jax.pipeline.executor import Executor
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.pipeline.stage_program import Index, StageProgram, Stream
@@ -32,22 +33,25 @@ def accumulated_gradient(
     weights: Weights,
     fsdp: Fsdp,
     scale: Float[Array, ""],
+    frozen: Weights | None = None,
 ) -> Found:
     """Add up the loss and its gradient over the micro-batches, one after the other.
 
     Args:
         layout: the run and where it lies.
         batch: this device's part of the batch.
-        weights: this device's; blocks as they are stored, the others whole.
+        weights: this device's; blocks as they are stored, the others whole. With LoRA the adapters.
         fsdp: gathers and scatters a block's weights.
         scale: what the gradient is multiplied by, a loss scale for instance.
+        frozen: the weights, where adapters are learned.
     """
     training = layout.config.training
 
     def loss_of(weights: Weights, m: Array) -> tuple[Array, Array | None]:
-        model = nnx.merge(layout.structure, weights)
-        dtype = COMPUTE_DTYPES[training.precision]
-        hidden = model(*batch.inputs(m), dtype=dtype, remat=training.remat, fsdp=fsdp)
+        model = nnx.merge(layout.structure, weights if frozen is None else frozen)
+        options: dict[str, Any] = {"dtype": COMPUTE_DTYPES[training.precision], "fsdp": fsdp}
+        options["adapters"] = None if frozen is None else weights["blocks"]
+        hidden = model(*batch.inputs(m), remat=training.remat, **options)
         return batch.loss(model, hidden, m)
 
     def add_micro_batch(
@@ -69,23 +73,28 @@ def pipelined_gradient(
     weights: Weights,
     fsdp: Fsdp,
     scale: Float[Array, ""],
+    frozen: Weights | None = None,
 ) -> Found:
     """Do so by the layout's schedule; arguments as of `accumulated_gradient`."""
     shared = {name: tree for name, tree in weights.items() if name != "blocks"}
+    layers = weights["blocks"]
+    if frozen is not None:
+        layers = Adapted(layers, frozen["blocks"])
     schedule, slots = layout.pipeline
     done = Executor(
-        _ModelStages(layout, batch, weights, fsdp),
-        *(schedule, slots, weights["blocks"], shared),
+        _ModelStages(layout, batch, weights if frozen is None else frozen, fsdp),
+        *(schedule, slots, layers, shared),
         *(layout.stages.layers, layout.rules.pipeline, scale),
     ).run()
-    return done.loss, done.losses, {"blocks": done.d_weights} | done.d_shared
+    d_layers = done.d_weights if frozen is None else done.d_weights.adapters
+    return done.loss, done.losses, {"blocks": d_layers} | done.d_shared
 
 
 class _ModelStages(StageProgram):
     """The model, cut up for a pipeline."""
 
     def __init__(self, layout: Layout, batch: LocalBatch, weights: Weights, fsdp: Fsdp) -> None:
-        self._structure, self._batch, self._blocks = layout.structure, batch, weights["blocks"]
+        self._structure, self._batch, self._weights = layout.structure, batch, weights
         self._training = layout.config.training
         blocks, _ = nnx.split(nnx.merge(layout.structure, weights).blocks)
         super().__init__(block_layer(blocks, self._training.remat), fsdp)
@@ -102,4 +111,4 @@ class _ModelStages(StageProgram):
         return self._batch.loss(model, model.norm(y), m)
 
     def _model(self, shared: Weights) -> GPT:
-        return nnx.merge(self._structure, {"blocks": self._blocks} | shared)
+        return nnx.merge(self._structure, self._weights | shared)  # none is shared if all is frozen

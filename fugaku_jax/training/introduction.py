@@ -1,5 +1,6 @@
 """What a session is about to do, said before its first step."""
 
+import math
 from collections.abc import Iterator
 
 import jax
@@ -34,6 +35,9 @@ def introduction(
         f"{config.training.precision} on {devices} {jax.default_backend()} device"
         f"{'s' if devices > 1 else ''}"
     )
+    if layout.is_lora:
+        learned = sum(math.prod(x.shape) for x in jax.tree.leaves(layout.adapter_shapes))
+        yield f"  LoRA of rank {config.tuning.rank}: {amount(learned)} parameters are learned"
     yield f"  peak {peak.flops / 1e9:,.0f} GFLOP/s ({peak.of}, measured)"
     if devices > 1:
         yield f"  mesh: {describe_mesh(layout.mesh, layout.rules)}"

@@ -84,7 +84,7 @@ class LayerByLayer:
         Returns:
             the new parameters and memory, which lie as they did.
         """
-        where, mesh = self.layout.placements, self.layout.mesh
+        where, mesh = self.layout.learned_placements, self.layout.mesh
 
         def update(parameters: PyTree, memory: Memory, gradients: PyTree, *scalars: Array) -> Any:
             factor, apply, learning_rate = scalars
@@ -140,7 +140,7 @@ class LayerByLayer:
             first = slots if path[0].key == "blocks" else self._places * x.shape[0]
             return jax.ShapeDtypeStruct((first, *x.shape[1:]), x.dtype)
 
-        return jax.tree.map_with_path(one, self.layout.shapes)
+        return jax.tree.map_with_path(one, self.layout.learned_shapes)
 
     @property
     def _places(self) -> int:

@@ -6,6 +6,7 @@ those of the whole sequence; tensor axes alone are in the types.
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from fugaku_jax.data.batch import Batch
@@ -14,6 +15,7 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import shard_of
 from fugaku_jax.models.gpt import GPT, Inputs
 from fugaku_jax.models.segments import positions_in
+from fugaku_jax.training.preference import pair_losses
 
 Index = Int[Array, ""] | int
 """Number of a micro-batch."""
@@ -69,12 +71,32 @@ class LocalBatch:
     def loss(
         self, model: GPT, hidden: Float[Array, "B T D"], m: Index
     ) -> tuple[Float[Array, ""], Float[Array, "B T"] | None]:
-        """Return the weighted sum of the losses of a micro-batch, in nats, and each if wanted."""
+        """Return the weighted sum of the losses of a micro-batch, in nats, and each if wanted.
+
+        With DPO the sum is that over pairs of answers, and what is returned besides their margins.
+        """
+        if self.batch.reference is not None:
+            return self._pair_losses(model, hidden, m)
         targets, weights = self.batch.tokens[m][:, 1:], self.batch.weights
         weights = None if weights is None else self._own(weights[m])
         z_loss = self.config.training.z_loss
         loss, losses = model.loss(hidden, self._own(targets), weights, z_loss)
         return loss, losses if self._keep_losses else None
+
+    def _pair_losses(
+        self, model: GPT, hidden: Float[Array, "B T D"], m: Index
+    ) -> tuple[Float[Array, ""], Float[Array, "B T"]]:
+        batch = self.batch
+        targets, weights = batch.tokens[m][:, 1:], batch.weights[m]
+        # Of a function of the losses, its slopes are what each counts; so they are found first.
+        fixed = jax.tree.map(jax.lax.stop_gradient, nnx.state(model))
+        found = nnx.merge(nnx.graphdef(model), fixed).loss(
+            jax.lax.stop_gradient(hidden), targets, weights
+        )
+        beta = self.config.tuning.beta
+        pairs = pair_losses(found[1], batch.reference[m], weights, batch.segments[m], beta)
+        linear, _ = model.loss(hidden, targets, pairs.slopes)
+        return linear + jax.lax.stop_gradient(pairs.total - linear), pairs.margins
 
     def _own(self, x: Shaped[Array, "B T_all"]) -> Shaped[Array, "B T"]:
         """Cut out this device's positions."""

@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import optax
+from jaxtyping import Float
 
 from fugaku_jax.cluster.decisions import wait_for_all
 from fugaku_jax.cluster.processes import is_writer
@@ -50,6 +53,7 @@ from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
 from fugaku_jax.training.ranks import Ranks
+from fugaku_jax.training.reference import keep_reference, reference_of_run
 from fugaku_jax.training.state import TrainState, abstract_state, fresh_state, init_state
 from fugaku_jax.training.step import Step, make_train_step
 from fugaku_jax.training.stop_signals import stop_signals
@@ -145,7 +149,9 @@ class _Run:
         steps, patience = config.training.steps, config.training.patience
         if ended_at(run_dir, patience) is not None:
             return self._ended_early()
-        with RunCheckpoints(run_dir, config.checkpoint) as checkpoints, ExitStack() as stack:
+        with ExitStack() as stack:
+            options = config.checkpoint, layout.is_lora
+            checkpoints = stack.enter_context(RunCheckpoints(run_dir, *options))
             with spent.on("restore"):
                 state = checkpoints.restore(layout, self.optimizer)
             first = int(state.step) if state else 0
@@ -163,14 +169,16 @@ class _Run:
             self.ranks.test(say)
             if state is None:
                 with spent.on("restore"):
-                    state = self._first_state()
+                    state = self._first_state(checkpoints)
             with spent.on("compile"):
                 begun, take_step = time.perf_counter(), self._take_step
             say(f"compiled the step in {time.perf_counter() - begun:.1f} s")
             last = min(steps, first + (config.training.stop_after or steps))
             order = order_of_run(run_dir, config, self.store)
             ahead = config.data.prefetch
-            loader = Loader(self.store, order, layout.batch, first, stop_step=last, prefetch=ahead)
+            bounds = {"start_step": first, "stop_step": last, "prefetch": ahead}
+            reference = self._reference(first, state)
+            loader = Loader(self.store, order, layout.batch, **bounds, reference=reference)
             stack.enter_context(loader)
             stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
             best = KeepBest(run_dir, checkpoints, patience)
@@ -214,10 +222,25 @@ class _Run:
             return []
         return [DocumentLosses(self.run_dir, self.store.end_of_document)]
 
-    def _first_state(self) -> TrainState:
+    def _reference(self, first: int, state: TrainState) -> Float[np.ndarray, "N"] | None:
+        if self.config.tuning.method != "dpo":
+            return None
+        if first == 0:
+            keep_reference(self.run_dir, self.store, self.layout, state.parameters)
+        return reference_of_run(self.run_dir, self.store)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}
+
+    def _first_state(self, checkpoints: RunCheckpoints) -> TrainState:
         if self.start is None:
             return init_state(self.layout, self.optimizer)
-        return fresh_state(self.layout, self.start.parameters(self.layout), self.optimizer)
+        weights = self.start.parameters(self.layout)
+        state = fresh_state(self.layout, weights, self.optimizer)
+        if self.layout.is_lora:
+            checkpoints.save_frozen(self.layout, state, self._identity)
+        return state
 
     def _hooks(
         self,
@@ -234,7 +257,6 @@ class _Run:
             looking.append(Replicas(every, checkpoints.safe, pipeline))
         if training.repeat_every:
             looking.append(Again(training.repeat_every, self._take_step, checkpoints.safe))
-        identity = {"config": self.config.to_dict(), "ledger": read_ledger(self.run_dir)}
         return [
             *(Speed(self.config, peak, spent), Validate(layout, self.store)),
             Sample(layout, tokenizer),
@@ -244,7 +266,7 @@ class _Run:
             Guard(training.most_skipped, checkpoints.safe),
             *looking,
             *([best] if training.patience else []),
-            Save(checkpoints, layout, identity),
+            Save(checkpoints, layout, self._identity),
         ]
 
 

@@ -35,7 +35,7 @@ def reduced_gradients(
     others = {name: tree for name, tree in gradients.items() if name != "blocks"}
     places = {name: tree for name, tree in where.items() if name != "blocks"}
     blocks = jax.tree.map(sum_layers, gradients["blocks"], where["blocks"])
-    if not pipeline:
+    if not pipeline or not others:
         return {"blocks": blocks} | jax.tree.map(sum_others, others, places)
     where_of = jax.tree.leaves(places)
 

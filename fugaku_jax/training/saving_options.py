@@ -1,6 +1,6 @@
 """How Orbax writes a checkpoint: with checksums, in chunks of a layer, beside the training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,16 +50,16 @@ def saving_options() -> ocp.Context:
     return context
 
 
-def kept_checkpoints(latest: int, kept: Callable[[], int | None]) -> Any:
-    """Return what tells Orbax which checkpoints to keep: the latest ones, and that of a step.
+def kept_checkpoints(latest: int, kept: Callable[[], Collection[int]]) -> Any:
+    """Return what tells Orbax which checkpoints to keep: the latest ones, and those of some steps.
 
     Args:
         latest: how many.
-        kept: tells the step, if there is one.
+        kept: tells the steps.
     """
 
     def should_preserve(checkpoints: Sequence[Any], *, context: Any) -> list[bool]:  # noqa: ARG001
         first = len(checkpoints) - latest
-        return [i >= first or each.step == kept() for i, each in enumerate(checkpoints)]
+        return [i >= first or each.step in kept() for i, each in enumerate(checkpoints)]
 
     return SimpleNamespace(should_preserve=should_preserve)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec, reshard
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from fugaku_jax.config import Config, TrainingConfig
@@ -16,6 +16,7 @@ from fugaku_jax.layout.ends import at_ends
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
+from fugaku_jax.models.lora import init_adapters
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.precision import LossScale, initial_loss_scale
 from fugaku_jax.training.spikes import RecentSteps, no_recent_steps
@@ -28,7 +29,7 @@ class TrainState:
 
     parameters: PyTree[Float[Array, "..."]]
     """Master weights, fp32, as nested dictionaries; layers in the storage order of `Stages`, others
-    at the ends of a pipeline (`layout.ends`)."""
+    at the ends of a pipeline (`layout.ends`). With LoRA the adapters, which alone are learned."""
     moments: Any
     """What the optimizer remembers: `Moments` of AdamW, else a transformation's state."""
     step: Int[Array, ""]
@@ -37,6 +38,8 @@ class TrainState:
     """Dynamic loss scale; None but in fp16."""
     recent: RecentSteps | None = None
     """Steps that a spike stands out from; None unless `training.spike_deviations` is given."""
+    frozen: PyTree[Float[Array, "..."]] | None = None
+    """With LoRA the weights, which no step changes; else None."""
 
 
 def init_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState:
@@ -56,7 +59,7 @@ def init_state(layout: Layout, optimizer: Optimizer | None = None) -> TrainState
 def fresh_state(
     layout: Layout, parameters: PyTree[Float[Array, "..."]], optimizer: Optimizer | None = None
 ) -> TrainState:
-    """Make the state before the first step, with these parameters, each where it belongs.
+    """Make the state before the first step, with these weights, each where it belongs.
 
     Further arguments and errors are those of `init_state`.
     """
@@ -80,6 +83,12 @@ def abstract_parameters(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
         return jax.eval_shape(functools.partial(_init_parameters, layout))
 
 
+def abstract_adapters(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
+    """Return the shapes and shardings of a run's adapters, whatever its optimizer is."""
+    with layout.active():
+        return jax.eval_shape(functools.partial(_init_adapters, layout))
+
+
 def state_specs(
     layout: Layout, moments: PyTree[Placement], spec: Callable[[Placement, bool], PartitionSpec]
 ) -> Any:
@@ -91,11 +100,13 @@ def state_specs(
         spec: gives that of a weight (false) or of its optimizer state (true).
     """
     everywhere: Any = PartitionSpec()
+    weights = jax.tree.map(lambda p: spec(p, False), layout.placements)
     return TrainState(
-        parameters=jax.tree.map(lambda p: spec(p, False), layout.placements),
+        parameters=jax.tree.map(lambda p: spec(p, False), layout.learned_placements),
         moments=jax.tree.map(lambda p: spec(p, True), moments),
         step=everywhere,
         **jax.tree.map(lambda _: everywhere, first_memory(layout.config.training)),
+        frozen=weights if layout.is_lora else None,
     )
 
 
@@ -125,21 +136,29 @@ def _init_parameters(layout: Layout) -> PyTree[Float[Array, "..."]]:
     model_key, _ = run_keys(layout.config)
     model = GPT(layout.config.model, model_key, layout.rules)
     parameters = nnx.to_pure_dict(nnx.state(model))
-    parameters["blocks"] = jax.tree.map(layout.stages.store, parameters["blocks"])
+    return _stored(layout, parameters, layout.placements)
 
-    def weight(x: Array, placement: Placement) -> Array:
-        if placement.ends:
-            return at_ends(x, placement, state=False)
-        return reshard(x, placement.spec(state=False))
 
-    return jax.tree.map(weight, parameters, layout.placements)
+def _init_adapters(layout: Layout) -> PyTree[Float[Array, "..."]]:
+    key = jax.random.fold_in(run_keys(layout.config)[0], 1)
+    adapters = init_adapters(layout.adapter_shapes, key)
+    return _stored(layout, adapters, layout.adapter_placements)
+
+
+def _stored(
+    layout: Layout, tree: PyTree[Float[Array, "..."]], where: PyTree[Placement]
+) -> PyTree[Float[Array, "..."]]:
+    """Bring layers from their order to where a run has them."""
+    tree = tree | {"blocks": jax.tree.map(layout.stages.store, tree["blocks"])}
+    return jax.tree.map(lambda x, p: at_ends(x, p, state=False), tree, where)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _fresh_state(
-    layout: Layout, optimizer: Optimizer, parameters: PyTree[Float[Array, "..."]]
+    layout: Layout, optimizer: Optimizer, weights: PyTree[Float[Array, "..."]]
 ) -> TrainState:
-    places = optimizer.placements(layout.placements)
+    parameters = _init_adapters(layout) if layout.is_lora else weights
+    places = optimizer.placements(layout.learned_placements)
     init: Any = jax.sharding.auto_axes(
         optimizer.init,
         axes=layout.mesh.axis_names,
@@ -150,4 +169,5 @@ def _fresh_state(
         moments=init(parameters),
         step=jnp.int32(0),
         **first_memory(layout.config.training),
+        frozen=weights if layout.is_lora else None,
     )

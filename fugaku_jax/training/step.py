@@ -14,11 +14,13 @@ from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
 from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
+from fugaku_jax.models.lora import adapted
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
+from fugaku_jax.training.preference import pair_count
 from fugaku_jax.training.reduced_gradients import reduced_gradients
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
 
@@ -50,7 +52,7 @@ def make_train_step(
         a jitted function of state and batch that gives the next state and the step's metrics
         (fp32 scalars but for `losses`); it consumes (donates) the state it is given.
     """
-    config, rules, where = layout.config, layout.rules, layout.placements
+    config, rules, where = layout.config, layout.rules, layout.learned_placements
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
     collectives = _collectives(layout)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
@@ -61,14 +63,12 @@ def make_train_step(
         _, dropout_key = run_keys(config)
         step_key = jax.random.fold_in(dropout_key, state.step)
         local = LocalBatch(layout, batch, step_key, keep_losses)
-        weights = {
-            name: jax.tree.map(lambda x, p: collectives.gather(x, p.divided), tree, where[name])
-            for name, tree in state.parameters.items()
-            if name != "blocks"
-        }
-        weights["blocks"] = state.parameters["blocks"]
-        fsdp = _layer_fsdp(where["blocks"], rules.pipeline, collectives)
-        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight)
+        weights, frozen = (
+            tree and _outside_of_layers_whole(tree, places, collectives)
+            for tree, places in ((state.parameters, where), (state.frozen, layout.placements))
+        )
+        fsdp = _fsdp_of_layers(layout, collectives)
+        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         if rules.manual:
             total = reduced_gradients(total, where, collectives, rules.pipeline)
         return loss, losses, total
@@ -78,17 +78,17 @@ def make_train_step(
     ) -> tuple[PyTree[Array], tuple[Array, Metrics], Array | None]:
         """Return the gradient, what it must be multiplied by and metrics, and losses."""
         scale = jnp.float32(1) if state.loss_scale is None else state.loss_scale.scale
-        total: Any = float(config.tokens_per_step)
-        if batch.weights is not None:
-            # Where nothing counts there is no loss, and no gradient.
-            total = collectives.sum(batch.weights.sum(), rules.data)
-            total = jnp.where(total == 0, 1, total)
+        total = _counted(layout, batch, collectives)
         loss, losses, scaled = gradient(state, batch, scale / total)
         loss = collectives.sum(loss, rules.manual) / total
         losses = None if losses is None else collectives.sum(losses, rules.pipeline)
         unscale = 1.0 if state.loss_scale is None else 1 / state.loss_scale.scale
         norm = jnp.sqrt(squared_norm(scaled, where)) * unscale
         metrics = _metrics(config, state, loss, norm) | {"learning_rate": learning_rate(state.step)}
+        if batch.reference is not None and losses is not None:  # they are the margins of pairs
+            sums = {"margin": losses.sum(), "accuracy": (losses > 0).sum().astype(jnp.float32)}
+            metrics |= {name: collectives.sum(x, rules.data) / total for name, x in sums.items()}
+            losses = None
         return scaled, (clip_factor(norm, config.optimizer.clip) * unscale, metrics), losses
 
     def on_each_device(state: TrainState, batch: Batch) -> tuple[Any, Metrics, Array | None]:
@@ -111,7 +111,9 @@ def make_train_step(
         step = _on_each_device(on_each_device, layout, optimizer.placements(where))
 
     def whole_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        frozen = state.frozen
         state, metrics, losses = step(state, batch)
+        state = replace(state, frozen=frozen)
         return state, metrics if losses is None else metrics | {"losses": losses}
 
     return OnLayout(layout, whole_step, donate_argnums=0)
@@ -123,6 +125,18 @@ def _collectives(layout: Layout) -> Collectives:
     from fugaku_jax.layout.neighbours import connected  # which no other step has to read
 
     return connected(layout.mesh)
+
+
+def _counted(layout: Layout, batch: Batch, collectives: Collectives) -> Any:
+    """Return what a step's loss is the mean of: tokens, those that count, or pairs of answers."""
+    config, axes = layout.config, layout.rules.data
+    if batch.weights is None:
+        return float(config.tokens_per_step)
+    total = batch.weights.sum()
+    if batch.reference is not None:
+        total = jax.vmap(pair_count)(batch.weights, batch.segments).sum()
+    total = collectives.sum(total, axes)
+    return jnp.where(total == 0, 1, total)  # where nothing counts there is no loss, no gradient
 
 
 def _metrics(
@@ -179,8 +193,11 @@ def _on_each_device(function: _Part, layout: Layout, moments: PyTree[Placement])
     specs = functools.partial(state_specs, layout, moments)
 
     def results(spec: Callable[[Placement, bool], PartitionSpec]) -> Any:
-        gradients = jax.tree.map(lambda p: spec(p, True), layout.placements)
-        return gradients if moments is None else specs(spec), everywhere, by_position
+        if moments is None:
+            found = jax.tree.map(lambda p: spec(p, True), layout.learned_placements)
+        else:
+            found = replace(specs(spec), frozen=None)
+        return found, everywhere, by_position
 
     def manual(p: Placement, state: bool) -> PartitionSpec:
         return p.spec(state=state, manual_only=True)
@@ -201,6 +218,28 @@ def _on_each_device(function: _Part, layout: Layout, moments: PyTree[Placement])
     return outside
 
 
+def _outside_of_layers_whole(
+    tree: PyTree[Array], where: PyTree[Placement], collectives: Collectives
+) -> PyTree[Array]:
+    """Bring together the weights that no layer gathers when it is its turn."""
+    return {
+        name: part
+        if name == "blocks"
+        else jax.tree.map(lambda x, p: collectives.gather(x, p.divided), part, where[name])
+        for name, part in tree.items()
+    }
+
+
+def _fsdp_of_layers(layout: Layout, collectives: Collectives) -> Fsdp:
+    """Return how a single layer's weights come together, with its adapters if these are learned."""
+    pipeline = layout.rules.pipeline
+    weights = _layer_fsdp(layout.placements["blocks"], pipeline, collectives)
+    if not layout.is_lora:
+        return weights
+    own = _layer_fsdp(layout.learned_placements["blocks"], pipeline, collectives)
+    return adapted(layout.config, weights, own)
+
+
 def _layer_fsdp(
     where: PyTree[Placement], pipeline: tuple[str, ...], collectives: Collectives
 ) -> Fsdp:
@@ -212,5 +251,5 @@ def _layer_fsdp(
         return Fsdp()
     return Fsdp(
         gather=lambda weights: jax.tree.map(collectives.gather, weights, placed),
-        scatter=lambda gradients: jax.tree.map(collectives.scatter, gradients, placed),
+        scatter=lambda gradients, _: jax.tree.map(collectives.scatter, gradients, placed),
     )

@@ -20,11 +20,16 @@ from fugaku_jax.layout.placement import Placement
 from fugaku_jax.training.adamw import Moments
 from fugaku_jax.training.layer_by_layer import OF_VOCABULARY
 from fugaku_jax.training.optimizer import Optimizer
-from fugaku_jax.training.state import TrainState, abstract_parameters, abstract_state
+from fugaku_jax.training.state import (
+    TrainState,
+    abstract_adapters,
+    abstract_parameters,
+    abstract_state,
+)
 
 
 def in_layer_order(layout: Layout, state: TrainState, last: TrainState | None = None) -> TrainState:
-    """Return a copy of the state as a checkpoint holds it.
+    """Return a copy of the state as a checkpoint holds it: without what is frozen.
 
     Args:
         layout: the run on its mesh.
@@ -32,7 +37,15 @@ def in_layer_order(layout: Layout, state: TrainState, last: TrainState | None = 
         last: what this has returned before, which is given away: its memory holds the new copy.
     """
     with layout.active():
-        return _copied_to_layers(layout, last, state)
+        return _copied_to_layers(layout, last, replace(state, frozen=None))
+
+
+def frozen_in_layer_order(layout: Layout, state: TrainState) -> PyTree[Shaped[Array, "..."]]:
+    """Return what is frozen as a checkpoint holds it; it is copied only if it lies otherwise."""
+    if _is_plain(layout):
+        return state.frozen
+    with layout.active():
+        return jax.jit(functools.partial(_layers, layout))(state.frozen)
 
 
 def in_storage_order(layout: Layout, state: TrainState, optimizer: Optimizer) -> TrainState:
@@ -42,18 +55,18 @@ def in_storage_order(layout: Layout, state: TrainState, optimizer: Optimizer) ->
 
 
 def parameters_in_storage_order(
-    layout: Layout, parameters: PyTree[Shaped[Array, "..."]]
+    layout: Layout, parameters: PyTree[Shaped[Array, "..."]], *, are_adapters: bool = False
 ) -> PyTree[Shaped[Array, "..."]]:
-    """Undo `in_layer_order` for the parameters alone."""
+    """Undo `in_layer_order` for the weights alone, or for the adapters alone."""
     if _is_plain(layout):
         return parameters
     with layout.active():
-        return _parameters_to_storage(layout, parameters)
+        return _parameters_to_storage(layout, parameters, are_adapters)
 
 
 def saved_types(layout: Layout, optimizer: Optimizer) -> TrainState:
     """Return the types of a checkpoint's arrays on this mesh."""
-    state = abstract_state(layout, optimizer)
+    state = replace(abstract_state(layout, optimizer), frozen=None)
     if _is_plain(layout):
         return state
     with layout.active():
@@ -61,10 +74,17 @@ def saved_types(layout: Layout, optimizer: Optimizer) -> TrainState:
 
 
 def saved_parameter_types(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
-    """Return the types of a checkpoint's parameters on this mesh."""
+    """Return the types of a checkpoint's weights on this mesh."""
     parameters = abstract_parameters(layout)
     with layout.active():
         return jax.eval_shape(functools.partial(_layers, layout, is_state=False), parameters)
+
+
+def saved_adapter_types(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
+    """Return the types of a checkpoint's adapters on this mesh."""
+    adapters = abstract_adapters(layout)
+    with layout.active():
+        return jax.eval_shape(functools.partial(_layers, layout), adapters)
 
 
 def _is_plain(layout: Layout) -> bool:
@@ -97,21 +117,22 @@ def _to_layers(layout: Layout, state: TrainState) -> TrainState:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _to_storage(layout: Layout, optimizer: Optimizer, state: TrainState) -> TrainState:
     store = functools.partial(_storage, layout, is_state=True)
-    moments, where = state.moments, cast(Any, optimizer.placements(layout.placements))
+    moments, where = state.moments, cast(Any, optimizer.placements(layout.learned_placements))
     if isinstance(moments, Moments):
         mean, square = store(moments.mean, where.mean), store(moments.square, where.square)
         moments = replace(moments, mean=mean, square=square)
     else:
         moments = store(moments, where)
-    parameters = _storage(layout, state.parameters, layout.placements, is_state=False)
+    parameters = _storage(layout, state.parameters, layout.learned_placements, is_state=False)
     return replace(state, parameters=parameters, moments=moments)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def _parameters_to_storage(
-    layout: Layout, parameters: PyTree[Shaped[Array, "..."]]
+    layout: Layout, parameters: PyTree[Shaped[Array, "..."]], are_adapters: bool
 ) -> PyTree[Shaped[Array, "..."]]:
-    return _storage(layout, parameters, layout.placements, is_state=False)
+    where = layout.adapter_placements if are_adapters else layout.placements
+    return _storage(layout, parameters, where, is_state=False)
 
 
 def _layers(

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from fugaku_jax.data.build import OnBadLine
-from fugaku_jax.data.corpus import BadLine
 from fugaku_jax.data.held_out import is_held_out
 from fugaku_jax.data.marks import mark, padding
 from fugaku_jax.data.split_writer import EncodedDocument
@@ -19,9 +18,10 @@ from fugaku_jax.data.writer import SetWriter, StoreWriter
 from fugaku_jax.errors import InputError
 from fugaku_jax.ledger.documents import DocumentRow
 from fugaku_jax.tuning.chat_template import ChatTemplate
-from fugaku_jax.tuning.dialogues import read_dialogues
+from fugaku_jax.tuning.dialogues import Dialogue, read_dialogues
 from fugaku_jax.tuning.encode import EncodedDialogue, encode_dialogue
 from fugaku_jax.tuning.packing import Packer
+from fugaku_jax.tuning.preferences import Preference, read_preferences
 
 _MOST_LISTED = 1000  # lines that are left out; the others are only counted
 
@@ -51,6 +51,7 @@ def build_dialogues(
     validation: float = 0.05,
     on_bad_line: OnBadLine = "stop",
     end_of_document: int | None = None,
+    pairs: bool = False,
 ) -> TuningData:
     """Build a store of dialogues. The same files give the same store.
 
@@ -63,6 +64,8 @@ def build_dialogues(
         validation: fraction of the dialogues to hold out.
         on_bad_line: "stop" at a line that is no dialogue, or "skip" it and list it.
         end_of_document: the token that ends dialogues; the tokenizer's own if None.
+        pairs: whether the files hold pairs of a chosen and a rejected answer. Both are dialogues,
+            which follow each other in the same row.
 
     Raises:
         InputError: a file is wrong or absent, no dialogue is left to train on, the template marks
@@ -75,12 +78,12 @@ def build_dialogues(
     with StoreWriter(out, tokenizer, end, row_tokens) as writer:
         set_writer = writer.add_set("dialogues")
         sides = {split: _Side(set_writer, split, row_tokens, end, report) for split in SPLITS}
-        for encoded in _encoded(paths, tokenizer, template, end, on_bad_line, report):
-            if len(encoded.tokens) > row_tokens:
-                report.too_long += 1
+        for together in _encoded(paths, tokenizer, template, end, on_bad_line, report, pairs):
+            if sum(len(each.tokens) for each in together) > row_tokens:
+                report.too_long += len(together)
                 continue
-            sha256 = hashlib.sha256(encoded.text.encode()).hexdigest()
-            sides["validation" if is_held_out(sha256, validation) else "train"].add(encoded, sha256)
+            sha256 = hashlib.sha256(together[0].text.encode()).hexdigest()
+            sides["validation" if is_held_out(sha256, validation) else "train"].add(together)
         for side in sides.values():
             side.finish()
         if not report.dialogues["train"]:
@@ -98,10 +101,17 @@ def _encoded(
     end: int,
     on_bad_line: OnBadLine,
     report: TuningData,
-) -> Iterator[EncodedDialogue]:
-    for each in chain.from_iterable(map(read_dialogues, paths)):
-        if not isinstance(each, BadLine):
-            yield encode_dialogue(each, template, tokenizer, end)
+    pairs: bool,
+) -> Iterator[tuple[EncodedDialogue, ...]]:
+    """Yield the dialogues of a line: one, or the two of a pair."""
+    read = read_preferences if pairs else read_dialogues
+    for each in chain.from_iterable(map(read, paths)):
+        if isinstance(each, Dialogue):
+            yield (encode_dialogue(each, template, tokenizer, end),)
+            continue
+        if isinstance(each, Preference):
+            both, prompt = (each.chosen, each.rejected), each.prompt
+            yield tuple(encode_dialogue(x, template, tokenizer, end, prompt) for x in both)
             continue
         if on_bad_line == "stop":
             raise InputError(
@@ -119,12 +129,18 @@ class _Side:
         self, writer: SetWriter, split: SplitName, row_tokens: int, end: int, report: TuningData
     ) -> None:
         self._writer, self._split, self._end, self._report = writer, split, end, report
-        self._packer = Packer[EncodedDocument](row_tokens)
+        self._packer = Packer[list[EncodedDocument]](row_tokens)
         self._row: list[EncodedDocument] = []  # the last that was packed, still to be written
         self._left = 0  # its tokens that are padding
 
-    def add(self, each: EncodedDialogue, sha256: str) -> None:
+    def add(self, together: Sequence[EncodedDialogue]) -> None:
+        """Take dialogues that are to share a row."""
+        documents = [self._document(each) for each in together]
+        self._take(self._packer.add(documents, sum(len(each.tokens) for each in together)))
+
+    def _document(self, each: EncodedDialogue) -> EncodedDocument:
         count, text = len(each.tokens), each.text.encode()
+        sha256 = hashlib.sha256(text).hexdigest()
         row = DocumentRow(
             each.dialogue.id,
             each.dialogue.source or "dialogues",
@@ -136,8 +152,7 @@ class _Side:
         self._report.dialogues[self._split] += 1
         self._report.read[self._split] += count
         self._report.learned[self._split] += int(each.learned.sum())
-        document = EncodedDocument(row, mark(each.tokens, each.learned), text)
-        self._take(self._packer.add(document, count))
+        return EncodedDocument(row, mark(each.tokens, each.learned), text)
 
     def finish(self) -> None:
         self._take(self._packer.rest())
@@ -145,10 +160,10 @@ class _Side:
         self._left += 1
         self._write()
 
-    def _take(self, rows: Iterable[tuple[list[EncodedDocument], int]]) -> None:
+    def _take(self, rows: Iterable[tuple[list[list[EncodedDocument]], int]]) -> None:
         for row, left in rows:
             self._write()
-            self._row, self._left = row, left
+            self._row, self._left = list(chain.from_iterable(row)), left
 
     def _write(self) -> None:
         """Write the row that was packed last, padding behind its last dialogue."""

@@ -33,6 +33,8 @@ class Dialogues:
     Fugaku-LLM's."""
     on_bad_line: OnBadLine = "stop"
     """What to do at a line that is no dialogue: stop, or skip and list it."""
+    pairs: bool = False
+    """Whether a line is a pair of a chosen and a rejected answer. None is held out then."""
 
 
 def store_of_run(run_dir: Path) -> Path:
@@ -96,7 +98,8 @@ def prepare_dialogues(
     folder = run_dir / TUNING_FOLDER
     wanted = {
         "data": [{"path": str(each), "sha256": _sha256(each)} for each in dialogues.data],
-        "validation": dialogues.validation,
+        "validation": 0.0 if dialogues.pairs else dialogues.validation,
+        "pairs": dialogues.pairs,
         "on_bad_line": dialogues.on_bad_line,
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "tokenizer_sha256": tokenizer.sha256,
@@ -120,8 +123,9 @@ def prepare_dialogues(
             tokenizer,
             compiled,
             row_tokens,
-            dialogues.validation,
+            wanted["validation"],
             dialogues.on_bad_line,
+            pairs=dialogues.pairs,
         )
         replace_file(folder / _TEMPLATE, lambda file: file.write(template.encode()))
         write_json(folder / _DATA, wanted | asdict(report))
@@ -137,7 +141,8 @@ def _decides(content: dict[str, Any]) -> dict[str, Any]:
     names = ("validation", "on_bad_line", "chat_template_sha256", "tokenizer_sha256", "row_tokens")
     data = content.get("data")
     files = [each.get("sha256") for each in data] if isinstance(data, list) else None
-    return {"data": files} | {name: content.get(name) for name in names}
+    decides = {"data": files} | {name: content.get(name) for name in names}
+    return decides | {"pairs": content.get("pairs", False)}
 
 
 def _sha256(path: Path) -> str:

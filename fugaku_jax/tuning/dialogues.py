@@ -5,10 +5,10 @@ A list of messages (`messages`, `conversations`, `utterances`), each with a spea
 a `prompt` or `question` with its `completion`, `response` or `answer`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from fugaku_jax.errors import InputError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
 
+Item = TypeVar("Item")
 Role = Literal["system", "user", "assistant"]
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -65,6 +66,19 @@ def read_dialogues(path: Path) -> Iterator[Dialogue | BadLine]:
     """The dialogues of a file in order, and a BadLine for each line that is none.
 
     Raises:
+        InputError: as `read_items`.
+    """
+    return read_items(path, _dialogue)
+
+
+def read_items(path: Path, parse: Callable[[Any, str], Item]) -> Iterator[Item | BadLine]:
+    """What the lines or rows of a file hold, in order, and a BadLine for each that holds none.
+
+    Args:
+        path: the file.
+        parse: makes it of a line's fields and of a name for it; a ValueError says what is wrong.
+
+    Raises:
         InputError: the file cannot be read, or its ending says no known format.
     """
     if not path.is_file():
@@ -76,7 +90,9 @@ def read_dialogues(path: Path) -> Iterator[Dialogue | BadLine]:
         for number, fields in _rows(path):
             try:
                 row = fields if isinstance(fields, Mapping) else parse_line(fields)
-                yield _dialogue(row, f"{path.name}:{number}")
+                if not isinstance(row, Mapping):
+                    raise ValueError("must be a JSON object")
+                yield parse(row, f"{path.name}:{number}")
             except ValueError as error:
                 yield BadLine(f"{path}:{number}: {error}.")
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -101,10 +117,21 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes | Mapping[str, Any]]]:
                 yield number, line
 
 
-def _dialogue(fields: Any, name: str) -> Dialogue:
-    if not isinstance(fields, Mapping):
-        raise ValueError("must be a JSON object")
-    messages = _messages(fields)
+def _dialogue(fields: Mapping[str, Any], name: str) -> Dialogue:
+    return make_dialogue(fields, name, _messages(fields))
+
+
+def make_dialogue(fields: Mapping[str, Any], name: str, messages: tuple[Message, ...]) -> Dialogue:
+    """Return a dialogue of these messages, and of what else a line says of it.
+
+    Args:
+        fields: of the line.
+        name: for it, if it has no `id`.
+        messages: of the dialogue.
+
+    Raises:
+        ValueError: nobody answers, or a message is empty.
+    """
     if not any(each.role == "assistant" for each in messages):
         raise ValueError("nobody answers: there is no message of an assistant")
     for place, each in enumerate(messages, 1):
@@ -126,7 +153,7 @@ def _dialogue(fields: Any, name: str) -> Dialogue:
 def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
     for key in _LISTS:
         if isinstance(fields.get(key), list):
-            return tuple(map(_message, fields[key]))
+            return tuple(map(message_of, fields[key]))
     for asked, answers in _PAIRS.items():
         for answered in answers:
             if asked in fields and answered in fields:
@@ -141,7 +168,12 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
     )
 
 
-def _message(fields: Any) -> Message:
+def message_of(fields: Any) -> Message:
+    """Return a message of a list.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not isinstance(fields, Mapping):
         raise ValueError("a message must be an object")
     speaker = next((fields[key] for key in _SPEAKERS if fields.get(key) is not None), None)

@@ -23,12 +23,17 @@ class EncodedDialogue:
 
 
 def encode_dialogue(
-    dialogue: Dialogue, template: ChatTemplate, tokenizer: Tokenizer, end_of_document: int
+    dialogue: Dialogue,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    end_of_document: int,
+    prompt: int = 0,
 ) -> EncodedDialogue:
     """Cut a dialogue into tokens, as a whole.
 
     A token is learned if it holds a byte of an answer, be it joined to what stands before. So is
-    the end-of-document token, if the dialogue ends with an answer.
+    the end-of-document token, if the dialogue ends with an answer. Of the first messages, as many
+    as `prompt` says, nothing is learned.
 
     Raises:
         InputError: as `ChatTemplate.tell`.
@@ -36,7 +41,8 @@ def encode_dialogue(
     told = template.tell(dialogue)
     tokens, spans = tokenizer.encode_spans(told.text)
     learned = np.zeros(len(tokens) + 1, bool)
-    for first, last in told.answers:
+    before = sum(each.role == "assistant" for each in dialogue.messages[:prompt])
+    for first, last in told.answers[before:]:
         begin = len(told.text[:first].encode())
         end = begin + len(told.text[first:last].encode())
         learned[:-1] |= (spans[:, 1] > begin) & (spans[:, 0] < end)

@@ -1,6 +1,7 @@
 """launch/finetune.py: from a trained run and a file of dialogues to a run that answers."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,52 @@ def test_wrong_input_is_a_sentence(base, dialogues, tmp_path):
     other.write_text(json.dumps({"prompt": "x", "completion": "y"}))
     done = call("finetune", "tiny", "--from", base, "--data", other, "--run-dir", run, code=2)
     assert "was tuned on other dialogues" in done.stderr
+
+
+def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    with pairs.open("w") as file:
+        for number in range(40):
+            row = {"prompt": f"{number}は?", "chosen": "はい。", "rejected": "いいえ。" * 2}
+            file.write(json.dumps(row) + "\n")
+    given = ["tiny", "--from", base, "--data", pairs, *SHORT, "--training.steps", 4]
+    given += ["--tuning.method", "dpo", "--tuning.beta", 0.5, "--optimizer.warmup-tokens", 0]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    call("finetune", *given, "--run-dir", whole)
+    call("finetune", *given, "--run-dir", parted, "--training.stop-after", 2, code=75)
+    call("finetune", *given, "--run-dir", parted)
+    assert losses(parted) == losses(whole)
+    kept = [(each / "tuning" / "reference.npy").read_bytes() for each in (whole, parted)]
+    assert kept[0] == kept[1]
+    first, *_, last = read_metrics(whole)
+    # At first the model is its own reference: margins are rounding, and the loss is that of a coin.
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert abs(first["margin"]) < 1e-4
+    assert last["accuracy"] == 1
+    assert last["margin"] > 0.1
+    assert last["loss"] < first["loss"]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps({"prompt": "x", "completion": "y"}))
+    given[4] = bad
+    done = call("finetune", *given, "--run-dir", tmp_path / "new", code=2)
+    assert "holds no pair: there is no `chosen`" in done.stderr
+
+
+def test_lora_is_tuned_exported_and_spoken_to(base, dialogues, tmp_path):
+    run, given = tmp_path / "lora", ["--tuning.method", "lora", "--tuning.rank", 4]
+    given += ["--tuning.targets", "c_attn", "c_fc"]
+    args = ["tiny", "--from", base, "--data", dialogues, *SHORT, *given, "--run-dir", run]
+    said = call("finetune", *args, "--training.steps", 2).stdout
+    assert "LoRA of rank 4: " in said
+    written = call("convert", "to-peft", run, tmp_path / "adapter").stdout
+    assert "adapter_config.json, adapter_model.safetensors" in written
+    call("convert", "to-hf", run, tmp_path / "hf")
+    one, other = (
+        call("generate", path, "1は?", "--max-tokens", 8, "--temperature", 0).stdout
+        for path in (run, tmp_path / "hf")
+    )
+    assert one == other
+    done = call("train", "tiny", *SMALL, *given, "--run-dir", tmp_path / "new", code=2)
+    assert "needs a trained model" in done.stderr
+    done = call("convert", "to-peft", base, tmp_path / "none", code=2)
+    assert "has no adapters" in done.stderr

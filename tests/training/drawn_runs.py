@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from fugaku_jax.config import Config, MeshConfig, config_from_dict, flat_fields
+from fugaku_jax.sections.tuning import LORA_TARGETS
 
 REPOSITORY = Path(__file__).parents[2]
 sys.path.append(str(REPOSITORY / "launch"))
@@ -51,7 +52,12 @@ def draw(random: Random) -> Fields:
     """Return a run."""
     degrees = _draw_degrees(random)
     mesh = degrees | _draw_mesh(random, degrees)
-    drawn = _draw_model(random, mesh) | _draw_training(random, mesh) | mesh
+    model = _draw_model(random, mesh)
+    training, tuning = _draw_training(random, mesh), _draw_tuning(random, model)
+    if tuning.get("tuning.method") == "dpo":
+        training |= {"data.learn": "answers", "data.reset_at_document": True}
+        training |= {"training.z_loss": 0.0}
+    drawn = model | training | tuning | mesh
     usual = flat_fields(config_of({}).to_dict())
     return {name: value for name, value in drawn.items() if value != usual[name]}
 
@@ -169,6 +175,19 @@ def _draw_training(random: Random, mesh: Fields) -> Fields:
         kinds = ("adamw", "adamw", "adamw", "adamw", "lion", "muon", "adafactor", "sgd")
         fields["optimizer.kind"] = random.choice(kinds)
     return fields
+
+
+def _draw_tuning(random: Random, model: Fields) -> Fields:
+    method = random.choice(("full", "full", "full", "lora", "dpo"))
+    if method != "lora":
+        return {"tuning.method": method, "tuning.beta": 0.1 if method == "full" else 0.3}
+    names = LORA_TARGETS[model["model.family"]]
+    return {
+        "tuning.method": "lora",
+        "tuning.rank": random.randint(1, 3),
+        "tuning.alpha": random.choice((1.0, 8.0)),
+        "tuning.targets": tuple(random.sample(names, random.randint(0, len(names)))),
+    }
 
 
 def _factors(random: Random, product: int, count: int) -> list[int]:

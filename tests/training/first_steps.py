@@ -1,6 +1,7 @@
 """The first steps of a run on the first devices of this process, and all that they leave."""
 
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -82,11 +83,17 @@ def train(
         if layout.batch.segments is not None:
             weights = random.choice(np.float32([0, 0.5, 1]), (*shape[:2], shape[2] - 1))
             batch = Batch(tokens, weights, document_segments(tokens, END_OF_DOCUMENT))
+        if layout.batch.reference is not None:
+            reference = random.normal(5, 1, weights.shape).astype(np.float32)
+            batch = replace(batch, reference=reference)
         state, metrics = step(state, jax.device_put(batch, layout.rows))
         losses.append(float(metrics["loss"]))
         norms.append(float(metrics["grad_norm"]))
     found = {"losses": np.array(losses), "norms": np.array(norms)}
-    found["losses of positions"] = np.asarray(metrics["losses"]).reshape(-1, shape[2] - 1)
+    if "losses" in metrics:
+        found["losses of positions"] = np.asarray(metrics["losses"]).reshape(-1, shape[2] - 1)
+    for name in metrics.keys() & {"margin", "accuracy"}:
+        found[name] = np.asarray(metrics[name])
     empty = layout.stages.layers.ravel() < 0
     learned, named = [state.parameters], [("", state.parameters)]
     if isinstance(state.moments, Moments):

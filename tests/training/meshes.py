@@ -2,7 +2,7 @@
 
 Run by `test_meshes.py`, since the number of emulated devices is fixed when JAX starts:
 `python meshes.py OUT.npz '{"name": {"mesh": {...}, "model": {...}, ...}, ...}'`, with `training`,
-`data` and `optimizer` as well. A mesh of `n` devices takes the first `n`.
+`data`, `optimizer` and `tuning` as well. A mesh of `n` devices takes the first `n`.
 """
 
 import json
@@ -21,6 +21,7 @@ from fugaku_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainingConfig,
+    TuningConfig,
 )
 from fugaku_jax.training.optax_kinds import scale_by_rate_of_step
 from fugaku_jax.training.optimizer import make_optimizer
@@ -42,15 +43,22 @@ TRAINING = {"steps": 10, "batch_size": 24, "micro_batches": 2}
 
 
 def make_config(
-    mesh: dict, model: dict, training: dict, data: dict | None = None, optimizer: dict | None = None
+    mesh: dict,
+    model: dict,
+    training: dict,
+    data: dict | None = None,
+    optimizer: dict | None = None,
+    tuning: dict | None = None,
 ) -> Config:
     """Return the run of one case."""
+    tuning = tuning or {}
     return Config(
         model=ModelConfig(**(MODEL | model)),
         # Keys have no gradient for their bias but rounding, which a small epsilon would blow up.
         optimizer=OptimizerConfig(**{"learning_rate": 1e-3, "epsilon": 1e-5} | (optimizer or {})),
         training=TrainingConfig(**(TRAINING | training)),
         data=DataConfig(**(data or {})),
+        tuning=TuningConfig(**(tuning | {"targets": tuple(tuning.get("targets", ()))})),
         mesh=MeshConfig(**{"data": 1} | mesh | {"layers": tuple(mesh.get("layers", ()))}),
     )
 
@@ -93,7 +101,8 @@ def main() -> None:
     """Run every case; save its results under `case/...`, and of one device under `case/one/...`."""
     saved, one_device = {}, OneDevice()
     for name, case in json.loads(sys.argv[2]).items():
-        run = [case.get(section, {}) for section in ("model", "training", "data", "optimizer")]
+        sections = ("model", "training", "data", "optimizer", "tuning")
+        run = [case.get(section, {}) for section in sections]
         alone = one_device.train(*run)
         many = train_case(case["mesh"], one_device.parameters(run[0]), *run)
         saved |= {f"{name}/one/{k}": v for k, v in alone.items()}

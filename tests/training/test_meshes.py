@@ -104,6 +104,38 @@ CASES = {
         "model": PLAIN,
         "optimizer": {"kind": "muon"},
     },
+    "LoRA: data, tensor, pipeline, unequal stages, zero1": {
+        "mesh": {"data": 2, "tensor": 3, "pipeline": 3, "layers": [1, 2, 1], "weights": "zero1"},
+        "training": THREE,
+        "tuning": {"method": "lora", "rank": 4, "alpha": 8.0},
+    },
+    "LoRA, llama: context, FSDP, tensor, zero bubble": {
+        "mesh": {
+            "data": 2,
+            "context": 2,
+            "tensor": 3,
+            "pipeline": 2,
+            "weights": "fsdp",
+            "schedule": "zero_bubble",
+        },
+        "training": THREE,
+        "model": LLAMA,
+        # B begins at zero, and A has no gradient at first: what little some have is rounding.
+        "optimizer": {"epsilon": 1e-4},
+        "tuning": {"method": "lora", "rank": 4, "targets": ("q_proj", "v_proj", "up_proj")},
+    },
+    "DPO: data, tensor, pipeline, zero1": {
+        "mesh": {"data": 2, "tensor": 3, "pipeline": 2, "weights": "zero1"},
+        "training": THREE,
+        "data": {"reset_at_document": True, "learn": "answers"},
+        "tuning": {"method": "dpo"},
+    },
+    "LoRA by muon, fsdp": {
+        "mesh": {"data": 4, "weights": "fsdp"},
+        "model": PLAIN,
+        "optimizer": {"kind": "muon"},
+        "tuning": {"method": "lora", "rank": 4},
+    },
     "rows and columns, zero1, a vocabulary of 250 by 3": {
         "mesh": {"data": 2, "tensor": 3, "weights": "zero1"},
         "model": PLAIN,

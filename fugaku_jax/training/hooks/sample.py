@@ -26,7 +26,7 @@ class Sample(Hook):
         if done.state is None or not self.needs_state(done.number):
             return
         training, tokenizer = self._layout.config.training, self._tokenizer
-        model = whole_model(self._layout, done.state.parameters)
+        model = whole_model(self._layout, done.state.parameters, done.state.frozen)
         first_token = token_before_text(self._layout.config.data, tokenizer.end_of_document)
         generator = Generator(model, tokenizer, first_token)
         texts = continue_prompts(generator, training.prompts, training.sample_tokens, done.number)

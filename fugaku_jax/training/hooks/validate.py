@@ -26,7 +26,8 @@ class Validate(Hook):
         """Score the model, if it is time."""
         if done.state is None or not self.needs_state(done.number):
             return
-        scores = self._perplexity(whole_model(self._layout, done.state.parameters))
+        model = whole_model(self._layout, done.state.parameters, done.state.frozen)
+        scores = self._perplexity(model)
         done.figures["validation_loss"] = scores.total.nats_per_token
         if scores.total.bytes:  # those of answers are not counted
             done.figures["validation_bits_per_byte"] = scores.total.bits_per_byte
