@@ -84,7 +84,7 @@ def saved_adapter_types(layout: Layout) -> PyTree[jax.ShapeDtypeStruct]:
     """Return the types of a checkpoint's adapters on this mesh."""
     adapters = abstract_adapters(layout)
     with layout.active():
-        return jax.eval_shape(functools.partial(_layers, layout), adapters)
+        return jax.eval_shape(functools.partial(_layers, layout, is_state=False), adapters)
 
 
 def _is_plain(layout: Layout) -> bool:
