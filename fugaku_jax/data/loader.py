@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Integer, Shaped
 
-from fugaku_jax.data.batch import Batch, document_segments
-from fugaku_jax.data.marks import batch_of
+from fugaku_jax.data.batch import Batch, document_segments, marked_batch
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
@@ -109,7 +108,7 @@ class Loader:
     def _read_batch(self, step: int) -> Batch:
         rows = self._read_rows(step)
         if self._batch.weights is not None:
-            read = batch_of(rows)
+            read = marked_batch(rows)
         elif self._batch.segments is not None:
             read = Batch(rows, segments=document_segments(rows, self._store.end_of_document))
         else:
