@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt32
+
+from fugaku_jax.data.marks import CONTEXT, FIRST, unmarked
 
 
 @jax.tree_util.register_dataclass
@@ -41,3 +43,14 @@ def document_segments(
     ends = tokens[..., :-2] == end_of_document
     first = np.zeros((*tokens.shape[:-1], 1), np.int32)
     return np.concatenate([first, np.cumsum(ends, -1, dtype=np.int32)], -1)
+
+
+def marked_batch(marked: UInt32[np.ndarray, "*B T_plus_1"]) -> Batch:
+    """Return rows with marks as a model learns from them: weights are 1 where it learns, else 0.
+
+    Each document of a row is a segment.
+    """
+    weights = (marked[..., 1:] & CONTEXT == 0).astype(np.float32)
+    begins = marked[..., :-1] & FIRST != 0
+    segments = np.cumsum(begins, -1, dtype=np.int32) - begins[..., :1]
+    return Batch(unmarked(marked), weights, segments)

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from fugaku_jax.data.batch import Batch, document_segments
-from fugaku_jax.data.marks import batch_of
+from fugaku_jax.data.batch import Batch, document_segments, marked_batch
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
@@ -114,7 +113,7 @@ class Loader:
     def _read_batch(self, step: int) -> Batch:
         rows = self._read_rows(step)
         if self._batch.weights is not None:
-            read = replace(batch_of(rows), reference=self._read_reference(step))
+            read = replace(marked_batch(rows), reference=self._read_reference(step))
         elif self._batch.segments is not None:
             read = Batch(rows, segments=document_segments(rows, self._store.end_of_document))
         else:

@@ -7,8 +7,6 @@ and traced is one array.
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt32
 
-from fugaku_jax.data.batch import Batch
-
 CONTEXT = 1 << 31
 """Of a token that is only to be read: a question, a frame around it, padding."""
 FIRST = 1 << 30
@@ -45,14 +43,3 @@ def document_of(marked: Integer[np.ndarray, " T"]) -> Int32[np.ndarray, " N"]:
     """Return the tokens of a document without the padding behind it."""
     begins = np.flatnonzero(marked[1:] & FIRST)
     return unmarked(marked[: begins[0] + 1] if len(begins) else marked)
-
-
-def batch_of(marked: UInt32[np.ndarray, "*B T_plus_1"]) -> Batch:
-    """Return rows as a model learns from them: the weights are 1 where a token is learned, else 0.
-
-    Each document of a row is a segment.
-    """
-    weights = (marked[..., 1:] & CONTEXT == 0).astype(np.float32)
-    begins = marked[..., :-1] & FIRST != 0
-    segments = np.cumsum(begins, -1, dtype=np.int32) - begins[..., :1]
-    return Batch(unmarked(marked), weights, segments)

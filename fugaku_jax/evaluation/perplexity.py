@@ -16,8 +16,8 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
-from fugaku_jax.data.batch import Batch, document_segments
-from fugaku_jax.data.marks import batch_of, padding
+from fugaku_jax.data.batch import Batch, document_segments, marked_batch
+from fugaku_jax.data.marks import padding
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out import Selection, read_blocks, select_documents
@@ -177,7 +177,7 @@ def windows(store: Store, selection: Selection, rows: int, length: int) -> Itera
         if store.row_tokens:
             end = store.end_of_document
             stream = np.concatenate([padding(end, 1), block, padding(end, missing)])
-            yield batch_of(stream[window])
+            yield marked_batch(stream[window])
             continue
         stream = np.concatenate([[before], np.pad(block, (0, missing))], dtype=np.int32)
         weights = np.pad(np.ones(len(block), np.float32), (0, missing))

@@ -213,6 +213,6 @@ def test_the_program_says_what_is_altered(folder, data_program, tmp_path):
         data_program("verify", tmp_path / "nothing")
     shutil.rmtree(folder)
     folder.mkdir()
-    (folder / "store.json").write_text('{"format": "fugaku_jax token store", "version": 3}')
-    with pytest.raises(InputError, match="has format version 3"):
+    (folder / "store.json").write_text('{"format": "fugaku_jax token store", "version": 4}')
+    with pytest.raises(InputError, match="has format version 4"):
         data_program("verify", folder)

@@ -38,7 +38,8 @@ def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path):
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fugaku-jax\nVersion: 0\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), native.ISA_VARIABLE: "generic"}
-    program = "from fugaku_jax.kernels import native; print(native._path('generic'))"
+    file = "fugaku_jax/kernels/native/generic.so"
+    program = f"from fugaku_jax.kernels import native; print(native.installed('{file}'))"
     found = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )

@@ -107,7 +107,7 @@ def train(
     ]
     unused += [places[1:-1] for places in at_ends]
     found["slots without a layer"] = np.array([np.abs(leaf).sum() for leaf in unused])
-    found["between the ends"] = np.array([np.abs(x[-1] - x[0]).max() for x in at_ends])
+    found["between the ends"] = np.array([0, *(np.abs(x[-1] - x[0]).max() for x in at_ends)])
     for prefix, tree in named:
         for path, leaf in jax.tree.leaves_with_path(tree):
             name = prefix + jax.tree_util.keystr(path, simple=True, separator=".")
