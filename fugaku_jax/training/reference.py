@@ -16,8 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.cluster.decisions import wait_for_all
 from fugaku_jax.cluster.processes import is_writer
-from fugaku_jax.data.batch import Batch
-from fugaku_jax.data.marks import batch_of
+from fugaku_jax.data.batch import Batch, marked_batch
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.layout import Layout
@@ -73,7 +72,7 @@ def keep_reference(
     for first in range(0, len(starts), rows):
         some = starts[first : first + rows]
         marked = store.read_marked(0, "train", np.resize(some, rows), length + 1)
-        batch = jax.tree.map(place, batch_of(marked))
+        batch = jax.tree.map(place, marked_batch(marked))
         with layout.active():
             losses = _losses(structure, config.training.precision, weights, batch)
         whole_losses = multihost_utils.process_allgather(losses, tiled=True)
