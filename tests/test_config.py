@@ -15,6 +15,7 @@ from fugaku_jax.config import (
     TrainingConfig,
     config_from_dict,
     flat_fields,
+    TuningConfig,
 )
 from fugaku_jax.errors import InputError
 
@@ -25,6 +26,7 @@ SECTIONS = {
     "data": DataConfig(),
     "mesh": MeshConfig(),
     "checkpoint": CheckpointConfig(),
+    "tuning": TuningConfig(),
 }
 CONFIG = Config(**SECTIONS)
 

@@ -7,7 +7,7 @@ import pytest
 from talks import answer, question
 
 from fugaku_jax.data.corpus import BadLine
-from fugaku_jax.data.marks import batch_of
+from fugaku_jax.data.batch import marked_batch
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.tuning.build import build_dialogues
@@ -83,7 +83,7 @@ def test_both_answers_of_a_pair_are_in_a_row_and_nothing_of_its_prompt_is_learne
     assert report.dialogues["train"] + report.too_long == 80
     assert report.dialogues["train"] > 2 * count  # rows hold several pairs
     marked = store.read_marked(0, "train", np.arange(count) * T, T + 1)
-    batch = batch_of(marked)
+    batch = marked_batch(marked)
     seen = []
     for row in range(count):
         numbers = np.unique(batch.segments[row][batch.weights[row] > 0])
