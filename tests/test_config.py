@@ -13,9 +13,9 @@ from fugaku_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainingConfig,
+    TuningConfig,
     config_from_dict,
     flat_fields,
-    TuningConfig,
 )
 from fugaku_jax.errors import InputError
 
