@@ -73,7 +73,7 @@ class Watchdog:
         self._slowest = {False: 0.0, True: 0.0}  # seconds that it took, by that
         self._computes = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake, self._leaves = asyncio.Event(), False
+        self._wake, self._leaves = asyncio.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         if meeting:
             self._start()
@@ -117,7 +117,7 @@ class Watchdog:
         """Tell the others that this process comes to its end, and watch no more."""
         thread, self._thread = self._thread, None
         if thread:
-            self._leaves = True
+            self._leaves.set()
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the thread with it
                 if self._loop:
                     self._loop.call_soon_threadsafe(self._wake.set)
@@ -142,24 +142,26 @@ class Watchdog:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._wake, self._leaves, self._loop = asyncio.Event(), False, None
+            # A thread keeps its own, as it may end later than the next one begins.
+            wake, leaves = asyncio.Event(), threading.Event()
+            self._wake, self._leaves, self._loop = wake, leaves, None
             self._thread = threading.Thread(
-                target=lambda: asyncio.run(self._look()), name="watchdog", daemon=True
+                target=lambda: asyncio.run(self._look(wake, leaves)), name="watchdog", daemon=True
             )
             self._thread.start()
 
-    async def _look(self) -> None:
+    async def _look(self, wake: asyncio.Event, leaves: threading.Event) -> None:
         self._loop, channel = asyncio.get_running_loop(), None
         if self._meeting:
-            channel = Channel(self._meeting, lambda: self._awake, self._wake.set)
+            channel = Channel(self._meeting, lambda: self._awake, wake.set)
             await channel.open()
         before = time.monotonic(), time.process_time()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._beat)
-            if self._leaves:
+                await asyncio.wait_for(wake.wait(), self._beat)
+            if leaves.is_set():
                 break
-            self._wake.clear()
+            wake.clear()
             now = time.monotonic(), time.process_time()
             seconds, cpu_seconds = now[0] - before[0], now[1] - before[1]
             before, self._computes = now, cpu_seconds > seconds / 2

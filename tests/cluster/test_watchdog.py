@@ -187,11 +187,23 @@ def test_time_in_which_the_whole_job_was_suspended_does_not_count(alone, ends, m
 
 
 def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
+    before = threading.enumerate()
     alone.watch(0.01, step=0)
     alone.rest()
     assert ends == []
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join(20)  # a busy machine may take its time to end it
+        assert not thread.is_alive()
+
+
+def test_a_thread_that_ends_late_ends_though_the_next_has_begun(alone, monkeypatch):
+    monkeypatch.setattr(threading.Thread, "join", lambda *_: None)  # as on a busy machine
+    for _ in range(5):
+        alone.watch(10, step=0)
+        alone.rest()
+    monkeypatch.undo()
     for thread in threading.enumerate():
-        if thread.name == "watchdog":  # which a busy machine may take its time to end
+        if thread.name == "watchdog":
             thread.join(20)
             assert not thread.is_alive()
 
