@@ -196,6 +196,7 @@ def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
         assert not thread.is_alive()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ends_late_ends_though_the_next_has_begun(alone, monkeypatch):
     monkeypatch.setattr(threading.Thread, "join", lambda *_: None)  # as on a busy machine
     for _ in range(5):
