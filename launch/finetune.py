@@ -6,6 +6,7 @@ python launch/finetune.py gpt_125m --from models/fugaku --data alpaca.parquet --
 The recipe gives optimizer, batch and steps; the model gives its shape. Exit codes as of train.py.
 """
 
+import argparse
 import os
 import sys
 from dataclasses import replace
@@ -41,7 +42,7 @@ def main() -> int:
             "The recipe comes first, as in `launch/finetune.py small_ja --from RUN …`."
         )
     name = "small_ja" if args[0].startswith("-") else args.pop(0)
-    base_dir = _given(args, "--from")
+    base_dir = _base(args)
     recipe = load_recipe(name)
     if base_dir:
         recipe = _for_dialogues(recipe, base_dir)
@@ -127,14 +128,11 @@ def show(report: TuningData) -> None:
         print("\n".join(report.bad_lines[:5]))
 
 
-def _given(args: list[str], option: str) -> Path | None:
-    """Return what an option is given on the command line, if it is."""
-    for place, each in enumerate(args):
-        if each == option and place + 1 < len(args):
-            return Path(args[place + 1])
-        if each.startswith(f"{option}="):
-            return Path(each.partition("=")[2])
-    return None
+def _base(args: list[str]) -> Path | None:
+    """Return what `--from` is given on the command line, if it is."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--from", dest="base", type=Path, nargs="?")
+    return parser.parse_known_args(args)[0].base
 
 
 def _for_dialogues(recipe: Config, base: Path) -> Config:

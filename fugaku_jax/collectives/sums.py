@@ -161,6 +161,7 @@ def all_gather(
 
 
 def plan_of(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -> Plan:
+    """Return the phases over axes of the mesh that is active; errors as of `all_reduce`."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     for axis in axes:

@@ -72,8 +72,7 @@ def model_card(
         "## Held-out text",
         *_scores(run_dir, step),
         "",
-        "It has been tuned neither to follow instructions nor to refuse any; it may say what is "
-        "false.",
+        _manners(config),
     ]
     return "\n".join(lines) + "\n"
 
@@ -183,3 +182,16 @@ def _scores(run_dir: Path, step: int) -> Iterator[str]:
             yield f"| {_cell(domain)} | {last[name]:.4f} | {bits:.4f} |"
     overall = last["validation_loss"], last.get("validation_bits_per_byte", math.nan)
     yield f"| all, after {last['step']:,} steps | {overall[0]:.4f} | {overall[1]:.4f} |"
+
+
+def _manners(config: Config) -> str:
+    """Say what may be expected of its answers."""
+    if config.data.learn == "answers":
+        return (
+            "It has been tuned on dialogues, told by the chat template that comes with it, and not "
+            "to refuse anything but what these refuse; it may say what is false."
+        )
+    return (
+        "It has been tuned neither to follow instructions nor to refuse any; it may say what is "
+        "false."
+    )

@@ -69,6 +69,7 @@ def test_a_tuned_run_goes_on_exactly_is_exported_and_traced(base, dialogues, tmp
     assert ledger["imported"]["ledger"]["store_sha256"]
     call("convert", "to-hf", whole, tmp_path / "hf")
     written = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+    assert "tuned on dialogues" in (tmp_path / "hf" / "README.md").read_text()
     assert written["chat_template"] == (whole / "tuning" / "chat_template.jinja").read_text()
     call("finetune", "tiny", "--from", tmp_path / "hf", *given[3:], "--run-dir", tmp_path / "again")
     answer = call("generate", whole, "1は?", "--max-tokens", 4)
