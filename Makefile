@@ -17,7 +17,7 @@ env: $(VENV)/.installed ## make .venv and install the package in it, with its ke
 # a second installation builds only what has changed; what builds them stands in pyproject.toml too.
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) "jaxlib>=0.10.2,<0.12" "scikit-build-core>=0.11" "cmake>=3.21" ninja
+	$(INSTALL) "jaxlib>=0.10.2,<0.12" "scikit-build-core>=0.11" "cmake>=3.21" ninja wheel
 	$(INSTALL) --no-build-isolation -e ".[dev]"
 	touch $@
 

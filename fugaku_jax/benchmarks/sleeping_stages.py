@@ -37,6 +37,10 @@ class SleepingStages(StageProgram):
         """Return the activation."""
         return shared + y.sum(), None
 
+    def zero_gradients(self, weights: Any) -> Any:
+        """Return zeros."""
+        return jnp.zeros_like(weights)
+
     def residual_types(self, *_: Any, **__: Any) -> list:
         """Return none."""
         return []
