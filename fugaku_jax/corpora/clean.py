@@ -41,10 +41,10 @@ def clean(plan: CorpusPlan, task: int) -> None:
     """
     cleaning = _Cleaning(plan, task)
     file, part, parts = plan.parts[task]
-    url = plan.files[file].url
+    url, text = plan.files[file].url, cleaning.given.text
     with local_copy(url) as path:
         clock = time.process_time()
-        for number, item in read_documents(path, part, parts):
+        for number, item in read_documents(path, part, parts, text):
             cleaning.seconds["read"] += time.process_time() - clock
             if isinstance(item, BadLine):
                 cleaning.leave_out(item.sentence.replace(str(path), url))

@@ -44,7 +44,7 @@ def local_copy(url: str) -> Iterator[Path]:
 
 
 def read_documents(
-    path: Path, part: int = 0, parts: int = 1
+    path: Path, part: int = 0, parts: int = 1, text: str = "text"
 ) -> Iterator[tuple[int, Document | BadLine]]:
     """The documents of one part of a file, numbered from 1 as its lines, rows or records are.
 
@@ -52,6 +52,7 @@ def read_documents(
         path: a file.
         part: which part; blocks of lines are dealt to the parts in turn.
         parts: how many there are.
+        text: the field or column that holds the text, unless the file is plain text or WARC.
 
     A file without a document is a bad line of its first part.
 
@@ -62,7 +63,7 @@ def read_documents(
         yield from _warc_documents(path, part, parts)
         return
     is_text, is_empty = path.name.lower().endswith(".txt"), True
-    for index, block in enumerate(read_blocks(path)):
+    for index, block in enumerate(read_blocks(path, text)):
         if isinstance(block, BadLine):
             is_empty = False
             if part == 0:  # every part comes to where the file is damaged

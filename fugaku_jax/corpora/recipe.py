@@ -110,6 +110,8 @@ class CorpusInput:
     """ja, en, math, code, …"""
     weight: float | None = None
     """Share in the mixture, in tokens; None: the tokens that it has."""
+    text: str = "text"
+    """Field or column that holds the text, of JSONL and Parquet."""
     source: str | None = None
     """Of documents that say none themselves."""
     licence: str | None = None
@@ -151,6 +153,7 @@ class CorpusRecipe:
         for each in self.inputs:
             paths = f"paths of input {each.name}"
             require(isinstance(each.paths, tuple) and all(each.paths), paths, each.paths, "a tuple")
+            require(bool(each.text), f"text of input {each.name}", each.text, "a field's name")
         names = [each.name for each in self.inputs]
         for name in names:
             allowed = name and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-.")

@@ -21,7 +21,7 @@ from fugaku_jax.errors import InputError
 TEXT_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.xz", ".parquet", ".txt")
 ENDINGS = (*TEXT_ENDINGS, *token_files.ENDINGS)
 _BLOCK_BYTES = 1 << 18  # of text a block: enough work for a thread, little enough to balance
-_COLUMNS = ("text", "id", "source", "licence", "license", "decisions")
+_OTHER_COLUMNS = ("id", "source", "licence", "license", "decisions")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 
 
@@ -52,6 +52,7 @@ class LineBlock:
     first_line: int  # counted from 1
     lines: list[bytes] | list[Mapping[str, Any]]  # JSON, or rows of a Parquet file
     position: int  # bytes of the file read so far, as stored (compressed)
+    text: str = "text"  # the field that holds the text
 
 
 def check_input(path: Path) -> None:
@@ -68,8 +69,12 @@ def check_input(path: Path) -> None:
         )
 
 
-def read_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
+def read_blocks(path: Path, text: str = "text") -> Iterator[LineBlock | BadLine]:
     """The blocks of a file in order; a BadLine ends it where the file itself is damaged.
+
+    Args:
+        path: a file.
+        text: the field or column that holds the text, unless the file is plain text.
 
     Raises:
         InputError: the file does not exist, has an unknown ending, or gives nothing at all.
@@ -77,10 +82,10 @@ def read_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
     check_input(path)
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return _parquet_blocks(path)
+        return _parquet_blocks(path, text)
     if name.endswith(".txt"):
         return _text_block(path)
-    return _json_blocks(path)
+    return _json_blocks(path, text)
 
 
 def parse_block(block: LineBlock) -> list[Document | BadLine]:
@@ -92,26 +97,28 @@ def parse_block(block: LineBlock) -> list[Document | BadLine]:
             continue  # an empty line at the end of a file is usual
         try:
             if is_text:
-                fields: Any = {"text": line}
+                fields: Any = {block.text: line}
             else:
                 fields = parse_line(line) if isinstance(line, bytes) else line
-            parsed.append(_document(fields, block.path, number))
+            parsed.append(_document(fields, block, number))
         except ValueError as error:
             parsed.append(BadLine(f"{block.path}:{number}: {_reason(error)}."))
     return parsed
 
 
-def _document(fields: Any, path: Path, number: int) -> Document:
+def _document(fields: Any, block: LineBlock, number: int) -> Document:
+    name = block.text
     if not isinstance(fields, Mapping):
-        raise ValueError(f"must be a JSON object with `text`, got {_kind(fields)}")
-    if "text" not in fields:
-        raise ValueError(f"has no `text`; its fields are {', '.join(map(str, fields)) or 'none'}")
-    text = _string("text", fields["text"])
+        raise ValueError(f"must be a JSON object with `{name}`, got {_kind(fields)}")
+    if name not in fields:
+        there = ", ".join(map(str, fields)) or "none"
+        raise ValueError(f"has no `{name}`; its fields are {there}")
+    text = _string(name, fields[name])
     if not text:
-        raise ValueError("`text` is empty")
+        raise ValueError(f"`{name}` is empty")
     identity = fields.get("id")
     if identity is None or type(identity) is int:
-        identity = f"{path.name}:{number}" if identity is None else str(identity)
+        identity = f"{block.path.name}:{number}" if identity is None else str(identity)
     licence = fields.get("licence", fields.get("license"))
     return Document(
         text,
@@ -155,7 +162,7 @@ def _text_block(path: Path) -> Iterator[LineBlock]:
     yield LineBlock(path, 1, [data.removeprefix(codecs.BOM_UTF8)], len(data))
 
 
-def _json_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
+def _json_blocks(path: Path, text: str) -> Iterator[LineBlock | BadLine]:
     with path.open("rb") as file:
         number, lines, held = 1, [], 0
         try:
@@ -163,14 +170,14 @@ def _json_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
                 lines.append(line)
                 held += len(line)
                 if held >= _BLOCK_BYTES:
-                    yield LineBlock(path, number, lines, file.tell())
+                    yield LineBlock(path, number, lines, file.tell(), text)
                     number, lines, held = number + len(lines), [], 0
         except OSError as error:
             if lines:
-                yield LineBlock(path, number, lines, file.tell())
+                yield LineBlock(path, number, lines, file.tell(), text)
             yield _damage(path, number + len(lines), error)
         else:
-            yield LineBlock(path, number, lines, file.tell())
+            yield LineBlock(path, number, lines, file.tell(), text)
 
 
 def _damage(path: Path, number: int, error: Exception) -> BadLine:
@@ -181,17 +188,19 @@ def _damage(path: Path, number: int, error: Exception) -> BadLine:
     return BadLine(f"{path}:{number}: cannot be read from here on: {reason}.", ends_file=True)
 
 
-def _parquet_blocks(path: Path) -> Iterator[LineBlock | BadLine]:
+def _parquet_blocks(path: Path, text: str) -> Iterator[LineBlock | BadLine]:
     number, size = 1, path.stat().st_size
     try:
         with pq.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if name in _COLUMNS]
-            if "text" not in names:
+            wanted = (text, *_OTHER_COLUMNS)
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            if text not in names:
                 there = ", ".join(file.schema_arrow.names)
-                raise InputError(f"input {path}: has no column `text`; its columns are {there}.")
+                raise InputError(f"input {path}: has no column `{text}`; its columns are {there}.")
             total = max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(batch_size=256, columns=names):
-                yield LineBlock(path, number, _rows(batch), size * (number - 1) // total)
+                place = size * (number - 1) // total
+                yield LineBlock(path, number, _rows(batch), place, text)
                 number += batch.num_rows
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last of a column's name
         yield _damage(path, number, error)

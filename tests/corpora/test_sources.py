@@ -144,6 +144,20 @@ def test_a_column_of_another_name_is_told_with_those_that_are_there(tmp_path):
     assert sentence.endswith("a.jsonl:1: has no `text`; its fields are content, licence.")
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_a_recipe_names_the_column_that_holds_the_text(tmp_path, prepared, name):
+    rows = pa.table({"content": TEXTS, "text": ["other"] * 3, "licence": ["MIT"] * 3})
+    if name == "a.parquet":
+        pq.write_table(rows, tmp_path / name)
+    else:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows.to_pylist()))
+    recipe = CorpusRecipe((CorpusInput("texts", (name,), "ja", text="content"),))
+    found = documents(prepared(recipe, tmp_path, "out")).values()
+    assert [each["text"] for each in found] == [text.rstrip() for text in TEXTS]
+    other = dataclasses.replace(recipe.inputs[0], text="body")
+    assert "has no " in refusal(CorpusRecipe((other,)), tmp_path / "other", tmp_path)
+
+
 def test_files_of_tokens_are_no_texts(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(9))
     sentence = refusal(recipe_of(tmp_path, "a.npy"), tmp_path / "out")

@@ -232,6 +232,7 @@ def test_a_recipe_names_what_is_wrong_with_it():
         ((one, one), {}, "given once"),
         ((dataclasses.replace(one, name="../x"),), {}, "plain letters"),
         ((dataclasses.replace(one, paths="a.jsonl"),), {}, "a tuple"),
+        ((dataclasses.replace(one, text=""),), {}, "a field's name"),
         ((one,), {"normalisation": "NFD"}, "NFC or NFKC"),
         ((one,), {"part_bytes": 0}, "greater than 0"),
     ):
