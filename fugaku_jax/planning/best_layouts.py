@@ -22,6 +22,8 @@ COMPILED = 5
 class BestLayouts:
     """What a search has found."""
 
+    asked: Config
+    """The run on the nodes, in the layout of its recipe."""
     ranking: Ranking
     """All that is listed."""
     compiled: tuple[CompiledStep, ...]
@@ -63,7 +65,7 @@ def best_layouts(
         except InputError as error:
             refusal = refusal or error
             continue
-        return BestLayouts(ranking, tuple(compiled), plan)
+        return BestLayouts(on_them, ranking, tuple(compiled), plan)
     assert refusal is not None
     raise refusal
 

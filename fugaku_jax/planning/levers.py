@@ -1,4 +1,4 @@
-"""What each lever contributes: from the original's 13B run to the best layout of ours, modelled.
+"""What each lever contributes: from a run as Fugaku-LLM's was to the best layout, modelled.
 
 The levers are pulled one after the other, and what each saves depends on those before it; their
 order is from those that change the program to those that change the layout.
@@ -38,12 +38,12 @@ SENSITIVITIES: dict[str, tuple[float, float]] = {
 
 
 def levers(original: Config, best: Config, machine: Machine) -> list[Lever]:
-    """Return the steps from the original's layout and software to ours.
+    """Return the steps from a run's own layout and the original's software to ours.
 
     Args:
-        original: its configuration.
+        original: the run, as `has_levers` says.
         best: that of the layout that a search found, degrees given.
-        machine: Fugaku.
+        machine: a torus.
     """
     found: list[Lever] = []
     for name, config, software in _steps(original, best):
@@ -51,6 +51,13 @@ def levers(original: Config, best: Config, machine: Machine) -> list[Lever]:
         saved = found[-1].seconds - seconds if found else 0.0
         found.append(Lever(name, seconds, saved))
     return found
+
+
+def has_levers(run: Config, devices: int) -> bool:
+    """Tell whether a run has all that is changed: a pipeline, and degrees for so many devices."""
+    mesh, layers = run.mesh, run.model.n_layers
+    degrees = mesh.tensor * mesh.context * mesh.data * mesh.pipeline
+    return mesh.pipeline > 1 and layers % mesh.pipeline == 0 and degrees == devices
 
 
 def _steps(original: Config, best: Config) -> Iterator[tuple[str, Config, Software]]:

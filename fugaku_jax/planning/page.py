@@ -12,6 +12,7 @@ from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning import plan_pictures
 from fugaku_jax.planning.best_layouts import BestLayouts, ranking_as_json
 from fugaku_jax.planning.job_plan import JobPlan, as_json
+from fugaku_jax.planning.levers import Lever, has_levers, levers
 from fugaku_jax.spelling import duration, size
 from fugaku_jax.tofu.topology import AXES
 
@@ -87,5 +88,15 @@ def _page(plan: JobPlan, name: str, found: BestLayouts | None) -> dict[str, Any]
         "room": room,
         "breakdown": breakdown,
         "ranking": ranking_as_json(found) if found else None,
+        "levers": _levers(plan, found) if found else {},
         "slowest": found.ranking.best[-1].time.seconds if found else 1.0,
     }
+
+
+def _levers(plan: JobPlan, found: BestLayouts) -> dict[str, list[Lever]]:
+    """Return the way to the best layout of each precision, where the recipe's own has one."""
+    is_torus = plan.machine.network.topology == "torus"
+    if not is_torus or not has_levers(found.asked, plan.compiled.devices):
+        return {}
+    best = {each.config.training.precision: each.config for each in reversed(found.ranking.best)}
+    return {name: levers(found.asked, best[name], plan.machine) for name in sorted(best)}

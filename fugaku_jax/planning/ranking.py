@@ -17,7 +17,7 @@ from fugaku_jax.planning.step_time import StepTime, model_step
 from fugaku_jax.planning.step_work import Precision, step_work
 from fugaku_jax.tofu.machine import Machine
 
-_AGAIN = 60  # layouts of the best whose schedule's table is asked
+_AGAIN = 60  # layouts of the best of a precision whose schedule's table is asked
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def rank(
     precisions: Sequence[Precision] = ("fp32", "fp16"),
     most: int = 20,
 ) -> Ranking:
-    """Look at every layout of a run, and return the fastest of those that fit.
+    """Look at every layout of a run, and return the fastest of each precision of those that fit.
 
     Args:
         config: the run, as its recipe gives it.
@@ -70,7 +70,7 @@ def rank(
         software: what is made of the machine.
         measured: what was measured on a node of it.
         precisions: those that a layout may have.
-        most: layouts that are returned.
+        most: layouts that are returned, as many of each precision.
 
     Raises:
         InputError: no layout divides the nodes, the batch and the model.
@@ -81,7 +81,7 @@ def rank(
     rates: dict[int, Rates] = {}
     for local in locals_:
         rates[local] = device_rates(machine, local, software, measured)
-    best: list[tuple[float, int, Ranked]] = []
+    best: dict[str, list[tuple[float, int, Ranked]]] = {each: [] for each in precisions}
     least: Ranked | None = None
 
     def found(each: Config, degrees: dict[str, int], *, exact: bool) -> StepTime:
@@ -111,17 +111,26 @@ def rank(
                 fitted += 1
                 ranked = Ranked(each, degrees, bytes_, found(each, degrees, exact=False))
                 entry = (-ranked.time.seconds, tried, ranked)
-                if len(best) < max(most, _AGAIN):
-                    heapq.heappush(best, entry)
+                among = best[each.training.precision]
+                if len(among) < max(most, _AGAIN):
+                    heapq.heappush(among, entry)
                 else:
-                    heapq.heappushpop(best, entry)
+                    heapq.heappushpop(among, entry)
     if not tried:
         raise InputError(
             f"No layout divides {nodes:,} nodes, the {config.training.batch_size} samples of a "
             f"step, the model's {config.model.n_heads} heads and its {config.model.n_layers} "
             "layers; other nodes or another training.batch_size would do."
         )
-    again = [replace(r, time=found(r.config, r.degrees, exact=True)) for _, _, r in best]
-    again.sort(key=lambda r: r.time.seconds)
+    fastest: list[Ranked] = []
+    for among in best.values():
+        again = [replace(r, time=found(r.config, r.degrees, exact=True)) for _, _, r in among]
+        again.sort(key=_seconds)
+        fastest += again[: most // len(precisions)]
+    fastest.sort(key=_seconds)
     seconds = time.perf_counter() - start
-    return Ranking(tuple(again[:most]), tried, fitted, seconds, None if fitted else least)
+    return Ranking(tuple(fastest), tried, fitted, seconds, None if fitted else least)
+
+
+def _seconds(ranked: Ranked) -> float:
+    return ranked.time.seconds

@@ -17,6 +17,7 @@ from fugaku_jax.planning.assumptions import OURS
 from fugaku_jax.planning.best_layouts import BestLayouts, arguments_of, ranking_as_json
 from fugaku_jax.planning.compile import CompiledStep
 from fugaku_jax.planning.job_plan import as_json, plan_job
+from fugaku_jax.planning.levers import levers
 from fugaku_jax.planning.measured import measured_of, read_measured
 from fugaku_jax.planning.page import write_page
 from fugaku_jax.planning.ranking import rank
@@ -87,6 +88,8 @@ def test_a_search_gives_layouts_that_fit_and_divide_and_train_the_same_batch(sma
     assert len(ranking.best) == 20
     times = [each.time.seconds for each in ranking.best]
     assert times == sorted(times)
+    precisions = [each.config.training.precision for each in ranking.best]
+    assert precisions.count("fp32") == precisions.count("fp16") == 10
     for each in ranking.best:
         mesh = each.config.mesh
         assert np.prod(list(each.degrees.values())) == 96 * mesh.local
@@ -221,7 +224,7 @@ def test_the_page_shows_the_plan_without_scripts_and_says_what_is_modelled(
     plan, small_ranking, tmp_path
 ):
     _, ranking = small_ranking
-    found = BestLayouts(ranking, (), plan)
+    found = BestLayouts(plan.config, ranking, (), plan)
     page = write_page(plan, "fugaku_llm_13b", found, tmp_path / "plan.html").read_text()
     assert "<script" not in page
     assert page.count("<svg") == page.count("</svg>") == 3
@@ -230,4 +233,9 @@ def test_the_page_shows_the_plan_without_scripts_and_says_what_is_modelled(
     assert f"{plan.time.seconds:.2f} s" in page
     for row in ranking_as_json(found)["ranking"]:
         assert row["arguments"] in page
+    for precision in ("fp16", "fp32"):
+        assert f"to the best layout in {precision}" in page
+    best = {each.config.training.precision: each.config for each in reversed(ranking.best)}
+    for lever in levers(plan.config, best["fp16"], plan.machine):
+        assert f"<td>{lever.name}</td><td>{lever.seconds:.2f} s</td>" in page
     assert len(page) < 2_000_000
