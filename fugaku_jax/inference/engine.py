@@ -87,6 +87,9 @@ class Engine:
         ends: Any = np.array(tokenizer.ends, np.int32)
         count: Any = np.int32(tokenizer.vocab_size)
         self._pieces = Pieces(ends, count)
+        # Few, since each is a program of its own.
+        self._widths = _sizes(1, slots, 2)
+        self._lengths = _sizes(16, CHUNK + slots, 4)
 
     @property
     def slots(self) -> int:
@@ -149,6 +152,14 @@ class Engine:
                 news.append(self.requests.add(row, *chosen, told))
         return [each for each in news if each]
 
+    def prepare(self) -> None:
+        """Compile all programs that steps need, so that none is compiled while somebody waits."""
+        for width in self._widths:
+            self._repeat(*self._arrays([], width, width), 0)
+        for width in self._widths[::-2]:
+            for length in {max(length, width) for length in self._lengths}:
+                self._extend(*self._arrays([], length, width))
+
     def run(self, rows: Sequence[Ticket]) -> None:
         """Step until these have ended."""
         while not all(row.continuation.finish for row in rows):
@@ -203,18 +214,25 @@ class Engine:
     def _run(self, pieces: Sequence[Piece]) -> Chosen:
         """Run a pass, or a few if there are only newest tokens."""
         only_newest = all(piece.row.continuation.tokens for piece in pieces)
-        width = _bucket(len(pieces), self.slots, 2 if only_newest else 4)
-        count = sum(len(piece.places) for piece in pieces)
-        length = width if only_newest else max(width, _bucket(count, CHUNK + self.slots, 4))
-        ragged, texts = self._arrays(pieces, length, width)
+        if only_newest:
+            width = _bucket(len(pieces), self._widths)
+            ragged, texts = self._arrays(pieces, width, width)
+            return self._repeat(ragged, texts, min(AT_ONCE, int(np.max(texts.room))))
+        width = _bucket(len(pieces), self._widths[::-2])
+        length = _bucket(sum(len(piece.places) for piece in pieces), self._lengths)
+        return self._extend(*self._arrays(pieces, max(length, width), width))
+
+    def _extend(self, ragged: Ragged, texts: Texts) -> Chosen:
         with active(self._mesh):
             given = self._weights, self._cache, ragged, texts, self._pieces
-            if not only_newest:
-                self._cache, found = extend(self._structure, *given)
-                return Chosen(*map(np.asarray, found))
-            steps = min(AT_ONCE, int(np.max(texts.room)))
+            self._cache, found = extend(self._structure, *given)
+        return Chosen(*map(np.asarray, found))
+
+    def _repeat(self, ragged: Ragged, texts: Texts, steps: int) -> Chosen:
+        with active(self._mesh):
+            given = self._weights, self._cache, ragged, texts, self._pieces
             self._cache, found = repeat(self._structure, AT_ONCE, *given, steps)
-            return Chosen(*(np.asarray(x)[:steps] for x in found))
+        return Chosen(*(np.asarray(x)[:steps] for x in found))
 
     def _arrays(self, pieces: Sequence[Piece], length: int, width: int) -> tuple[Ragged, Texts]:
         """Return so many tokens, and so many rows; what only fills them is nobody's."""
@@ -263,9 +281,13 @@ def _alternatives(found: Chosen, number: int, count: int) -> list[Alternatives]:
     return [dict(zip(*(x.tolist() for x in pair), strict=True)) for pair in pairs]
 
 
-def _bucket(count: int, most: int, factor: int) -> int:
-    """Return the least power of `factor` that is at least `count`, but at most `most`."""
-    size = 1
-    while size < count:
-        size *= factor
-    return min(size, most)
+def _sizes(least: int, most: int, factor: int) -> list[int]:
+    """Return `most` and what is smaller, from `least` on, each `factor` times the one before."""
+    sizes = [least]
+    while sizes[-1] < most:
+        sizes.append(sizes[-1] * factor)
+    return [*sizes[:-1], most]
+
+
+def _bucket(count: int, sizes: Sequence[int]) -> int:
+    return min(size for size in sizes if size >= count)
