@@ -3,10 +3,12 @@
 A step is one pass of the model (or a few, where all only go on) over the newest token of every row
 and over pieces of the prompts of those that have just come. A row's tokens depend on its own
 prompt, options and seed alone. All methods may be called from any thread; `step` and `score` from
-one.
+one. Tensor devices share the work as in training; along other axes all do the same.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -68,15 +70,14 @@ class Engine:
             positions: of the cache; as many as all slots can use if not given.
 
         Raises:
-            InputError: a number is below 1, or the mesh shares rows.
+            InputError: a number is below 1.
         """
         whole = model.config.sequence_length
         positions = slots * whole if positions is None else positions
         for name, value in (("slots", slots), ("queue", queue), ("positions", positions)):
             if value < 1:
                 raise InputError(f"{name} is {value}, but it must be at least 1.")
-        if model.rules.parts("batch") > 1:
-            raise InputError("The engine is shared by mesh.tensor alone; let mesh.data be 1.")
+        model = _without_replicas(model)
         self.config, self.tokenizer, self.first_token = model.config, tokenizer, first_token
         self.pool = BlockPool(-(-positions // BLOCK), BLOCK)
         self.requests = Scheduler(self.pool, slots, queue, min(whole, self.pool.blocks * BLOCK))
@@ -117,6 +118,26 @@ class Engine:
         # An end of document is what training foresaw the first token of every document from.
         return [*before, *self.tokenizer.encode(prompt)] or [self.tokenizer.end_of_document]
 
+    def check(self, tokens: Sequence[int], alternatives: int = 0) -> None:
+        """Refuse what `submit` would refuse at any time.
+
+        Raises:
+            InputError: the prompt has no tokens or unknown ones, or leaves no room; or so many
+                alternatives are not told.
+        """
+        if not tokens or not all(0 <= token < self.tokenizer.vocab_size for token in tokens):
+            raise InputError("A prompt needs a token, and none but those of the tokenizer.")
+        if len(tokens) >= self.positions:
+            what = "model" if self.positions == self.config.sequence_length else "cache"
+            raise InputError(
+                f"The prompt has {len(tokens)} tokens, but the {what} has {self.positions} "
+                "positions in all; shorten it."
+            )
+        if not 0 <= alternatives <= ALTERNATIVES:
+            raise InputError(
+                f"alternatives is {alternatives}, but it must be from 0 to {ALTERNATIVES}."
+            )
+
     def submit(self, tokens: Sequence[int], options: Options, alternatives: int = 0) -> Ticket:
         """Take a request; `step` answers it.
 
@@ -126,10 +147,10 @@ class Engine:
             alternatives: how many of the most probable tokens are told for each place.
 
         Raises:
-            InputError: the prompt has no tokens or unknown ones, or leaves no room.
+            InputError: as `check`.
             EngineFull: as many wait as may.
         """
-        self._check(tokens, alternatives)
+        self.check(tokens, alternatives)
         ticket = Ticket(Continuation(self.tokenizer, tokens, options), alternatives)
         self.requests.submit(ticket)
         return ticket
@@ -160,10 +181,23 @@ class Engine:
             for length in {max(length, width) for length in self._lengths}:
                 self._extend(*self._arrays([], length, width))
 
-    def run(self, rows: Sequence[Ticket]) -> None:
-        """Step until these have ended."""
-        while not all(row.continuation.finish for row in rows):
-            self.step()
+    def answers(self, asked: Iterable[tuple[Sequence[int], Options]]) -> Iterator[Continuation]:
+        """Yield what follows prompts, whole, in their order; all slots are kept busy.
+
+        Args:
+            asked: tokens and options as for `submit`, which raises what this raises.
+        """
+        rows: deque[Ticket] = deque()
+        for tokens, options in asked:
+            while self.queued >= self.requests.queue:
+                self.step()
+            rows.append(self.submit(tokens, options))
+            while rows and rows[0].continuation.finish:
+                yield rows.popleft().continuation
+        for row in rows:
+            while not row.continuation.finish:
+                self.step()
+            yield row.continuation
 
     def score(
         self, tokens: Sequence[int], alternatives: int = 0
@@ -176,15 +210,12 @@ class Engine:
             alternatives: how many of the most probable tokens are told for each place.
 
         Raises:
-            InputError: there are none, unknown ones, or more than the model has positions.
+            InputError: there are none, unknown ones, or more than there are positions.
             EngineFull: the cache has no room now.
         """
-        self._check(tokens, alternatives)
         count = len(tokens) - 1
-        if count >= self.positions:
-            raise InputError(
-                f"The text has {count + 1} tokens, but there are {self.positions} positions in all."
-            )
+        self.check(tokens[:count] or tokens, alternatives)
+        self.check(tokens[count:])
         row = Ticket(Continuation(self.tokenizer, tokens, Options(1)))
         row.blocks = self.requests.take(count)
         log_probs: list[float] = []
@@ -202,14 +233,6 @@ class Engine:
             told += _alternatives(here, 0, alternatives)
         self.requests.give_back(row.blocks)
         return log_probs, told
-
-    def _check(self, tokens: Sequence[int], alternatives: int) -> None:
-        if not tokens or not all(0 <= token < self.tokenizer.vocab_size for token in tokens):
-            raise InputError("A prompt needs a token, and none but those of the tokenizer.")
-        if not 0 <= alternatives <= ALTERNATIVES:
-            raise InputError(
-                f"alternatives is {alternatives}, but it must be from 0 to {ALTERNATIVES}."
-            )
 
     def _run(self, pieces: Sequence[Piece]) -> Chosen:
         """Run a pass, or a few if there are only newest tokens."""
@@ -257,6 +280,15 @@ class Engine:
         ragged: Any = (tokens, positions, owners, tables)
         given: Any = (last, held, lengths, prompts, room)
         return Ragged(*ragged), Texts(*given, tell, _choice(options, width))
+
+
+def _without_replicas(model: GPT) -> GPT:
+    """Return a model of whose rows every device has all: along data axes all do the same."""
+    new, rules = nnx.merge(*nnx.split(model)), replace(model.rules, data=())
+    for _, module in nnx.iter_graph(new):
+        if hasattr(module, "rules"):
+            module.rules = rules
+    return new
 
 
 def _choice(options: Sequence[Options], width: int) -> Choice:

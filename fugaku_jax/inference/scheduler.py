@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.errors import RunError
 from fugaku_jax.inference.blocks import BlockPool
 from fugaku_jax.inference.continuation import Continuation, Finish
 
@@ -86,18 +86,11 @@ class Scheduler:
         self._pool, self._lock = pool, threading.Lock()
 
     def submit(self, ticket: Ticket) -> None:
-        """Let a request wait.
+        """Let a request wait; its prompt has fewer tokens than a row may have.
 
         Raises:
-            InputError: it leaves no room for a continuation.
             EngineFull: as many wait as may.
         """
-        prompt = len(ticket.continuation.prompt)
-        if prompt >= self.positions:
-            raise InputError(
-                f"The prompt has {prompt} tokens, but there are {self.positions} positions in all; "
-                "shorten it."
-            )
         with self._lock:
             if len(self.waiting) >= self.queue:
                 raise EngineFull(f"{self.queue} requests wait already; try again later.")

@@ -24,7 +24,7 @@ MESHES = {
     "gpt2": ({"data": 1}, {"data": 2, "tensor": 2}),
     "llama": ({"data": 1}, {"data": 1, "tensor": 2, "pipeline": 2}),
 }
-ENGINES = {"data": 1}, {"data": 1, "tensor": 2}
+ENGINES = {"data": 1}, {"data": 2, "tensor": 2}
 OPTIONS = [Options(12, temperature=n / 4, seed=n, repetition_penalty=1 + n / 5) for n in range(5)]
 PROMPTS = ["", "the rain", "むかし", "x = 1", "the plain stays mainly"]
 
@@ -52,7 +52,8 @@ def answer(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
     rows = [engine.submit(*each) for each in zip(tokens, OPTIONS, strict=True)]
     engine.step()
     engine.cancel(rows.pop(1))
-    engine.run(rows)
+    while engine.busy:
+        engine.step()
     assert engine.pool.free == engine.pool.blocks
     found = [row.continuation for row in rows]
     return {"tokens": [row.tokens for row in found], "log_probs": [row.log_probs for row in found]}
