@@ -27,7 +27,7 @@ class Cache(NamedTuple):
     values: Float[Array, "L B S G K"]
 
 
-_CacheUse = Callable[[Operands, Int[Array, ""], Cache], tuple[Float[Array, "B T H K"], Cache]]
+CacheUse = Callable[[Operands, Int[Array, ""], Cache], tuple[Float[Array, "B T H K"], Cache]]
 """What attention of a layer of this number finds, given the cache, and the cache after it."""
 
 
@@ -55,7 +55,7 @@ def prefill(
     """
 
     def all_positions(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
-        _, k, v = _three(operands)
+        _, k, v = unpacked(operands)
 
         def write(kept: Array, new: Array) -> Array:
             return jax.lax.dynamic_update_slice(kept, new[None], (layer, 0, 0, 0, 0))
@@ -63,7 +63,7 @@ def prefill(
         kept = Cache(write(cache.keys, k), write(cache.values, v))
         return attend(operands, None, None, 0.0), kept
 
-    x, cache = _through_blocks(model, Inputs(tokens), cache, all_positions)
+    x, cache = through_blocks(model, Inputs(tokens), cache, all_positions)
     is_last = jnp.arange(tokens.shape[1]) == (lengths - 1)[:, None]
     x = jnp.where(is_last[:, :, None], x, 0).sum(1, keepdims=True)
     return model.logits(model.norm(x))[:, 0], cache
@@ -85,18 +85,19 @@ def decode(
     """
 
     def newest(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
-        q, k, v = (x[:, 0] for x in _three(operands))
+        q, k, v = (x[:, 0] for x in unpacked(operands))
         mixed, keys, values = cached_attention(q, k, v, cache.keys, cache.values, layer, positions)
         return mixed[:, None], Cache(keys, values)
 
     inputs = Inputs(tokens[:, None], positions[:, None])
-    x, cache = _through_blocks(model, inputs, cache, newest)
+    x, cache = through_blocks(model, inputs, cache, newest)
     return model.logits(model.norm(x))[:, 0], cache
 
 
-def _through_blocks(
-    model: GPT, inputs: Inputs, cache: Cache, use: _CacheUse
+def through_blocks(
+    model: GPT, inputs: Inputs, cache: Cache, use: CacheUse
 ) -> tuple[Float[Array, "B T D"], Cache]:
+    """Return the stream after the last block; `use` is the attention of every layer."""
     structure, whole, layered = nnx.split(model.blocks, Stacked, ...)
 
     def one(layer: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
@@ -108,5 +109,6 @@ def _through_blocks(
     return jax.lax.fori_loop(0, model.config.n_layers, one, start)
 
 
-def _three(operands: Operands) -> Operands:
+def unpacked(operands: Operands) -> Operands:
+    """Return queries, keys and values one by one."""
     return operands if len(operands) == 3 else jnp.unstack(operands[0], axis=2)

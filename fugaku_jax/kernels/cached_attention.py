@@ -1,4 +1,9 @@
-"""Attention of each row's newest position to all of its row, whose keys and values are kept."""
+"""Attention of tokens to all before them in their rows, whose keys and values are kept in blocks.
+
+A row's positions lie in blocks of equal size, which its table names in order; rows may have blocks
+in common. A cache with a row in one block each is the simplest case.
+Source: Kwon et al., "Efficient Memory Management for LLM Serving with PagedAttention", 2023.
+"""
 
 import math
 
@@ -14,39 +19,45 @@ def cached_attention(
     q: Float[Array, "B H K"],
     k: Float[Array, "B G K"],
     v: Float[Array, "B G K"],
-    keys: Float[Array, "L B S G K"],
-    values: Float[Array, "L B S G K"],
+    keys: Float[Array, "L N S G K"],
+    values: Float[Array, "L N S G K"],
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
-) -> tuple[Float[Array, "B H K"], Float[Array, "L B S G K"], Float[Array, "L B S G K"]]:
-    """Write the new key and value to their place, and attend to all up to there.
+    tables: Int[Array, "B M"] | None = None,
+) -> tuple[Float[Array, "B H K"], Float[Array, "L N S G K"], Float[Array, "L N S G K"]]:
+    """Write new keys and values to their places, and then attend to all up to there.
 
     Scores and softmax are fp32.
 
     Args:
-        q: queries; H / G neighbours share a head of keys and values.
+        q: queries, one a token; H / G neighbours share a head of keys and values.
         k: the new keys.
         v: the new values.
-        keys: of all layers, updated where they lie if nobody else wants them.
+        keys: of all layers, in N blocks of S; updated where they lie if nobody else wants them.
         values: likewise.
         layer: of which layer these are.
-        positions: of each row's new token; what lies behind it is not looked at.
+        positions: of each token in its row; what lies behind it is not looked at. Several may be of
+            one row.
+        tables: the blocks of each token's row; token b has block b alone if not given.
 
     Returns:
         what the queries found, and all keys and values.
     """
-    if q.dtype not in native.DTYPES or not native.enabled():
-        return reference_cached_attention(q, k, v, keys, values, layer, positions)
 
     def local(*operands: Array) -> tuple[Array, ...]:
         q, keys = operands[0], operands[3]
+        if tables is None:
+            operands += (jnp.arange(len(q), dtype=jnp.int32)[:, None],)
+        if q.dtype not in native.DTYPES or not native.enabled():
+            return reference_cached_attention(*operands)
         results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, keys)]
         return tuple(native.call("cached_attention", results, *operands, aliases={3: 1, 4: 2}))
 
     kept = jax.typeof(keys).sharding.spec
     rows, heads = kept[1], kept[3]
     specs = PartitionSpec(rows, heads, None), kept, kept
-    numbers = layer.astype(jnp.int32), positions.astype(jnp.int32)
+    numbers = (layer.astype(jnp.int32), positions.astype(jnp.int32))
+    numbers += () if tables is None else (tables.astype(jnp.int32),)
     return native.on_each_device(local, specs, q, k, v, keys, values, *numbers)
 
 
@@ -54,29 +65,22 @@ def reference_cached_attention(
     q: Float[Array, "B H K"],
     k: Float[Array, "B G K"],
     v: Float[Array, "B G K"],
-    keys: Float[Array, "L B S G K"],
-    values: Float[Array, "L B S G K"],
+    keys: Float[Array, "L N S G K"],
+    values: Float[Array, "L N S G K"],
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
-) -> tuple[Float[Array, "B H K"], Float[Array, "L B S G K"], Float[Array, "L B S G K"]]:
-    """Do so in `jnp`."""
-    here = jnp.arange(keys.shape[2]) == positions[:, None]
-    seen = jnp.arange(keys.shape[2]) <= positions[:, None]
-
-    def write(kept: Array, new: Array) -> tuple[Array, Array]:
-        mine = jax.lax.dynamic_index_in_dim(kept, layer, keepdims=False)
-        mine = jnp.where(here[:, :, None, None], new[:, None].astype(kept.dtype), mine)
-        return mine, jax.lax.dynamic_update_index_in_dim(kept, mine, layer, 0)
-
-    (k, keys), (v, values) = write(keys, k), write(values, v)
-    groups = k.shape[2]
-    grouped = jax.lax.reshape(
-        q,
-        (len(q), groups, q.shape[1] // groups, q.shape[2]),
-        out_sharding=PartitionSpec(*jax.typeof(q).sharding.spec[:2], None, None),
-    )
+    tables: Int[Array, "B M"],
+) -> tuple[Float[Array, "B H K"], Float[Array, "L N S G K"], Float[Array, "L N S G K"]]:
+    """Do so in `jnp`, on one device."""
+    size, length = keys.shape[2], tables.shape[1] * keys.shape[2]
+    block = jnp.take_along_axis(tables, positions[:, None] // size, 1)[:, 0]
+    place = layer, block, positions % size
+    keys, values = keys.at[place].set(k), values.at[place].set(v)
+    k, v = (x[layer, tables].reshape(len(q), length, *k.shape[1:]) for x in (keys, values))
+    seen = jnp.arange(length) <= positions[:, None]
+    grouped = q.reshape(len(q), k.shape[2], -1, q.shape[2])
     scores = jnp.einsum("bghk,bsgk->bghs", grouped, k, preferred_element_type=jnp.float32)
     scores = jnp.where(seen[:, None, None], scores / math.sqrt(q.shape[-1]), -jnp.inf)
-    weights = jax.nn.softmax(scores)
-    mixed = jnp.einsum("bghs,bsgk->bghk", weights, v.astype(jnp.float32))
+    v = jnp.where(seen[:, :, None, None], v, 0).astype(jnp.float32)
+    mixed = jnp.einsum("bghs,bsgk->bghk", jax.nn.softmax(scores), v)
     return mixed.reshape(q.shape).astype(q.dtype), keys, values

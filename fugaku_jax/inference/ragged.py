@@ -1,0 +1,174 @@
+"""One pass of a model over tokens of several rows, as many of each as there are: the engine's step.
+
+Prompts and newest tokens go through together, so a long prompt stalls nobody. Every token writes
+its key and value before any looks, so rows may even share what is made in the same pass.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec, reshard
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+
+from fugaku_jax.inference.cache import Cache, through_blocks, unpacked
+from fugaku_jax.inference.decoding import Pieces
+from fugaku_jax.inference.sampler import Choice, log_probability, sample
+from fugaku_jax.kernels.cached_attention import cached_attention
+from fugaku_jax.models.gpt import GPT, Inputs, Operands
+
+ALTERNATIVES = 20
+"""How many of the most probable tokens may be told."""
+
+
+class Ragged(NamedTuple):
+    """Tokens of several rows. What only fills the array is position 0 of a row of blocks 0, R."""
+
+    tokens: Int[Array, " N"]
+    positions: Int[Array, " N"]
+    rows: Int[Array, " N"]
+    """Whose each token is."""
+    tables: Int[Array, "R+1 M"]
+    """The blocks of each row, and of nobody."""
+
+
+class Texts(NamedTuple):
+    """The rows of a pass, and how they go on."""
+
+    last: Int[Array, " R"]
+    """Which token is each one's last of this pass."""
+    tokens: Int[Array, "R S"]
+    """All that they hold, where any of them is told not to repeat itself."""
+    lengths: Int[Array, " R"]
+    prompts: Int[Array, " R"]
+    room: Int[Array, " R"]
+    """How many tokens each may yet be given."""
+    tell: Bool[Array, ""]
+    """Whether any of them is told the most probable tokens."""
+    choice: Choice
+
+
+class Chosen(NamedTuple):
+    """What follows rows, of so many passes; logarithms of probabilities before any change."""
+
+    tokens: Int[Array, "steps R"]
+    log_probs: Float[Array, "steps R"]
+    top: Int[Array, "steps R A"]
+    """The most probable tokens, if they are told."""
+    top_log_probs: Float[Array, "steps R A"]
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def extend(
+    structure: nnx.GraphDef[GPT],
+    weights: PyTree[Shaped[Array, "..."]],
+    cache: Cache,
+    ragged: Ragged,
+    texts: Texts,
+    pieces: Pieces,
+) -> tuple[Cache, Chosen]:
+    """Run tokens, and choose what follows the last of each row; for all, whether wanted or not."""
+    model = nnx.merge(structure, weights)
+    hidden, cache = _hidden(model, ragged, cache)
+    chosen = _choose(model, hidden, texts, pieces)
+    return cache, jax.tree.map(lambda x: x[None], chosen)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def repeat(
+    structure: nnx.GraphDef[GPT],
+    most: int,
+    weights: PyTree[Shaped[Array, "..."]],
+    cache: Cache,
+    ragged: Ragged,
+    texts: Texts,
+    pieces: Pieces,
+    steps: Int[Array, ""] | int,
+) -> tuple[Cache, Chosen]:
+    """Run the newest token of each row, choose the next, and so on; at most `most` times."""
+    model = nnx.merge(structure, weights)
+    rows = jnp.zeros((most, len(ragged.tokens)), jnp.int32)
+    top = jnp.zeros((*rows.shape, _told(model)), jnp.int32)
+    found = Chosen(rows, rows.astype(jnp.float32), top, top.astype(jnp.float32))
+
+    def one(carry: tuple) -> tuple:
+        step, cache, ragged, texts, found = carry
+        alive = texts.room > 0
+        places = jnp.where(alive, ragged.positions, 0)
+        nobody = len(ragged.tables) - 1
+        here = ragged._replace(positions=places, rows=jnp.where(alive, ragged.rows, nobody))
+        hidden, cache = _hidden(model, here, cache)
+        chosen = _choose(model, hidden, texts, pieces)
+        place = jnp.where(alive, texts.lengths, texts.tokens.shape[1])
+        tokens = texts.tokens.at[jnp.arange(len(place)), place].set(chosen.tokens, mode="drop")
+        texts = texts._replace(tokens=tokens, lengths=texts.lengths + 1, room=texts.room - 1)
+        ragged = ragged._replace(tokens=chosen.tokens, positions=ragged.positions + 1)
+        found = jax.tree.map(lambda all_, new: all_.at[step].set(new), found, chosen)
+        return step + 1, cache, ragged, texts, found
+
+    start = jnp.int32(0), cache, ragged, texts, found
+    _, cache, _, _, found = jax.lax.while_loop(lambda carry: carry[0] < steps, one, start)
+    return cache, found
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def score(
+    structure: nnx.GraphDef[GPT],
+    weights: PyTree[Shaped[Array, "..."]],
+    cache: Cache,
+    ragged: Ragged,
+    targets: Int[Array, " N"],
+    pieces: Pieces,
+) -> tuple[Cache, Chosen]:
+    """Run tokens of one row, and say how probable what follows each of them is."""
+    model = nnx.merge(structure, weights)
+    hidden, cache = _hidden(model, ragged, cache)
+    known = _known_logits(model, hidden, pieces)
+    found = Chosen(targets, log_probability(known, targets), *_most_probable(known, _told(model)))
+    return cache, jax.tree.map(lambda x: x[:, None], found)
+
+
+def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1 D"], Cache]:
+    tables, positions = ragged.tables[ragged.rows], ragged.positions
+
+    def look(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
+        q, k, v = (x[:, 0] for x in unpacked(operands))
+        kept = cache.keys, cache.values
+        mixed, keys, values = cached_attention(q, k, v, *kept, layer, positions, tables)
+        return mixed[:, None], Cache(keys, values)
+
+    inputs = Inputs(ragged.tokens[:, None], positions[:, None])
+    return through_blocks(model, inputs, cache, look)
+
+
+def _known_logits(model: GPT, hidden: Float[Array, "N 1 D"], pieces: Pieces) -> Float[Array, "N V"]:
+    """Return logits on every device, -inf for what the tokenizer does not know."""
+    logits = reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
+    return jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
+
+
+def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pieces) -> Chosen:
+    logits, told = _known_logits(model, hidden[texts.last], pieces), _told(model)
+    number = texts.lengths - texts.prompts
+    chosen = sample(logits, texts.tokens, texts.lengths, number, pieces.count, texts.choice)
+    nothing = jnp.zeros((len(logits), told), jnp.int32)
+    top = jax.lax.cond(
+        texts.tell,
+        lambda x: _most_probable(x, told),
+        lambda _: (nothing, nothing.astype(jnp.float32)),
+        logits,
+    )
+    return Chosen(*chosen, *top)
+
+
+def _most_probable(
+    logits: Float[Array, "N V"], count: int
+) -> tuple[Int[Array, "N A"], Float[Array, "N A"]]:
+    top, tokens = jax.lax.top_k(logits, count)
+    return tokens.astype(jnp.int32), top - jax.nn.logsumexp(logits, -1, keepdims=True)
+
+
+def _told(model: GPT) -> int:
+    return min(ALTERNATIVES, model.config.vocab_size)
