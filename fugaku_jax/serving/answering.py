@@ -69,7 +69,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._stack, self._events, self._seconds = stack, events, seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         async with self._stack:
             with contextlib.suppress(ClientGone):

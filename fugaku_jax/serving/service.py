@@ -10,7 +10,7 @@ from fugaku_jax.inference.stream import Detokenizer
 from fugaku_jax.serving.engine_thread import Ask, EngineThread, Piece
 from fugaku_jax.serving.limits import Limits
 from fugaku_jax.serving.metrics import Metrics
-from fugaku_jax.serving.refusals import Refusal
+from fugaku_jax.serving.refusals import Refusal, invalid
 from fugaku_jax.tracing.matches import TracedText
 from fugaku_jax.tuning.chat_template import ChatTemplate
 
@@ -49,7 +49,9 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def answers(self, asks: Sequence[Ask]) -> AsyncIterator[AsyncIterator[Piece]]:
-        """As `EngineThread.answers`, and counted."""
+        """As `EngineThread.answers`, and counted; a prompt without room is a Refusal."""
+        for tokens, _ in asks:
+            self._check_room(tokens)
         began, metrics, heard = time.perf_counter(), self.metrics, set[int]()
 
         async def counted(pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
@@ -63,6 +65,12 @@ class Service:
         async with self.thread.answers(asks) as pieces:
             metrics.prompt_tokens.inc(sum(len(tokens) for tokens, _ in asks))
             yield counted(pieces)
+
+    def _check_room(self, tokens: Sequence[int]) -> None:
+        room = self.thread.engine.config.sequence_length
+        if len(tokens) >= room:
+            told = f"The prompt has {len(tokens)} tokens, but the model has {room} positions in all"
+            raise invalid(f"{told}; shorten it.", code="context_length_exceeded")
 
     def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
         """Return what writes tokens one by one, as they follow others."""
