@@ -118,8 +118,8 @@ class EngineThread:
     def _forget(self, tickets: Sequence[Ticket]) -> None:
         with self._wake:
             for ticket in tickets:
-                if self._listeners.pop(ticket, None):
-                    self.engine.cancel(ticket)
+                self._listeners.pop(ticket, None)
+                self.engine.cancel(ticket)
 
     def _work(self) -> None:
         try:

@@ -38,12 +38,14 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: it cannot listen there.
     """
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"--port is {port}, but it must be from 0 to 65535.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise InputError(f"--host {host} --port {port}: cannot listen there: {told}.") from error
+    except OSError as error:
+        told = f"--host {host} --port {port}: cannot listen there: {error.strerror}."
+        raise InputError(told) from error
 
 
 def is_loopback(host: socket.socket) -> bool:
