@@ -58,7 +58,7 @@ class Wanted(Strict):
     """Not OpenAI's: above 1, tokens that the text has already are less probable."""
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     """The text ends before any of these."""
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[int, Field(gt=-(2**53), lt=2**53)] | None = None
     """Of the random choice, modulo 2**32; choice number i takes this plus i. Drawn if not given."""
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     """Choices for each prompt."""
