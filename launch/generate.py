@@ -2,9 +2,10 @@
 
 python launch/generate.py runs/tiny "むかしむかし"
 python launch/generate.py models/tiny "one" "two" --temperature 0 --max-tokens 64
-python launch/generate.py runs/tiny --jsonl prompts.jsonl --out texts.jsonl
+python launch/generate.py batch runs/tiny prompts.jsonl --out texts.jsonl
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,15 +14,16 @@ from fugaku_jax.huge_pages import use_huge_pages
 if __name__ == "__main__":  # here, so that what follows is imported only once
     use_huge_pages()
 
+import generate_batch
 import tyro
 from command import parse, run_program
+from generate_batch import batch
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.files import continue_file
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.inference.terminal import print_stream, print_texts, print_tokens
 from fugaku_jax.interop.load import load_for_inference
@@ -44,8 +46,6 @@ def generate(
     seed: int = 0,
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
     log_probs: Annotated[bool, Off] = False,
-    jsonl: Path | None = None,
-    out: Path | None = None,
     emulate_devices: int | None = None,
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
 ) -> None:
@@ -64,14 +64,12 @@ def generate(
         seed: Of the random choice.
         dtype: Type of weights, cache and arithmetic.
         log_probs: Print each token with the logarithm of its probability instead of the text.
-        jsonl: File of prompts, a JSON object a line with "prompt" and any of the options.
-        out: File for the continuations of --jsonl.
         emulate_devices: Let this process have so many devices, by emulation on its CPU.
         mesh: How many devices share the work, and how.
     """
     options = Options(max_tokens, temperature, top_k, top_p, repetition_penalty, stop, seed)
-    if (jsonl is None) != (out is None) or (jsonl is None) != bool(prompts):
-        raise InputError("Give prompts, or --jsonl IN with --out OUT.")
+    if not prompts:
+        raise InputError("Give prompts, or `batch`, the model, and a file of prompts.")
     emulate(emulate_devices)
     if mesh.pipeline != 1 or mesh.context != 1:
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
@@ -79,10 +77,7 @@ def generate(
     loaded = load_for_inference(model, dtype, mesh)
     generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
     del loaded
-    if jsonl is not None and out is not None:
-        count = continue_file(generator, jsonl, out, options)
-        print(f"{out}: {count} continuations")
-    elif log_probs:
+    if log_probs:
         print_tokens(generator, prompts, options)
     elif len(prompts) > 1:
         print_texts(generator, prompts, options)
@@ -92,7 +87,10 @@ def generate(
 
 def main() -> None:
     """Read the arguments and generate."""
-    parse(generate, description=__doc__)
+    if sys.argv[1:2] == ["batch"]:
+        parse(batch, sys.argv[2:], description=generate_batch.__doc__)
+    else:
+        parse(generate, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from fugaku_jax.evaluation.judge_prompts import Asked, ask_about, read_judge_pro
 from fugaku_jax.evaluation.judgments import JUDGMENT_FIELDS, write_judgments
 from fugaku_jax.evaluation.mt_bench import Question, read_answers, read_questions, write_answers
 from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.interop.base import Base, open_base
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.json_file import read_json
@@ -91,9 +91,9 @@ def mt_bench(
     source = read_template(chat_template) if chat_template else base.template or FUGAKU
     check_place(out, described(base, asked_of, source, options, dtype))
 
-    def load() -> Generator:
+    def load() -> Engine:
         loaded = load_for_inference(model, dtype, mesh)
-        return Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
+        return Engine(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
 
     template = ChatTemplate(source)
     stop = tuple(filter(None, [template.next_turn()]))

@@ -20,15 +20,13 @@ from lm_eval.api.model import TemplateLM
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Continuation, Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.models.gpt import GPT
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included, whose logits are held at once."""
-BATCH = 16
-"""Texts that are continued at once."""
 _LONGEST_ANSWER = 256  # tokens, as the harness has it
 Asked = tuple[tuple[str, str], list[int], list[int]]
 
@@ -89,19 +87,13 @@ class HarnessModel(TemplateLM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Return what follows each text, up to a stop string, greedily or by chance."""
         del disable_tqdm
-        generator = Generator(self._model, self._pieces, self._first, self._dtype)
-        texts: list[str] = [""] * len(requests)
-        order = sorted(range(len(requests)), key=lambda row: len(requests[row].args[0]))
-        for first in range(0, len(order), BATCH):
-            some = order[first : first + BATCH]
-            rows = [self._begin(generator, *requests[row].args) for row in some]
-            for _ in generator.run(rows):
-                pass
-            for row, continuation in zip(some, rows, strict=True):
-                texts[row] = continuation.text
-        return texts
+        engine = Engine(self._model, self._pieces, self._first, self._dtype)
+        asked = [self._asked(engine, *request.args) for request in requests]
+        return [row.text for row in engine.answers(asked)]
 
-    def _begin(self, generator: Generator, context: str, how: dict[str, Any]) -> Continuation:
+    def _asked(
+        self, engine: Engine, context: str, how: dict[str, Any]
+    ) -> tuple[list[int], Options]:
         until = how.get("until") or ()
         most = int(how.get("max_gen_toks", _LONGEST_ANSWER))
         temperature = float(how.get("temperature", 0.0)) if how.get("do_sample") else 0.0
@@ -110,8 +102,8 @@ class HarnessModel(TemplateLM):
             raise InputError(
                 f"max_gen_toks is {most}, but the model has {self._length} positions in all."
             )
-        tokens = generator.tokens(context)[most - self._length :]
-        return Continuation(self._pieces, tokens, Options(most, temperature, stop=stop))
+        tokens = engine.tokens(context)[most - self._length :]
+        return tokens, Options(most, temperature, stop=stop)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Asked], disable_tqdm: bool = False, **how: Any

@@ -13,7 +13,7 @@ from typing import Any
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.json_lines import GrowingLines, read_objects
 from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.json_types import shown, typed
 
 TEMPERATURES = {
@@ -84,7 +84,7 @@ def read_questions(path: Path, references: Path | None = None) -> list[Question]
 
 
 def write_answers(
-    load: Callable[[], Generator],
+    load: Callable[[], Engine],
     questions: Sequence[Question],
     prompt: Callable[[Sequence[str]], str],
     options: Options,
@@ -110,9 +110,9 @@ def write_answers(
     """
     done = read_answers(file.path)
     rest = [(place, each) for place, each in enumerate(questions) if each.id not in done]
-    generator = load() if rest else None
+    engine = load() if rest else None
     for first in range(0, len(rest), BATCH):
-        assert generator is not None
+        assert engine is not None
         some = rest[first : first + BATCH]
         said: list[list[str]] = [[] for _ in some]
         finishes: list[list[str]] = [[] for _ in some]
@@ -124,7 +124,7 @@ def write_answers(
                 temperature = TEMPERATURES[question.category]
                 prompts.append(prompt(dialogue))
                 wanted.append(replace(options, temperature=temperature, seed=seed))
-            for row, (text, finish) in enumerate(_continue(generator, prompts, wanted)):
+            for row, (text, finish) in enumerate(_continue(engine, prompts, wanted)):
                 said[row].append(text)
                 finishes[row].append(finish)
         for (_, question), dialogue, ends in zip(some, said, finishes, strict=True):
@@ -135,17 +135,14 @@ def write_answers(
 
 
 def _continue(
-    generator: Generator, prompts: Sequence[str], options: Sequence[Options]
+    engine: Engine, prompts: Sequence[str], options: Sequence[Options]
 ) -> list[tuple[str, str]]:
     """Return what follows each prompt, without space around it, and why it ended."""
-    longest = generator.config.sequence_length - 1
-    fits = [len(generator.tokens(each)) <= longest for each in prompts]
-    pairs = zip(prompts, options, fits, strict=True)
-    rows = [generator.begin(each, how) for each, how, fit in pairs if fit]
-    for _ in generator.run(rows):
-        pass
-    given = iter(rows)
-    found = (next(given) if fit else None for fit in fits)
+    tokens = [engine.tokens(each) for each in prompts]
+    fits = [len(each) < engine.positions for each in tokens]
+    pairs = zip(tokens, options, fits, strict=True)
+    rows = engine.answers((each, how) for each, how, fit in pairs if fit)
+    found = (next(rows) if fit else None for fit in fits)
     return [(row.text.strip(), str(row.finish)) if row else ("", "no room") for row in found]
 
 

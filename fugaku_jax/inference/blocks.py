@@ -13,7 +13,7 @@ Content = tuple[int, tuple[int, ...]]
 
 
 class BlockPool:
-    """The blocks of a cache. Block 0 belongs to nobody: what is never looked at is written there."""
+    """The blocks of a cache. Block 0 is nobody's: what is never looked at is written there."""
 
     def __init__(self, blocks: int, size: int) -> None:
         """Args: how many blocks there are, block 0 left out; tokens of each."""

@@ -2,14 +2,13 @@
 
 A step is one pass of the model (or a few, where all only go on) over the newest token of every row
 and over pieces of the prompts of those that have just come. A row's tokens depend on its own
-prompt, options and seed alone. All methods may be called from any thread, `step` and `score` from
-one.
+prompt, options and seed alone. All methods may be called from any thread; `step` and `score` from
+one. Tensor devices share the work as in training; along other axes all do the same.
 """
 
-import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,13 +17,22 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from fugaku_jax.data.tokenizer import Tokenizer
-from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.errors import InputError
 from fugaku_jax.inference.blocks import BlockPool
 from fugaku_jax.inference.cache import empty_cache
-from fugaku_jax.inference.continuation import Continuation, Finish, Options
+from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.decoding import Pieces
-from fugaku_jax.inference.ragged import Chosen, Ragged, Texts, extend, repeat, score
+from fugaku_jax.inference.ragged import (
+    ALTERNATIVES,
+    Chosen,
+    Ragged,
+    Texts,
+    extend,
+    repeat,
+    score,
+)
 from fugaku_jax.inference.sampler import Choice
+from fugaku_jax.inference.scheduler import Alternatives, News, Piece, Scheduler, Ticket
 from fugaku_jax.inference.weights import laid_out
 from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.models.gpt import GPT
@@ -35,48 +43,6 @@ CHUNK = 256
 """Most tokens of prompts in a pass."""
 AT_ONCE = 4
 """Most tokens of a row in a step, where no prompt waits."""
-
-
-class EngineFull(RunError):
-    """As many requests wait as may."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request, from `submit` to its end."""
-
-    continuation: Continuation
-    """Its text, tokens, log-probabilities and end, as far as they are known."""
-    blocks: list[int] = field(default_factory=list)
-    """Of the cache, in its order."""
-    seen: int = 0
-    """Tokens whose keys and values are there."""
-    published: int = 0
-    """Blocks that others may find."""
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prompt and of what was generated."""
-        return len(self.continuation.prompt) + len(self.continuation.tokens)
-
-    def part(self, places: range) -> list[int]:
-        """Return some of them; of the prompt or of what was generated alone it is quick."""
-        prompt, new = self.continuation.prompt, self.continuation.tokens
-        if places.start >= len(prompt):
-            return new[places.start - len(prompt) : places.stop - len(prompt)]
-        return (prompt[places.start :] + new)[: len(places)]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a step found for a request."""
-
-    ticket: Ticket
-    text: str
-    """What is new of the text; whole characters, before any stop string."""
-    tokens: list[int]
-    log_probs: list[float]
-    finish: Finish | None
 
 
 class Engine:
@@ -104,266 +70,256 @@ class Engine:
             positions: of the cache; as many as all slots can use if not given.
 
         Raises:
-            InputError: a number is below 1, or the mesh shares rows.
+            InputError: a number is below 1.
         """
-        for name, value in (("slots", slots), ("queue", queue), ("positions", positions or 1)):
+        whole = model.config.sequence_length
+        positions = slots * whole if positions is None else positions
+        for name, value in (("slots", slots), ("queue", queue), ("positions", positions)):
             if value < 1:
                 raise InputError(f"{name} is {value}, but it must be at least 1.")
-        if model.rules.parts("batch") > 1:
-            raise InputError("The engine is shared by mesh.tensor alone; let mesh.data be 1.")
-        self.config, self.tokenizer, self.slots, self.queue = model.config, tokenizer, slots, queue
-        self.first_token = first_token
-        self._mesh, whole = mesh_of(nnx.state(model)), model.config.sequence_length
-        blocks = -(-(positions or slots * whole) // BLOCK)
-        self.pool = BlockPool(blocks, BLOCK)
+        model = _without_replicas(model)
+        self.config, self.tokenizer, self.first_token = model.config, tokenizer, first_token
+        self.pool = BlockPool(-(-positions // BLOCK), BLOCK)
+        self.requests = Scheduler(self.pool, slots, queue, min(whole, self.pool.blocks * BLOCK))
+        self._mesh = mesh_of(nnx.state(model))
         with active(self._mesh):
             self._structure, self._weights = nnx.split(laid_out(model, dtype))
-            self._cache = empty_cache(model, blocks + 1, BLOCK, dtype)
+            self._cache = empty_cache(model, self.pool.blocks + 1, BLOCK, dtype)
         ends: Any = np.array(tokenizer.ends, np.int32)
         count: Any = np.int32(tokenizer.vocab_size)
         self._pieces = Pieces(ends, count)
-        self._waiting: deque[Ticket] = deque()
-        self._rows: list[Ticket] = []
-        self._lock = threading.Lock()
+        # Few, since each is a program of its own.
+        self._widths = _sizes(1, slots, 2)
+        self._lengths = _sizes(16, CHUNK + slots, 4)
 
     @property
-    def positions(self) -> int:
-        """Most tokens of a request, prompt and continuation together."""
-        return min(self.config.sequence_length, self.pool.blocks * BLOCK)
+    def slots(self) -> int:
+        """Most requests that are answered at once."""
+        return self.requests.slots
 
     @property
     def busy(self) -> int:
         """How many requests are being answered."""
-        return len(self._rows)
+        return len(self.requests.rows)
 
     @property
     def queued(self) -> int:
         """How many wait."""
-        return len(self._waiting)
+        return len(self.requests.waiting)
+
+    @property
+    def positions(self) -> int:
+        """Most tokens of a request, prompt and continuation together."""
+        return self.requests.positions
 
     def tokens(self, prompt: str) -> list[int]:
         """Return the tokens of a prompt with what stands before it; at least one."""
         before = [] if self.first_token is None else [self.first_token]
+        # An end of document is what training foresaw the first token of every document from.
         return [*before, *self.tokenizer.encode(prompt)] or [self.tokenizer.end_of_document]
 
-    def submit(self, tokens: Sequence[int], options: Options) -> Ticket:
+    def check(self, tokens: Sequence[int], alternatives: int = 0) -> None:
+        """Refuse what `submit` would refuse at any time.
+
+        Raises:
+            InputError: the prompt has no tokens or unknown ones, or leaves no room; or so many
+                alternatives are not told.
+        """
+        if not tokens or not all(0 <= token < self.tokenizer.vocab_size for token in tokens):
+            raise InputError("A prompt needs a token, and none but those of the tokenizer.")
+        if len(tokens) >= self.positions:
+            what = "model" if self.positions == self.config.sequence_length else "cache"
+            raise InputError(
+                f"The prompt has {len(tokens)} tokens, but the {what} has {self.positions} "
+                "positions in all; shorten it."
+            )
+        if not 0 <= alternatives <= ALTERNATIVES:
+            raise InputError(
+                f"alternatives is {alternatives}, but it must be from 0 to {ALTERNATIVES}."
+            )
+
+    def submit(self, tokens: Sequence[int], options: Options, alternatives: int = 0) -> Ticket:
         """Take a request; `step` answers it.
 
         Args:
             tokens: of the prompt, with what stands before it, as `tokens` gives them.
             options: how it goes on.
+            alternatives: how many of the most probable tokens are told for each place.
 
         Raises:
-            InputError: the prompt has no tokens or unknown ones, or leaves no room.
+            InputError: as `check`.
             EngineFull: as many wait as may.
         """
-        ticket = self._checked(tokens, options)
-        with self._lock:
-            if len(self._waiting) >= self.queue:
-                raise EngineFull(f"{self.queue} requests wait already; try again later.")
-            self._waiting.append(ticket)
+        self.check(tokens, alternatives)
+        ticket = Ticket(Continuation(self.tokenizer, tokens, options), alternatives)
+        self.requests.submit(ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """Forget a request, wherever it is; nothing if it has ended."""
-        with self._lock:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-            elif ticket in self._rows:
-                self._leave(ticket)
+        self.requests.cancel(ticket)
 
-    def step(self) -> list[Progress]:
+    def step(self) -> list[News]:
         """Answer all requests a little; return what is new, for those of which anything is."""
-        with self._lock:
-            self._join()
-            rows, pieces = self._scheduled()
-        if not rows:
+        pieces = self.requests.next_pass(CHUNK)
+        if not pieces:
             return []
-        found = self._run(rows, pieces)
-        with self._lock:
-            return [
-                self._progress(row, found, number)
-                for number, (row, piece) in enumerate(zip(rows, pieces, strict=True))
-                if row in self._rows and piece.stop == row.length
-            ]
+        found, news = self._run(pieces), []
+        for number, piece in enumerate(pieces):
+            if piece.is_last:
+                row = piece.row
+                told = _alternatives(found, number, row.alternatives)
+                chosen = found.tokens[:, number].tolist(), found.log_probs[:, number].tolist()
+                news.append(self.requests.add(row, *chosen, told))
+        return [each for each in news if each]
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
+    def prepare(self) -> None:
+        """Compile all programs that steps need, so that none is compiled while somebody waits."""
+        for width in self._widths:
+            self._repeat(*self._arrays([], width, width), 0)
+        for width in self._widths[::-2]:
+            for length in {max(length, width) for length in self._lengths}:
+                self._extend(*self._arrays([], length, width))
+
+    def answers(self, asked: Iterable[tuple[Sequence[int], Options]]) -> Iterator[Continuation]:
+        """Yield what follows prompts, whole, in their order; all slots are kept busy.
+
+        Args:
+            asked: tokens and options as for `submit`, which raises what this raises.
+        """
+        rows: deque[Ticket] = deque()
+        for tokens, options in asked:
+            while self.queued >= self.requests.queue:
+                self.step()
+            rows.append(self.submit(tokens, options))
+            while rows and rows[0].continuation.finish:
+                yield rows.popleft().continuation
+        for row in rows:
+            while not row.continuation.finish:
+                self.step()
+            yield row.continuation
+
+    def score(
+        self, tokens: Sequence[int], alternatives: int = 0
+    ) -> tuple[list[float], list[Alternatives]]:
         """Return the logarithms of the probabilities of all tokens but the first, given those
-        before them. No step is taken meanwhile.
+        before them, and the most probable tokens of these places. No step is taken meanwhile.
+
+        Args:
+            tokens: of a text, with what stands before it.
+            alternatives: how many of the most probable tokens are told for each place.
 
         Raises:
-            InputError: there are none, unknown ones, or more than the model has positions.
+            InputError: there are none, unknown ones, or more than there are positions.
             EngineFull: the cache has no room now.
         """
-        row = self._checked(tokens[:-1] or tokens, Options(1))
-        with self._lock:
-            blocks = self.pool.take(self.pool.needed(len(tokens) - 1))
-        if blocks is None:
-            raise EngineFull("The cache has no room now; try again later.")
-        row.blocks, found = blocks, []
-        for start in range(0, len(tokens) - 1, CHUNK):
-            piece = range(start, min(start + CHUNK, len(tokens) - 1))
-            ragged, _ = self._arrays([row], [piece], CHUNK, 1)
+        count = len(tokens) - 1
+        self.check(tokens[:count] or tokens, alternatives)
+        self.check(tokens[count:])
+        row = Ticket(Continuation(self.tokenizer, tokens, Options(1)))
+        row.blocks = self.requests.take(count)
+        log_probs: list[float] = []
+        told: list[Alternatives] = []
+        for start in range(0, count, CHUNK):
+            piece = Piece(row, range(start, min(start + CHUNK, count)))
+            ragged, _ = self._arrays([piece], CHUNK, 1)
             targets: Any = np.zeros(CHUNK, np.int32)
-            targets[: len(piece)] = tokens[piece.start + 1 : piece.stop + 1]
+            targets[: len(piece.places)] = tokens[start + 1 : piece.places.stop + 1]
             with active(self._mesh):
                 given = self._weights, self._cache, ragged, targets, self._pieces
-                self._cache, log_probs = score(self._structure, *given)
-            found += np.asarray(log_probs)[: len(piece)].tolist()
-        with self._lock:
-            self.pool.release(blocks)
-        return found
+                self._cache, found = score(self._structure, *given)
+            here = Chosen(*(np.asarray(x)[: len(piece.places)] for x in found))
+            log_probs += here.log_probs[:, 0].tolist()
+            told += _alternatives(here, 0, alternatives)
+        self.requests.give_back(row.blocks)
+        return log_probs, told
 
-    def run(self, rows: Sequence[Ticket]) -> None:
-        """Step until these have ended."""
-        while not all(row.continuation.finish for row in rows):
-            self.step()
-
-    def _checked(self, tokens: Sequence[int], options: Options) -> Ticket:
-        if not tokens or not all(0 <= token < self.tokenizer.vocab_size for token in tokens):
-            raise InputError("A prompt needs a token, and none but those of the tokenizer.")
-        if len(tokens) >= self.positions:
-            raise InputError(
-                f"The prompt has {len(tokens)} tokens, but there are {self.positions} positions "
-                "in all; shorten it."
-            )
-        return Ticket(Continuation(self.tokenizer, tokens, options))
-
-    def _limit(self, row: Ticket) -> int:
-        wanted = len(row.continuation.prompt) + row.continuation.options.max_tokens
-        return min(wanted, self.positions)
-
-    def _join(self) -> None:
-        """Give slots and blocks to those that have waited longest."""
-        while self._waiting and len(self._rows) < self.slots:
-            row = self._waiting[0]
-            self._adopt(row)
-            blocks = self.pool.take(self.pool.needed(self._limit(row)) - len(row.blocks))
-            if blocks is None:
-                self.pool.release(row.blocks)
-                row.blocks, row.seen, row.published = [], 0, 0
-                return
-            row.blocks += blocks
-            self._rows.append(self._waiting.popleft())
-
-    def _adopt(self, row: Ticket) -> None:
-        """Take over what others have of a prompt's next blocks; its last token is always run."""
-        prompt = row.continuation.prompt
-        while row.seen == row.published * BLOCK and row.seen + BLOCK < len(prompt):
-            before = row.blocks[row.published - 1] if row.published else 0
-            block = self.pool.find(before, prompt[row.seen : row.seen + BLOCK])
-            if block is None:
-                return
-            self.pool.share(block)
-            if row.published < len(row.blocks):
-                self.pool.release([row.blocks[row.published]])
-            row.blocks[row.published : row.published + 1] = [block]
-            row.seen, row.published = row.seen + BLOCK, row.published + 1
-
-    def _publish(self, row: Ticket) -> None:
-        while (row.published + 1) * BLOCK <= row.seen:
-            start = row.published * BLOCK
-            before = row.blocks[row.published - 1] if row.published else 0
-            tokens = row.part(range(start, start + BLOCK))
-            self.pool.publish(row.blocks[row.published], before, tokens)
-            row.published += 1
-
-    def _scheduled(self) -> tuple[list[Ticket], list[range]]:
-        """Return the rows of the next pass, and which of its tokens each runs."""
-        rows, pieces, left = [], [], CHUNK
-        going_on = [row for row in self._rows if row.continuation.tokens]
-        for row in going_on:
-            rows.append(row)
-            pieces.append(range(row.seen, row.seen + 1))
-        for row in self._rows:
-            if row.continuation.tokens or not left:
-                continue
-            self._adopt(row)
-            end = min(len(row.continuation.prompt), row.seen + left)
-            rows.append(row)
-            pieces.append(range(row.seen, end))
-            left -= end - row.seen
-            row.seen = end
-            self._publish(row)
-        return rows, pieces
-
-    def _run(self, rows: Sequence[Ticket], pieces: Sequence[range]) -> Chosen:
+    def _run(self, pieces: Sequence[Piece]) -> Chosen:
         """Run a pass, or a few if there are only newest tokens."""
-        count = sum(map(len, pieces))
-        only_newest = all(row.continuation.tokens for row in rows)
-        width = _bucket(len(rows), self.slots, 2 if only_newest else 4)
-        length = width if only_newest else _bucket(count, CHUNK + self.slots, 4)
-        ragged, texts = self._arrays(rows, pieces, max(length, width), width)
+        only_newest = all(piece.row.continuation.tokens for piece in pieces)
+        if only_newest:
+            width = _bucket(len(pieces), self._widths)
+            ragged, texts = self._arrays(pieces, width, width)
+            return self._repeat(ragged, texts, min(AT_ONCE, int(np.max(texts.room))))
+        width = _bucket(len(pieces), self._widths[::-2])
+        length = _bucket(sum(len(piece.places) for piece in pieces), self._lengths)
+        return self._extend(*self._arrays(pieces, max(length, width), width))
+
+    def _extend(self, ragged: Ragged, texts: Texts) -> Chosen:
         with active(self._mesh):
             given = self._weights, self._cache, ragged, texts, self._pieces
-            if only_newest:
-                steps = min(AT_ONCE, int(texts.room.max()))
-                self._cache, found = repeat(self._structure, AT_ONCE, *given, steps)
-                return Chosen(*(np.asarray(x)[:steps] for x in found))
             self._cache, found = extend(self._structure, *given)
-            return Chosen(*map(np.asarray, found))
+        return Chosen(*map(np.asarray, found))
 
-    def _arrays(
-        self, rows: Sequence[Ticket], pieces: Sequence[range], length: int, width: int
-    ) -> tuple[Ragged, Texts]:
+    def _repeat(self, ragged: Ragged, texts: Texts, steps: int) -> Chosen:
+        with active(self._mesh):
+            given = self._weights, self._cache, ragged, texts, self._pieces
+            self._cache, found = repeat(self._structure, AT_ONCE, *given, steps)
+        return Chosen(*(np.asarray(x)[:steps] for x in found))
+
+    def _arrays(self, pieces: Sequence[Piece], length: int, width: int) -> tuple[Ragged, Texts]:
+        """Return so many tokens, and so many rows; what only fills them is nobody's."""
         whole = self.config.sequence_length
         tokens, positions, owners = (np.zeros(length, np.int32) for _ in range(3))
         tables = np.zeros((width + 1, self.pool.needed(whole)), np.int32)
-        owners[:] = width
         last, lengths, prompts, room = (np.zeros(width, np.int32) for _ in range(4))
         held, place = np.zeros((width, whole), np.int32), 0
-        for number, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
-            here = slice(place, place + len(piece))
-            tokens[here] = row.part(piece)
-            positions[here], owners[here] = piece, number
-            place += len(piece)
+        owners[:] = width
+        for number, (row, places) in enumerate((each.row, each.places) for each in pieces):
+            here = slice(place, place + len(places))
+            tokens[here], positions[here], owners[here] = row.part(places), places, number
+            place += len(places)
             tables[number, : len(row.blocks)] = row.blocks
             last[number], lengths[number] = place - 1, row.length
             prompts[number] = len(row.continuation.prompt)
-            room[number] = self._limit(row) - row.length
+            room[number] = self.requests.limit(row) - row.length
             if row.continuation.options.repetition_penalty != 1:
                 held[number, : row.length] = row.part(range(row.length))
-        options = [row.continuation.options for row in rows]
-        options += [Options(1, temperature=0)] * (width - len(rows))
-
-        def column(name: str, dtype: type) -> Any:
-            return np.array([getattr(each, name) for each in options], dtype)
-
-        choice = Choice(
-            temperature=column("temperature", np.float32),
-            top_k=column("top_k", np.int32),
-            top_p=column("top_p", np.float32),
-            repetition_penalty=column("repetition_penalty", np.float32),
-            seed=column("seed", np.uint32),
-        )
-        given: Any = (last, held, lengths, prompts, room)
+        options = [each.row.continuation.options for each in pieces]
+        tell: Any = np.bool_(any(each.row.alternatives for each in pieces))
         ragged: Any = (tokens, positions, owners, tables)
-        return Ragged(*ragged), Texts(*given, choice)
-
-    def _progress(self, row: Ticket, found: Chosen, number: int) -> Progress:
-        text = row.continuation
-        shown, told = len(text.text), len(text.tokens)
-        room = self._limit(row) - row.length
-        tokens = found.tokens[:room, number].tolist()
-        text.add(tokens, found.log_probs[:room, number].tolist())
-        row.seen = row.length - 1
-        self._publish(row)
-        if not text.finish and row.length >= self._limit(row):
-            text.add([], [])
-        if text.finish:
-            self._leave(row)
-        new = text.tokens[told:], text.log_probs[told:]
-        return Progress(row, text.text[shown:], *new, text.finish)
-
-    def _leave(self, row: Ticket) -> None:
-        self._rows.remove(row)
-        self.pool.release(row.blocks)
-        row.blocks = []
+        given: Any = (last, held, lengths, prompts, room)
+        return Ragged(*ragged), Texts(*given, tell, _choice(options, width))
 
 
-def _bucket(count: int, most: int, factor: int) -> int:
-    """Return the least power of `factor` that is at least `count`, but at most `most`."""
-    size = 1
-    while size < count:
-        size *= factor
-    return min(size, most)
+def _without_replicas(model: GPT) -> GPT:
+    """Return a model of whose rows every device has all: along data axes all do the same."""
+    new, rules = nnx.merge(*nnx.split(model)), replace(model.rules, data=())
+    for _, module in nnx.iter_graph(new):
+        if hasattr(module, "rules"):
+            module.rules = rules
+    return new
+
+
+def _choice(options: Sequence[Options], width: int) -> Choice:
+    options = [*options, *[Options(1, temperature=0)] * (width - len(options))]
+
+    def column(name: str, dtype: type) -> Any:
+        return np.array([getattr(each, name) for each in options], dtype)
+
+    return Choice(
+        temperature=column("temperature", np.float32),
+        top_k=column("top_k", np.int32),
+        top_p=column("top_p", np.float32),
+        repetition_penalty=column("repetition_penalty", np.float32),
+        seed=column("seed", np.uint32),
+    )
+
+
+def _alternatives(found: Chosen, number: int, count: int) -> list[Alternatives]:
+    if not count:
+        return []
+    pairs = zip(found.top[:, number, :count], found.top_log_probs[:, number, :count], strict=True)
+    return [dict(zip(*(x.tolist() for x in pair), strict=True)) for pair in pairs]
+
+
+def _sizes(least: int, most: int, factor: int) -> list[int]:
+    """Return `most` and what is smaller, from `least` on, each `factor` times the one before."""
+    sizes = [least]
+    while sizes[-1] < most:
+        sizes.append(sizes[-1] * factor)
+    return [*sizes[:-1], most]
+
+
+def _bucket(count: int, sizes: Sequence[int]) -> int:
+    return min(size for size in sizes if size >= count)

@@ -9,23 +9,21 @@ from typing import IO, Any, get_type_hints
 
 from fugaku_jax.data.lines import read_lines
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Continuation, Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.json_file import parse_json
 from fugaku_jax.json_types import typed
 
-BATCH = 16
-"""Lines that are continued at once."""
 LONGEST_LINE = 4_000_000
 """Most bytes of a line; a prompt that has room in a model has some ten thousand."""
 
 
-def continue_file(generator: Generator, source: Path, out: Path, options: Options) -> int:
+def continue_file(engine: Engine, source: Path, out: Path, options: Options) -> int:
     """Continue every prompt of a file; return how many there are.
 
     A line of the result is the line of the source with `text`, `finish`, `tokens` and `log_probs`.
     Every line of the source is looked at before the first is continued; results are written as
-    whole lines, in order, a batch at a time.
+    whole lines, in order, as soon as they are there.
 
     Args:
         source: a JSON object a line, with `prompt` and any of the options; read as corpora are.
@@ -35,31 +33,30 @@ def continue_file(generator: Generator, source: Path, out: Path, options: Option
     Raises:
         InputError: a line is wrong, or a file cannot be read or written.
     """
-    rows = list(_read(generator, source, options))
+    lines = list(_read(engine, source, options))
     with _opened(out, "wb", "written") as file:
-        for first in range(0, len(rows), BATCH):
-            some = rows[first : first + BATCH]
-            for _ in generator.run([row for _, row in some]):
-                pass
-            for line, row in some:
-                found = {"text": row.text, "finish": row.finish}
-                found |= {"tokens": row.tokens, "log_probs": row.log_probs}
-                text = json.dumps(line | found, ensure_ascii=False)
-                file.write(text.encode() + b"\n")
+        answers = engine.answers(asked for _, asked in lines)
+        for (line, _), row in zip(lines, answers, strict=True):
+            found = {"text": row.text, "finish": row.finish}
+            found |= {"tokens": row.tokens, "log_probs": row.log_probs}
+            text = json.dumps(line | found, ensure_ascii=False)
+            file.write(text.encode() + b"\n")
             file.flush()
-    return len(rows)
+    return len(lines)
 
 
 def _read(
-    generator: Generator, source: Path, options: Options
-) -> Iterator[tuple[dict[str, Any], Continuation]]:
+    engine: Engine, source: Path, options: Options
+) -> Iterator[tuple[dict[str, Any], tuple[list[int], Options]]]:
     with _opened(source, "rb", "read") as file:
         for number, data in enumerate(read_lines(file, source.name, LONGEST_LINE), start=1):
             if not data.strip():
                 continue
             try:
                 line, given = _line(data, options)
-                yield line, generator.begin(line["prompt"], given)
+                tokens = engine.tokens(line["prompt"])
+                engine.check(tokens)
+                yield line, (tokens, given)
             except InputError as error:
                 raise InputError(f"{source}, line {number}: {error}") from None
 

@@ -5,20 +5,22 @@ its key and value before any looks, so rows may even share what is made in the s
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec, reshard
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from fugaku_jax.inference.cache import Cache, through_blocks, unpacked
 from fugaku_jax.inference.decoding import Pieces
-from fugaku_jax.inference.sampler import Choice, sample
-from fugaku_jax.kernels import native
+from fugaku_jax.inference.sampler import Choice, log_probability, sample
 from fugaku_jax.kernels.cached_attention import cached_attention
 from fugaku_jax.models.gpt import GPT, Inputs, Operands
+
+ALTERNATIVES = 20
+"""How many of the most probable tokens may be told."""
 
 
 class Ragged(NamedTuple):
@@ -43,14 +45,19 @@ class Texts(NamedTuple):
     prompts: Int[Array, " R"]
     room: Int[Array, " R"]
     """How many tokens each may yet be given."""
+    tell: Bool[Array, ""]
+    """Whether any of them is told the most probable tokens."""
     choice: Choice
 
 
 class Chosen(NamedTuple):
-    """Tokens that follow, and the logarithms of their probabilities; of so many passes."""
+    """What follows rows, of so many passes; logarithms of probabilities before any change."""
 
     tokens: Int[Array, "steps R"]
     log_probs: Float[Array, "steps R"]
+    top: Int[Array, "steps R A"]
+    """The most probable tokens, if they are told."""
+    top_log_probs: Float[Array, "steps R A"]
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -65,8 +72,8 @@ def extend(
     """Run tokens, and choose what follows the last of each row; for all, whether wanted or not."""
     model = nnx.merge(structure, weights)
     hidden, cache = _hidden(model, ragged, cache)
-    chosen, log_probs = _choose(model, hidden, texts, pieces)
-    return cache, _everywhere(Chosen(chosen[None], log_probs[None]))
+    chosen = _choose(model, hidden, texts, pieces)
+    return cache, jax.tree.map(lambda x: x[None], chosen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -82,8 +89,9 @@ def repeat(
 ) -> tuple[Cache, Chosen]:
     """Run the newest token of each row, choose the next, and so on; at most `most` times."""
     model = nnx.merge(structure, weights)
-    nothing = jnp.zeros((most, len(ragged.tokens)), jnp.int32)
-    start = (jnp.int32(0), cache, ragged, texts, Chosen(nothing, nothing.astype(jnp.float32)))
+    rows = jnp.zeros((most, len(ragged.tokens)), jnp.int32)
+    top = jnp.zeros((*rows.shape, _told(model)), jnp.int32)
+    found = Chosen(rows, rows.astype(jnp.float32), top, top.astype(jnp.float32))
 
     def one(carry: tuple) -> tuple:
         step, cache, ragged, texts, found = carry
@@ -92,7 +100,7 @@ def repeat(
         nobody = len(ragged.tables) - 1
         here = ragged._replace(positions=places, rows=jnp.where(alive, ragged.rows, nobody))
         hidden, cache = _hidden(model, here, cache)
-        chosen = Chosen(*map(_whole, _choose(model, hidden, texts, pieces)))
+        chosen = _choose(model, hidden, texts, pieces)
         place = jnp.where(alive, texts.lengths, texts.tokens.shape[1])
         tokens = texts.tokens.at[jnp.arange(len(place)), place].set(chosen.tokens, mode="drop")
         texts = texts._replace(tokens=tokens, lengths=texts.lengths + 1, room=texts.room - 1)
@@ -100,6 +108,7 @@ def repeat(
         found = jax.tree.map(lambda all_, new: all_.at[step].set(new), found, chosen)
         return step + 1, cache, ragged, texts, found
 
+    start = jnp.int32(0), cache, ragged, texts, found
     _, cache, _, _, found = jax.lax.while_loop(lambda carry: carry[0] < steps, one, start)
     return cache, found
 
@@ -112,14 +121,13 @@ def score(
     ragged: Ragged,
     targets: Int[Array, " N"],
     pieces: Pieces,
-) -> tuple[Cache, Float[Array, " N"]]:
-    """Run tokens, and return the logarithm of the probability of what follows each."""
+) -> tuple[Cache, Chosen]:
+    """Run tokens of one row, and say how probable what follows each of them is."""
     model = nnx.merge(structure, weights)
     hidden, cache = _hidden(model, ragged, cache)
-    logits = _whole(model.logits(model.norm(hidden))[:, 0])
-    known = jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
-    found = jnp.take_along_axis(jax.nn.log_softmax(known), targets[:, None], 1)
-    return cache, found[:, 0]
+    known = _known_logits(model, hidden, pieces)
+    found = Chosen(targets, log_probability(known, targets), *_most_probable(known, _told(model)))
+    return cache, jax.tree.map(lambda x: x[:, None], found)
 
 
 def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1 D"], Cache]:
@@ -135,27 +143,32 @@ def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1
     return through_blocks(model, inputs, cache, look)
 
 
-def _choose(
-    model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pieces
-) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
-    logits = _whole(model.logits(model.norm(hidden[texts.last]))[:, 0])
-    choice, structure = jax.tree.flatten(texts.choice)
+def _known_logits(model: GPT, hidden: Float[Array, "N 1 D"], pieces: Pieces) -> Float[Array, "N V"]:
+    """Return logits on every device, -inf for what the tokenizer does not know."""
+    logits = reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
+    return jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
 
-    def local(
-        logits: Array, tokens: Array, lengths: Array, number: Array, count: Array, *choice: Array
-    ) -> tuple[Array, Array]:
-        how = jax.tree.unflatten(structure, choice)
-        return sample(logits, tokens, lengths, number, count, how)
 
+def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pieces) -> Chosen:
+    logits, told = _known_logits(model, hidden[texts.last], pieces), _told(model)
     number = texts.lengths - texts.prompts
-    operands = logits, texts.tokens, texts.lengths, number, pieces.count, *choice
-    return native.on_each_device(local, (PartitionSpec(None),) * 2, *operands)
+    chosen = sample(logits, texts.tokens, texts.lengths, number, pieces.count, texts.choice)
+    nothing = jnp.zeros((len(logits), told), jnp.int32)
+    top = jax.lax.cond(
+        texts.tell,
+        lambda x: _most_probable(x, told),
+        lambda _: (nothing, nothing.astype(jnp.float32)),
+        logits,
+    )
+    return Chosen(*chosen, *top)
 
 
-def _whole(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    return reshard(x, PartitionSpec(*[None] * x.ndim))
+def _most_probable(
+    logits: Float[Array, "N V"], count: int
+) -> tuple[Int[Array, "N A"], Float[Array, "N A"]]:
+    top, tokens = jax.lax.top_k(logits, count)
+    return tokens.astype(jnp.int32), top - jax.nn.logsumexp(logits, -1, keepdims=True)
 
 
-def _everywhere(chosen: Any) -> Any:
-    """Let every process read all of it."""
-    return jax.tree.map(_whole, chosen)
+def _told(model: GPT) -> int:
+    return min(ALTERNATIVES, model.config.vocab_size)

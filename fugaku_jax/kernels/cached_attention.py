@@ -48,10 +48,9 @@ def cached_attention(
         q, keys = operands[0], operands[3]
         if tables is None:
             operands += (jnp.arange(len(q), dtype=jnp.int32)[:, None],)
-        if tables is not None or q.dtype not in native.DTYPES or not native.enabled():
+        if q.dtype not in native.DTYPES or not native.enabled():
             return reference_cached_attention(*operands)
         results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, keys)]
-        operands = operands[:7]
         return tuple(native.call("cached_attention", results, *operands, aliases={3: 1, 4: 2}))
 
     kept = jax.typeof(keys).sharding.spec

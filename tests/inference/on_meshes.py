@@ -12,6 +12,7 @@ from conftest import TEXTS
 from fugaku_jax.config import MeshConfig, ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer, train
 from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.layout.mesh import active, make_mesh
 from fugaku_jax.models.gpt import GPT
@@ -23,20 +24,39 @@ MESHES = {
     "gpt2": ({"data": 1}, {"data": 2, "tensor": 2}),
     "llama": ({"data": 1}, {"data": 1, "tensor": 2, "pipeline": 2}),
 }
+ENGINES = {"data": 1}, {"data": 2, "tensor": 2}
 OPTIONS = [Options(12, temperature=n / 4, seed=n, repetition_penalty=1 + n / 5) for n in range(5)]
 PROMPTS = ["", "the rain", "むかし", "x = 1", "the plain stays mainly"]
 
 
-def generate(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
-    """Continue the prompts; the model lies whole along all but the tensor axes."""
+def make(mesh: dict, model: dict) -> GPT:
+    """Make a model that lies whole along all but the tensor axes."""
     config = MeshConfig(**mesh)
     devices = config.data * config.tensor * config.pipeline
     mesh, rules = make_mesh(MeshConfig(**mesh), jax.devices()[:devices])
     shape = ModelConfig(**model, init_std=0.3)
     with active(mesh):
-        weights = jax.jit(lambda: GPT(shape, jax.random.key(0), rules.without_stages()))()
-    rows = Generator(weights, tokenizer, 2, jnp.float32)(PROMPTS, OPTIONS)
+        return jax.jit(lambda: GPT(shape, jax.random.key(0), rules.without_stages()))()
+
+
+def generate(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
+    """Continue the prompts."""
+    rows = Generator(make(mesh, model), tokenizer, 2, jnp.float32)(PROMPTS, OPTIONS)
     return {"tokens": [row.tokens for row in rows], "log_probs": [row.log_probs for row in rows]}
+
+
+def answer(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
+    """Continue the prompts, three at a time, with a common beginning; one is cancelled."""
+    engine = Engine(make(mesh, model), tokenizer, 2, jnp.float32, slots=3)
+    tokens = [engine.tokens(PROMPTS[-1] + prompt) for prompt in PROMPTS]
+    rows = [engine.submit(*each) for each in zip(tokens, OPTIONS, strict=True)]
+    engine.step()
+    engine.cancel(rows.pop(1))
+    while engine.busy:
+        engine.step()
+    assert engine.pool.free == engine.pool.blocks
+    found = [row.continuation for row in rows]
+    return {"tokens": [row.tokens for row in found], "log_probs": [row.log_probs for row in found]}
 
 
 def main() -> None:
@@ -46,6 +66,7 @@ def main() -> None:
         name: [generate(mesh, model, tokenizer) for mesh in MESHES[name]]
         for name, model in MODELS.items()
     }
+    found["engine"] = [answer(mesh, LLAMA, tokenizer) for mesh in ENGINES]
     print(json.dumps(found))
 
 

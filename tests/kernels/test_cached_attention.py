@@ -60,6 +60,29 @@ def positions_of(positions):
     return jnp.asarray(positions, jnp.int32)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tokens_of_rows_in_shared_blocks_attend_as_in_rows_of_their_own(implementation, dtype):
+    # Rows of 11 and 6 positions in blocks of 4 share the first; the last 3 and 1 of them are new.
+    random = np.random.default_rng(0)
+    tables = np.array([[5, 2, 3]] * 3 + [[5, 1, 0]], np.int32)
+    positions = np.array([8, 9, 10, 5], np.int32)
+    q, k, v = (draw(random, (4, heads, 20), dtype) for heads in (6, 2, 2))
+    keys, values = (draw(random, (2, 6, 4, 2, 20), dtype) for _ in range(2))
+    layer = jnp.int32(1)
+    given = positions_of(positions), positions_of(tables)
+    out, new_keys, new_values = cached_attention(q, k, v, keys, values, layer, *given)
+    blocks = tables[range(4), positions // 4]
+    want = []
+    for kept, new in ((keys, k), (values, v)):
+        want.append(np.array(kept))
+        want[-1][1, blocks, positions % 4] = new
+    np.testing.assert_array_equal(new_keys, want[0], err_msg=implementation)
+    np.testing.assert_array_equal(new_values, want[1])
+    rows = (np.float64(x[1][tables].reshape(4, 12, 2, 20)) for x in want)
+    found = oracle(np.float64(q), *rows, positions)
+    np.testing.assert_allclose(np.float64(out), found, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
 def test_a_row_is_the_same_bit_by_bit_among_any_others_in_any_cache(library):
     random = np.random.default_rng(0)
     q, k, v = (draw(random, (4, 2, 64), "bfloat16") for _ in range(3))
@@ -79,5 +102,15 @@ def test_a_place_outside_the_cache_is_refused(library, layer, position):
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"no such (layer|position)"):
         jax.block_until_ready(
             cached_attention(x, x, x, kept, kept, jnp.int32(layer), positions_of([position]))
+        )
+    assert library
+
+
+@pytest.mark.parametrize("block", [-1, 2])
+def test_a_block_outside_the_cache_is_refused(library, block):
+    x, kept, tables = jnp.ones((1, 1, 4)), jnp.ones((1, 2, 5, 1, 4)), positions_of([[0, block]])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such block"):
+        jax.block_until_ready(
+            cached_attention(x, x, x, kept, kept, jnp.int32(0), positions_of([0]), tables)
         )
     assert library

@@ -18,7 +18,7 @@ def of(*shape, dtype="float32"):
 
 
 X, ROW, COLUMN, NUMBER = of(3, 5), of(5), of(3), of()
-TARGETS, COUNT = of(3, dtype="int32"), of(dtype="int32")
+TARGETS, COUNT, TABLES = (of(*shape, dtype="int32") for shape in ((3,), (), (3, 1)))
 EPSILON = {"epsilon": np.float32(1e-5), "centred": True}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
@@ -48,7 +48,7 @@ RIGHT = {
         {},
     ),
     "cached_attention": (
-        [of(3, 2, 5), ONE, ONE, KEPT, KEPT, COUNT, TARGETS],
+        [of(3, 2, 5), ONE, ONE, KEPT, KEPT, COUNT, TARGETS, TABLES],
         [of(3, 2, 5), KEPT, KEPT],
         {},
         {3: 1, 4: 2},
@@ -123,6 +123,8 @@ WRONG = [
     ("cached_attention", {2: of(3, 1, 4)}, {}),
     ("cached_attention", {0: of(3, 2, 5, dtype="bfloat16")}, {0: of(3, 2, 5, dtype="bfloat16")}),
     ("cached_attention", {6: of(2, dtype="int32")}, {}),
+    ("cached_attention", {7: of(2, 1, dtype="int32")}, {}),
+    ("cached_attention", {7: of(3, dtype="int32")}, {}),
     ("cached_attention", {3: of(2, 3, 7, 2, 5)}, {1: of(2, 3, 7, 2, 5)}),
 ]
 

@@ -87,7 +87,7 @@ def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
     lines = [{"prompt": f"{n} wet", "seed": n, "n": [n], "temperature": 1} for n in range(18)]
     lines[3] |= {"max_tokens": 2, "stop": ["\n"], "top_k": 3, "top_p": 0.9}
     source, out = write_lines(tmp_path / "in.jsonl", *lines), tmp_path / "out.jsonl"
-    generate(run_dir, "--jsonl", source, "--out", out, "--max-tokens", 4)
+    generate("batch", run_dir, source, "--out", out, "--max-tokens", 4)
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(found) == 18
     for line, row in zip(lines, found, strict=True):
@@ -96,7 +96,7 @@ def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
         assert len(row["tokens"]) == len(row["log_probs"]) <= line.get("max_tokens", 4)
     # A line alone is continued as it is among others.
     write_lines(source, lines[7])
-    generate(run_dir, "--jsonl", source, "--out", out, "--max-tokens", 4)
+    generate("batch", run_dir, source, "--out", out, "--max-tokens", 4)
     alone = json.loads(out.read_text())
     assert alone.pop("log_probs") == pytest.approx(found[7].pop("log_probs"), abs=1e-5)
     assert alone == found[7]
@@ -106,15 +106,15 @@ def test_a_file_of_prompts_is_read_as_corpora_are(generate, run_dir, tmp_path):
     source, out = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
     lines = b'\xef\xbb\xbf{"prompt": "3 wet"}\r\n\r\n{"prompt": "Nara"}\n\n'
     source.write_bytes(gzip.compress(lines))
-    generate(run_dir, "--jsonl", source, "--out", out, "--max-tokens", 2)
+    generate("batch", run_dir, source, "--out", out, "--max-tokens", 2)
     prompts = [json.loads(line)["prompt"] for line in out.read_text().splitlines()]
     assert prompts == ["3 wet", "Nara"]
     source.write_bytes(gzip.compress(lines + b"[]"))
     with pytest.raises(InputError, match=r"in\.jsonl\.gz, line 5: "):
-        generate(run_dir, "--jsonl", source, "--out", out)
+        generate("batch", run_dir, source, "--out", out)
     source.write_bytes(gzip.compress(lines)[:-6])
     with pytest.raises(InputError, match=r"in\.jsonl\.gz cannot be read: Compressed file ended"):
-        generate(run_dir, "--jsonl", source, "--out", out)
+        generate("batch", run_dir, source, "--out", out)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_wrong_line_is_named_and_nothing_is_written(generate, run_dir, tmp_pat
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"prompt": "a"}\n' + line + "\n")
     with pytest.raises(InputError, match="line 2: ") as error:
-        generate(run_dir, "--jsonl", source, "--out", out)
+        generate("batch", run_dir, source, "--out", out)
     assert message in str(error.value)
     assert not out.exists()
 
@@ -150,10 +150,12 @@ def test_a_wrong_line_is_named_and_nothing_is_written(generate, run_dir, tmp_pat
     ("arguments", "message"),
     [
         (["nowhere", "a"], "nowhere is no directory"),
-        (["RUN"], "Give prompts, or --jsonl IN with --out OUT"),
-        (["RUN", "a", "--jsonl", "x", "--out", "y"], "Give prompts, or --jsonl"),
-        (["RUN", "--jsonl", "x"], "Give prompts, or --jsonl IN with --out OUT"),
-        (["RUN", "--jsonl", "absent", "--out", "y"], "absent cannot be read: No such file"),
+        (["RUN"], "Give prompts, or `batch`"),
+        (["batch", "RUN", "x"], "--out"),
+        (["batch", "RUN", "absent", "--out", "y"], "absent cannot be read: No such file"),
+        (["batch", "RUN", "x", "--out", "y", "--slots", "0"], "slots is 0, but it must be"),
+        (["batch", "RUN", "x", "--out", "y", "--top-p", "2"], "top_p is 2.0, but it must be"),
+        (["batch", "RUN", "x", "--out", "y", "--mesh.data", "2"], "shared by --mesh.tensor alone"),
         (["RUN", "a", "--temperature", "-1"], "temperature is -1.0, but it must be at least 0"),
         (["RUN", "a", "--mesh.pipeline", "2"], "shared by --mesh.data and --mesh.tensor alone"),
         (["RUN", "a", "--mesh.tensor", "3"], "mesh.tensor"),
@@ -195,11 +197,15 @@ def test_what_the_documentation_says_works_when_typed(generate, monkeypatch):
     said = []
     program = importlib.import_module("generate")
 
-    @functools.wraps(program.generate)
-    def listen(*arguments: object, **options: object) -> None:
-        said.append(inspect.signature(program.generate).bind(*arguments, **options).arguments)
+    def listening(function):
+        @functools.wraps(function)
+        def listen(*arguments: object, **options: object) -> None:
+            said.append(inspect.signature(function).bind(*arguments, **options).arguments)
 
-    monkeypatch.setattr(program, "generate", listen)
+        return listen
+
+    for name in ("generate", "batch"):
+        monkeypatch.setattr(program, name, listening(getattr(program, name)))
     page = (ROOT / "docs" / "generation.md").read_text()
     commands = re.findall(r"^python launch/generate\.py (.*)$", page + program.__doc__, re.M)
     assert len(commands) >= 6
@@ -208,6 +214,9 @@ def test_what_the_documentation_says_works_when_typed(generate, monkeypatch):
     rows = re.findall(r"^\| (`--.*?) \|", page, re.M)
     options = [each for row in rows for each in re.findall("`(--[^`]* [^`]*)`", row)]
     assert len(options) >= 8
+    batched = [each for each in options if not each.startswith(("--log-probs", "--mesh.data"))]
+    generate("batch", "RUN", "IN", "--out", "OUT", *typed(" ".join(batched)))
+    assert said[-1]["options"].stop == ("\n###",)
     generate("RUN", "one", *typed(" ".join(options)))
     assert said[-1]["stop"] == ("\n###",)
     assert said[-1]["max_tokens"] == 256

@@ -1,0 +1,54 @@
+"""Continue the prompts of a file, many side by side."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fugaku_jax.cluster.devices import emulate
+from fugaku_jax.compile_cache import use_compile_cache
+from fugaku_jax.config import MeshConfig
+from fugaku_jax.errors import InputError
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import Engine
+from fugaku_jax.inference.files import continue_file
+from fugaku_jax.interop.load import load_for_inference
+
+Choices = Annotated[Options, tyro.conf.arg(name=""), tyro.conf.UseAppendAction]
+
+
+def batch(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_HF_DIR")],
+    prompts: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROMPTS.JSONL")],
+    out: Path,
+    options: Choices = Options(),  # noqa: B008
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
+    slots: int = 32,
+    cache_tokens: int | None = None,
+    emulate_devices: int | None = None,
+    mesh: MeshConfig = MeshConfig(),  # noqa: B008
+) -> None:
+    """Continue the prompts of a file; what several begin with is computed once.
+
+    Args:
+        model: Run directory, whose newest checkpoint is taken, or a model directory of Hugging
+            Face's.
+        prompts: A JSON object a line, with "prompt" and any of the options.
+        out: File for the same lines with their continuations.
+        options: Of lines that do not say otherwise.
+        dtype: Type of weights, cache and arithmetic.
+        slots: Most prompts that are continued side by side.
+        cache_tokens: Tokens whose keys and values are kept; as many as all slots can use if not
+            given.
+        emulate_devices: Let this process have so many devices, by emulation on its CPU.
+        mesh: How many devices share the work, and how.
+    """
+    if mesh.pipeline != 1 or mesh.context != 1 or mesh.data > 1:
+        raise InputError("A batch is shared by --mesh.tensor alone.")
+    emulate(emulate_devices)
+    use_compile_cache()
+    loaded = load_for_inference(model, dtype, mesh)
+    given = loaded.model, loaded.tokenizer, loaded.first_token, dtype
+    engine = Engine(*given, slots=slots, positions=cache_tokens)
+    del loaded, given
+    print(f"{out}: {continue_file(engine, prompts, out, options)} continuations")

@@ -1,0 +1,169 @@
+"""Rows that come and go side by side are those that run alone, token for token."""
+
+import random
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from transformers_oracle import randomised
+
+from fugaku_jax.config import ModelConfig
+from fugaku_jax.errors import InputError
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import ALTERNATIVES, Engine
+from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.ragged import extend, repeat
+
+CONFIG = ModelConfig(
+    family="llama",
+    vocab_size=303,
+    n_layers=2,
+    d_model=64,
+    n_heads=4,
+    n_kv_heads=2,
+    sequence_length=80,
+    tied=False,
+)
+SLOTS = 4
+PREFIX = "the rain in Spain stays mainly in the plain"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nnx.merge(*randomised(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def engine(model, tokenizer):
+    return Engine(model, tokenizer, 2, jnp.float32, slots=SLOTS, queue=40)
+
+
+@pytest.fixture(scope="module")
+def generator(model, tokenizer):
+    return Generator(model, tokenizer, 2, jnp.float32)
+
+
+def submit(engine, prompt, options, **more):
+    return engine.submit(engine.tokens(prompt), options, **more)
+
+
+def requests(draw, count, prefix):
+    texts = ["むかし", "", "x = 1", "the plain", "Spain" * 7]
+    for seed in range(count):
+        warm = {"temperature": 0.7, "repetition_penalty": 1.3, "seed": seed} if seed % 3 else {}
+        prompt = (prefix if seed % 2 else "") + draw.choice(texts)
+        yield prompt, Options(draw.randrange(1, 24), **({"temperature": 0.0} | warm))
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["nothing shared", "shared prefixes"])
+def test_what_comes_and_goes_at_random_is_what_runs_alone(engine, generator, prefix):
+    draw = random.Random(len(prefix))
+    asked = list(requests(draw, 24, prefix))
+    want = [generator([prompt], options)[0] for prompt, options in asked]
+    coming, rows, gone, texts = list(enumerate(asked)), {}, set(), {}
+    while coming or engine.busy or engine.queued:
+        while coming and draw.random() < 0.5:
+            number, (prompt, options) = coming.pop()
+            rows[number] = submit(engine, prompt, options)
+        if rows and draw.random() < 0.1:
+            gone.add(draw.choice(list(rows)))
+            for number in gone:
+                engine.cancel(rows[number])
+        for news in engine.step():
+            texts[news.ticket] = texts.get(news.ticket, "") + news.text
+            assert news.ticket.continuation.text == texts[news.ticket]
+    assert engine.pool.free == engine.pool.blocks
+    whole = 0
+    for number, row in rows.items():
+        found, alone = row.continuation, want[number]
+        if found.finish:
+            assert (found.tokens, found.text, found.finish) == (
+                alone.tokens,
+                alone.text,
+                alone.finish,
+            )
+            np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=1e-5)
+            whole += 1
+        else:
+            assert number in gone
+            assert found.tokens == alone.tokens[: len(found.tokens)]
+    assert whole > 12
+
+
+def test_in_bf16_a_row_is_the_same_bit_by_bit_alone_and_among_others(model, tokenizer):
+    engine = Engine(model, tokenizer, 2, slots=SLOTS)
+    options = Options(30, temperature=0.0)
+    prompts = [engine.tokens(PREFIX[:n]) for n in (43, 0, 20, 40, 43)]
+    [alone] = engine.answers([(prompts[0], options)])
+    *_, among = engine.answers([(prompt, options) for prompt in prompts])
+    assert among.tokens == alone.tokens
+    # XLA may add exponentials in another order.
+    np.testing.assert_allclose(among.log_probs, alone.log_probs, atol=1e-5)
+
+
+def test_nothing_is_compiled_while_somebody_waits(model, tokenizer):
+    engine = Engine(model, tokenizer, 2, slots=3)
+    engine.prepare()
+    compiled = extend._cache_size(), repeat._cache_size()
+    rows = [submit(engine, "x" * n, Options(1 + n)) for n in (1, 5, 18, 60, 70)]
+    engine.step()
+    rows += [submit(engine, "y" * n, Options(1 + n)) for n in (4, 31)]
+    while engine.busy:
+        engine.step()
+    assert all(row.continuation.finish for row in rows)
+    assert (extend._cache_size(), repeat._cache_size()) == compiled
+
+
+def test_the_score_of_a_text_is_what_its_tokens_had_when_they_were_chosen(engine):
+    row = submit(engine, PREFIX, Options(20, temperature=0.0), alternatives=3)
+    told = []
+    while not row.continuation.finish:
+        for news in engine.step():
+            assert len(news.alternatives) == len(news.tokens)
+            told += news.alternatives
+    found, prompt = row.continuation, row.continuation.prompt
+    log_probs, alternatives = engine.score(prompt + found.tokens, alternatives=3)
+    assert len(log_probs) == len(alternatives) == len(prompt) + len(found.tokens) - 1
+    here = slice(len(prompt) - 1, None)
+    np.testing.assert_allclose(log_probs[here], found.log_probs, atol=1e-5)
+    for token, log_prob, one, other in zip(
+        found.tokens, found.log_probs, told, alternatives[here], strict=True
+    ):
+        assert list(one) == list(other)
+        np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-5)
+        assert next(iter(one.items())) == (token, pytest.approx(log_prob, abs=1e-6))
+        assert len(one) == 3
+        assert sorted(one.values(), reverse=True) == list(one.values())
+    assert engine.score(prompt[:1]) == ([], [])
+    assert engine.pool.free == engine.pool.blocks
+
+
+def test_a_row_ends_where_the_models_positions_end(engine, tokenizer, monkeypatch):
+    monkeypatch.setitem(vars(tokenizer), "ends", (10**6,))
+    [row] = engine.answers([(engine.tokens("x" * 60), Options(500, temperature=0.0))])
+    assert row.finish == "length"
+    assert len(row.prompt) + len(row.tokens) == CONFIG.sequence_length
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more", "error"),
+    [
+        ([], {}, "needs a token"),
+        ([303], {}, "none but those of the tokenizer"),
+        ([5] * 80, {}, "has 80 tokens, but the model has 80 positions"),
+        ([5], {"alternatives": ALTERNATIVES + 1}, "alternatives is 21"),
+    ],
+)
+def test_a_wrong_request_is_a_sentence(engine, tokens, more, error):
+    with pytest.raises(InputError, match=error):
+        engine.submit(tokens, Options(), **more)
+    with pytest.raises(InputError, match=error):
+        engine.score(tokens + [5] * (len(tokens) == 80), **more)
+    assert engine.queued == 0
+
+
+@pytest.mark.parametrize("name", ["slots", "queue", "positions"])
+def test_an_engine_of_nothing_is_refused(model, tokenizer, name):
+    with pytest.raises(InputError, match=f"{name} is 0, but it must be at least 1"):
+        Engine(model, tokenizer, 2, **{name: 0})
