@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml
 
 # What the tests hold us to (PyTorch and transformers): large, so only they install it.
 $(VENV)/.installed-oracles: $(VENV)/.installed
-	$(INSTALL) --no-build-isolation -e ".[dev,test,data]"
+	$(INSTALL) --no-build-isolation -e ".[dev,test,data,serve]"
 	touch $@
 
 train: env ## train the recipe `tiny` on the built-in corpus, to runs/tiny/report.html

@@ -148,6 +148,28 @@ def startup(
     show({"startups": run(processes, collectives, say)}, json, startups=shown)
 
 
+def serving(
+    url: str = "http://127.0.0.1:8000",
+    clients: int = 200,
+    seconds: float = 60,
+    tokens: int = 32,
+    api_key: str | None = None,
+    json: Json = False,
+) -> None:
+    """Let many clients ask a server of `launch/serve.py`, and tell how long they wait.
+
+    Args:
+        url: Of the server.
+        clients: How many ask at a time, each one request after another.
+        seconds: In which requests begin.
+        tokens: Of an answer, at most.
+        api_key: Of the server, if it wants one.
+    """
+    from fugaku_jax.benchmarks.serving import run
+
+    show(run(url, clients, seconds, tokens, api_key, say), json)
+
+
 def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json = False) -> None:
     """Compare small layouts' steps with what the step-time model says, given measured kernels.
 
@@ -165,7 +187,10 @@ def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json =
 
 def main() -> None:
     """Read the arguments and measure."""
-    programs = (model, step, generate, kernels, tokenize, load, pipeline, scaling, startup, torus)
+    programs = (
+        *(model, step, generate, serving, kernels, tokenize, load),
+        *(pipeline, scaling, startup, torus),
+    )
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

@@ -15,6 +15,7 @@ ROOMS = (
         "fugaku_jax",
         "benchmarks",
         "planning",
+        "serving",
         "interop",
         "tuning",
         "training",
