@@ -1,7 +1,8 @@
-"""A GGUF file holds the exported weights as llama.cpp has them, and a vocabulary that it cuts by."""
+"""A GGUF file holds what is exported to Hugging Face, and a vocabulary that llama.cpp cuts by."""
 
 import dataclasses
-import json
+import functools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llama_cpp_cuts import LlamaCppCuts
-from small_runs import GPT2, LLAMA, MODELS, VOCAB, make_run
+from small_runs import LLAMA, MODELS, VOCAB, make_run
 
+from fugaku_jax.config import ModelConfig
 from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.doubts import doubts_of_gguf
 from fugaku_jax.interop.gguf_file import FILE_TYPES, open_spoken, write_gguf
 from fugaku_jax.interop.gguf_vocabulary import vocabulary
 from fugaku_jax.interop.hf import export_run
@@ -32,6 +35,30 @@ SHAPE = {
     "attention.head_count": "n_heads",
     "vocab_size": "vocab_size",
 }
+
+
+@pytest.fixture(scope="module")
+def run_of(store, tmp_path_factory):
+    """Give a run of a model, which is made once."""
+
+    @functools.cache
+    def made(model: ModelConfig) -> Path:
+        return make_run(tmp_path_factory.mktemp("run") / "run", model, store)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(run_of, store, tmp_path_factory):
+    """Give the export of a model's run, which is made once."""
+
+    @functools.cache
+    def made(model: ModelConfig) -> Path:
+        out = tmp_path_factory.mktemp("export") / "hf"
+        export_run(run_of(model), out, store, "float32", 10**9)
+        return out
+
+    return made
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -52,11 +79,9 @@ def halves_side_by_side(rows: np.ndarray, head_dim: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-def test_tensors_are_those_exported_to_hugging_face(model, store, tmp_path):
-    run = make_run(tmp_path / "run", model, store)
-    export_run(run, tmp_path / "hf", store, "float32", 10**9)
-    write_gguf(open_spoken(run), tmp_path / "out.gguf", "float32")
-    theirs = safetensors.numpy.load_file(tmp_path / "hf" / "model.safetensors")
+def test_tensors_are_those_exported_to_hugging_face(model, run_of, exported, tmp_path):
+    write_gguf(open_spoken(run_of(model)), tmp_path / "out.gguf", "float32")
+    theirs = safetensors.numpy.load_file(exported(model) / "model.safetensors")
     found, said = read(tmp_path / "out.gguf")
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH.LLAMA if model.family == "llama" else gguf.MODEL_ARCH.GPT2, model.n_layers
@@ -79,10 +104,10 @@ def test_tensors_are_those_exported_to_hugging_face(model, store, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", FILE_TYPES)
-def test_each_type_is_as_near_as_it_can_be(dtype, store, tmp_path):
-    run = make_run(tmp_path / "run", MODELS["gpt2, untied, narrow"], store)
-    write_gguf(open_spoken(run), tmp_path / "exact", "float32")
-    write_gguf(open_spoken(run), tmp_path / "out", dtype)
+def test_each_type_is_as_near_as_it_can_be(dtype, run_of, tmp_path):
+    source = open_spoken(run_of(MODELS["gpt2, untied, narrow"]))
+    write_gguf(source, tmp_path / "exact", "float32")
+    write_gguf(source, tmp_path / "out", dtype)
     (exact, _), (found, said) = read(tmp_path / "exact"), read(tmp_path / "out")
     assert said["general.file_type"] == FILE_TYPES[dtype][1]
     for name, values in found.items():
@@ -156,9 +181,8 @@ def test_of_equals_llama_cpp_takes_the_longest_first_piece(cutters):
     assert [len(tokenizer.decode([id])) for id in theirs.cut(text)] == [16, 4]
 
 
-def test_a_file_tells_what_stands_around_texts(store, prefixing, tmp_path):
-    run = make_run(tmp_path / "run", GPT2, store)
-    write_gguf(open_spoken(run), tmp_path / "out.gguf", "float16")
+def test_a_file_tells_what_stands_around_texts(run_of, exported, store, tmp_path):
+    write_gguf(open_spoken(run_of(LLAMA)), tmp_path / "out.gguf", "float16")
     _, said = read(tmp_path / "out.gguf")
     end = store.tokenizer().end_of_document
     assert said["general.name"] == "run"
@@ -168,9 +192,7 @@ def test_a_file_tells_what_stands_around_texts(store, prefixing, tmp_path):
     assert not said["tokenizer.ggml.add_eos_token"]
     assert said["tokenizer.ggml.unknown_token_id"] == 0
     assert said["tokenizer.chat_template"] == FUGAKU
-    export_run(run, tmp_path / "hf", store, "float32", 10**9)
-    (tmp_path / "hf" / "tokenizer.model").write_bytes(prefixing.model_bytes)
-    again = open_spoken(tmp_path / "hf")
+    again = open_spoken(exported(LLAMA))
     assert again.chat_template == FUGAKU
     assert again.first_token == end
 
@@ -198,13 +220,11 @@ def test_a_tokenizer_that_llama_cpp_would_cut_otherwise_is_refused(store, change
 
 
 @pytest.mark.slow
-def test_the_program_writes_the_same_of_a_run_and_of_its_export(store, tmp_path):
-    run = make_run(tmp_path / "run", LLAMA, store)
-    export_run(run, tmp_path / "hf", store, "float32", 10**9)
+def test_the_program_writes_the_same_of_a_run_and_of_its_export(run_of, exported, tmp_path):
     found = []
-    for source in ("run", "hf"):
-        out = tmp_path / f"{source}.gguf"
-        command = [sys.executable, "launch/convert.py", "to-gguf", tmp_path / source, out]
+    for source in (run_of(LLAMA), exported(LLAMA)):
+        out = tmp_path / f"{source.name}.gguf"
+        command = [sys.executable, "launch/convert.py", "to-gguf", source, out]
         done = subprocess.run(
             [*command, "--dtype", "q8_0"], capture_output=True, text=True, cwd=ROOT, check=False
         )
@@ -221,10 +241,9 @@ def test_the_program_writes_the_same_of_a_run_and_of_its_export(store, tmp_path)
     assert "exists already" in done.stderr
 
 
-def test_nothing_is_left_where_a_file_cannot_be_written(store, tmp_path):
-    run = make_run(tmp_path / "run", GPT2, store)
+def test_nothing_is_left_where_a_file_cannot_be_written(run_of, tmp_path):
     (tmp_path / "file").write_text("")
-    source = open_spoken(run)
+    source = open_spoken(run_of(LLAMA))
     with pytest.raises(InputError, match="cannot be written"):
         write_gguf(source, tmp_path / "file" / "out.gguf", "float32")
 
@@ -233,16 +252,34 @@ def test_nothing_is_left_where_a_file_cannot_be_written(store, tmp_path):
 
     with pytest.raises(InputError, match="is damaged"):
         write_gguf(dataclasses.replace(source, read=fail), tmp_path / "out.gguf", "float32")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def test_a_directory_without_a_tokenizer_is_refused(store, tmp_path):
-    run = make_run(tmp_path / "run", GPT2, store)
-    export_run(run, tmp_path / "hf", store, "float32", 10**9)
-    for name in ("tokenizer.model", "tokenizer.json"):
-        (tmp_path / "hf" / name).unlink()
+def test_a_directory_without_a_tokenizer_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported(LLAMA), tmp_path / "hf")
+    for name in ("sentencepiece.model", "tokenizer.json"):
+        (folder / name).unlink()
     with pytest.raises(InputError, match=r"has no tokenizer\.model"):
-        open_spoken(tmp_path / "hf")
+        open_spoken(folder)
     with pytest.raises(InputError):
         open_spoken(tmp_path / "absent")
-    assert json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"] == "gpt2"
+
+
+def test_what_llama_cpp_leaves_to_its_user_is_said(exported, prefixing):
+    source = open_spoken(exported(LLAMA))
+    assert len(list(doubts_of_gguf(source))) == 1  # what stands before a text
+    changed = dataclasses.replace(source, first_token=None, tokenizer=prefixing)
+    (said,) = doubts_of_gguf(changed)
+    assert "begin texts with one" in said
+
+
+@pytest.mark.parametrize("reader", [gguf.SentencePieceVocab, gguf.LlamaHfVocab, gguf.BpeVocab])
+def test_in_an_export_llama_cpps_converter_finds_no_tokenizer_to_mistake(
+    reader, exported, tmp_path
+):
+    with pytest.raises((FileNotFoundError, TypeError)):
+        reader(exported(LLAMA))
+    if reader is gguf.SentencePieceVocab:
+        folder = shutil.copytree(exported(LLAMA), tmp_path / "hf")
+        (folder / "sentencepiece.model").rename(folder / "tokenizer.model")
+        assert reader(folder).vocab_size == VOCAB
