@@ -16,6 +16,7 @@ from jaxtyping import Shaped
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.base import template_of_model
 from fugaku_jax.interop.gguf_tensors import gguf_name, gguf_shape, gguf_values
 from fugaku_jax.interop.gguf_vocabulary import KIND, vocabulary
 from fugaku_jax.interop.hf_import import TOKENIZER, open_hf
@@ -23,10 +24,8 @@ from fugaku_jax.interop.hf_shape import is_hf_directory
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.load import run_first_token, run_tokenizer
 from fugaku_jax.interop.saved_weights import SavedWeights
-from fugaku_jax.json_file import read_json
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.tuning.chat_template import FUGAKU
-from fugaku_jax.tuning.data_of_run import template_of_run
 
 FILE_TYPES = {
     "float32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -69,14 +68,12 @@ def open_spoken(path: Path) -> Spoken:
         if source.tokenizer is None:
             raise InputError(f"{path} has no {TOKENIZER} to cut texts with; copy it there.")
         first = source.origin.get("first_token", source.tokenizer.end_of_document)
-        settings = path / "tokenizer_config.json"
-        template = read_json(settings).get("chat_template") if settings.exists() else None
-        template = template if isinstance(template, str) else None
+        template = template_of_model(path)
         return Spoken(name, source.model, source.read, source.tokenizer, first, template)
     config, weights = read_config(path), SavedWeights(path)
     tokenizer = run_tokenizer(path, config)
     first = run_first_token(path, config, tokenizer)
-    template = template_of_run(path) or FUGAKU
+    template = template_of_model(path) or FUGAKU
     return Spoken(name, config.model, weights.read, tokenizer, first, template)
 
 
