@@ -6,7 +6,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 # Where it is set, each of the hundreds of processes of the tests would compile this package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env train test sweep soak fuzz machine ray sanitize a64fx measures licences audit check format clean
+.PHONY: help env train test sweep soak fuzz machine ray gguf sanitize a64fx measures licences audit check format clean
 
 help: ## list what can be made (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ $(VENV)/transformers4: $(VENV)/.installed-oracles
 # All tests, 12 to 22 minutes on 2 cores. `make test FAST=1` takes 2 to 4 and leaves out those
 # marked `slow`: whole trainings and restarts, meshes of several devices or processes held to one,
 # both versions of transformers, the notebooks, benchmarks, and the longest tests of kernels.
-EVERYDAY := $(if $(FAST),-m "not slow and not a64fx and not sanitize and not machine and not ray")
+EVERYDAY := $(if $(FAST),-m "not slow and not a64fx and not llama_cpp and not sanitize and not machine and not ray")
 test: $(VENV)/.installed-oracles $(if $(FAST),,$(VENV)/transformers4) ## run the tests; with FAST=1 those of everyday work, in minutes
 	$(RUN) -m pytest $(EVERYDAY) --numprocesses auto --dist loadfile --no-loadscope-reorder
 
@@ -61,6 +61,11 @@ machine: $(VENV)/.installed-oracles ## compile the step of Fugaku-LLM for 13,824
 ray: $(VENV)/.installed-oracles ## prepare a corpus on a head of Ray on this machine
 	$(INSTALL) ray
 	$(RUN) -m pytest tests/corpora -m ray
+
+# llama.cpp is compiled for this machine, which takes ten minutes of two cores.
+gguf: $(VENV)/.installed-oracles ## hold GGUF files to what llama.cpp makes of them
+	$(INSTALL) llama-cpp-python
+	$(RUN) -m pytest tests/interop -m llama_cpp
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
 sanitize: $(VENV)/.installed-oracles ## run the kernels' tests under sanitizers (most of an hour)

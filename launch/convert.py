@@ -2,6 +2,7 @@
 
 python launch/convert.py to-hf runs/tiny models/tiny     # for transformers and vLLM
 python launch/convert.py to-peft runs/lora adapters/lora  # what LoRA has learned, for peft
+python launch/convert.py to-gguf runs/tiny tiny.gguf     # for llama.cpp
 python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
 python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
@@ -16,7 +17,8 @@ from command import parse, run_program
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.interop.doubts import doubts_of_export, doubts_of_import
+from fugaku_jax.interop.doubts import doubts_of_export, doubts_of_gguf, doubts_of_import
+from fugaku_jax.interop.gguf_file import open_spoken, write_gguf
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
@@ -29,6 +31,7 @@ from fugaku_jax.run.identity import is_untrained, open_run_store
 
 Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Directory = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]
+Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN|DIR")]]
 Out = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
 
 
@@ -68,6 +71,25 @@ def to_peft(run: Run, out: Out, base: Path | None = None) -> None:
         base: Model directory that they are for, if not where the run found its model.
     """
     print(f"{out}: {', '.join(export_adapter(run, out, base))}")
+
+
+def to_gguf(
+    model: Model,
+    out: Out,
+    dtype: Literal["float32", "float16", "bfloat16", "q8_0"] = "float16",
+) -> None:
+    """Write a GGUF file for llama.cpp: weights, vocabulary and chat template.
+
+    Args:
+        model: Run directory, whose newest checkpoint is taken, or model directory of Hugging
+            Face's (GPT2LMHeadModel or LlamaForCausalLM).
+        out: File to write.
+        dtype: Type of the matrices.
+    """
+    source = open_spoken(model)
+    write_gguf(source, out, dtype)
+    warn(doubts_of_gguf(source))
+    print(f"{out}: {source.model.family}, {out.stat().st_size:,} bytes")
 
 
 def from_hf(directory: Directory, run: Run, tokenizer: Path | None = None) -> None:
@@ -118,6 +140,7 @@ def main() -> None:
     programs = {
         "to-hf": to_hf,
         "to-peft": to_peft,
+        "to-gguf": to_gguf,
         "from-hf": from_hf,
         "from-megatron": from_megatron,
     }

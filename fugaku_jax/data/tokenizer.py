@@ -92,6 +92,10 @@ class Tokenizer:
             return None
         return int(self._processor.id_to_piece(token)[3:-1], 16)
 
+    def piece(self, token: int) -> str:
+        """What the model calls a token: `</s>`, `▁the`."""
+        return self._processor.id_to_piece(token)
+
     @functools.cached_property
     def sha256(self) -> str:
         """The sha256 of the serialised model, in hex."""

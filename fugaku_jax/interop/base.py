@@ -53,7 +53,7 @@ def open_base(path: Path) -> Base:
     start = start_from_hf(path)
     if start.tokenizer is None:
         raise InputError(f"{path} has no tokenizer, so dialogues cannot be told to it.")
-    return Base(read_hf_config(path), start.tokenizer, start, _hf_template(path))
+    return Base(read_hf_config(path), start.tokenizer, start, template_of_model(path))
 
 
 def _run(run_dir: Path) -> Base:
@@ -71,7 +71,16 @@ def _run(run_dir: Path) -> Base:
     }
     parameters = functools.partial(_parameters, run_dir)
     start = Start(parameters, origin, tokenizer)
-    return Base(config.model, tokenizer, start, template_of_run(run_dir))
+    return Base(config.model, tokenizer, start, template_of_model(run_dir))
+
+
+def template_of_model(path: Path) -> str | None:
+    """Return the chat template that came with a run or a model directory; None if none did.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return _hf_template(path) if is_hf_directory(path) else template_of_run(path)
 
 
 def _parameters(run_dir: Path, layout: Layout) -> PyTree[Array]:

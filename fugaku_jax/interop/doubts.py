@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fugaku_jax.config import ModelConfig
+from fugaku_jax.interop.gguf_file import Spoken
 from fugaku_jax.interop.imported import Imported
+from fugaku_jax.interop.tokenizer_json import puts_space_before
 
 _EVEN_HEADS = 32
 """What the width of a head is a multiple of in all of vLLM's backends."""
@@ -16,6 +18,17 @@ def doubts_of_export(model: ModelConfig) -> Iterator[str]:
         yield (
             f"heads of width {model.head_dim} are not known to all of vLLM's attention backends."
         )
+
+
+def doubts_of_gguf(source: Spoken) -> Iterator[str]:
+    """Yield a sentence for each, of a model in a GGUF file: what llama.cpp leaves to its user."""
+    if source.first_token is not None:
+        yield (
+            "llama.cpp's own programs put nothing before a text, though the file tells them that "
+            f"{source.tokenizer.piece(source.first_token)} stood there; begin prompts with it."
+        )
+    if puts_space_before(source.tokenizer):
+        yield "llama.cpp puts no space before a text, as the tokenizer does; begin texts with one."
 
 
 def doubts_of_import(source: Imported, run_dir: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.croissant import data_read
 from fugaku_jax.interop.hf_config import to_hf_config
+from fugaku_jax.interop.hf_import import EXPORTED_TOKENIZER
 from fugaku_jax.interop.hf_weights import Tensor, tensors
 from fugaku_jax.interop.load import run_first_token, run_tokenizer
 from fugaku_jax.interop.model_card import model_card
@@ -73,7 +74,7 @@ def export_run(
         for name, content in documents.items():
             text = content if isinstance(content, str) else _json(content)
             (unfinished / name).write_text(text, encoding="utf-8")
-        (unfinished / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+        (unfinished / EXPORTED_TOKENIZER).write_bytes(tokenizer.model_bytes)
         written = [lazy(each) for each in tensors(config.model)]
         write_shards(unfinished, written, dtype, shard_bytes)
     return sorted(path.name for path in out.iterdir())

@@ -20,6 +20,9 @@ from fugaku_jax.interop.tokenizer_from_json import tokenizer_from_json
 from fugaku_jax.json_file import read_json
 
 TOKENIZER = "tokenizer.model"
+EXPORTED_TOKENIZER = "sentencepiece.model"
+"""What our exports call theirs. By the usual name llama.cpp's converter would find it, and take a
+unigram model for one with merges, which cuts most texts otherwise; so it refuses the directory."""
 _PREFIXES = ("transformer.", "model.")
 
 
@@ -54,9 +57,11 @@ def _tokenizer(folder: Path, model: ModelConfig, given: Tokenizer | None) -> Tok
     Raises:
         InputError: it has more pieces than the model has tokens, or it is none.
     """
-    path, tokenizer = folder / TOKENIZER, given
+    tokenizer = given
     if tokenizer is None:
-        tokenizer = Tokenizer.from_file(path) if path.exists() else tokenizer_from_json(folder)
+        paths = (folder / name for name in (EXPORTED_TOKENIZER, TOKENIZER))
+        path = next((path for path in paths if path.exists()), None)
+        tokenizer = Tokenizer.from_file(path) if path else tokenizer_from_json(folder)
     if tokenizer and tokenizer.vocab_size > model.vocab_size:
         raise InputError(
             f"The tokenizer of {folder} has {tokenizer.vocab_size} pieces, but the model's "

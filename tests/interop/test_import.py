@@ -315,7 +315,7 @@ def test_the_program_imports_exports_and_refuses(exported, store, tmp_path, monk
         return capsys.readouterr().out
 
     bare = shutil.copytree(exported / "llama", tmp_path / "bare")
-    model, _ = bare / "tokenizer.model", (bare / "tokenizer.json").unlink()
+    model, _ = bare / "sentencepiece.model", (bare / "tokenizer.json").unlink()
     model.rename(tmp_path / "its.model")
     run("convert", "from-hf", bare, tmp_path / "mute")
     assert not (tmp_path / "mute" / "tokenizer.model").exists()

@@ -31,7 +31,7 @@ def test_what_is_no_model_is_refused(store, tmp_path):
     with pytest.raises(InputError, match="is no run"):
         load_for_inference(tmp_path, jnp.float32)
     export_run(make_run(tmp_path / "run", LLAMA, store), tmp_path / "out", store, "float16", 10**9)
-    (tmp_path / "out" / "tokenizer.model").unlink()
+    (tmp_path / "out" / "sentencepiece.model").unlink()
     (tmp_path / "out" / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer\.model"):
         load_for_inference(tmp_path / "out", jnp.float32)
