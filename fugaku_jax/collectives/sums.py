@@ -39,7 +39,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from fugaku_jax.collectives.phases import Algorithm, Plan, make_plan
@@ -83,7 +83,7 @@ def all_reduce(
         summed = _scatter(buckets.reshape(*plan.sizes, share), plan).astype(x.dtype)
         return _gather(summed, plan).reshape(-1)[: x.size].reshape(x.shape)
 
-    return on_local_arrays(reduce, x)
+    return on_local_array(reduce, x)
 
 
 def reduce_scatter(
@@ -124,7 +124,7 @@ def reduce_scatter(
         buckets = _reorder(blocks, plan.orders(), plan)
         return _scatter(buckets.reshape(*plan.sizes, *shard), plan).astype(x.dtype)
 
-    return on_local_arrays(reduce, x) if plan.phases else x
+    return on_local_array(reduce, x) if plan.phases else x
 
 
 def all_gather(
@@ -157,7 +157,7 @@ def all_gather(
         blocks = _reorder(buckets, np.argsort(plan.orders()), plan)
         return from_blocks(blocks, whole, placed, plan)
 
-    return on_local_arrays(gather, x) if plan.phases else x
+    return on_local_array(gather, x) if plan.phases else x
 
 
 def plan_of(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -> Plan:
@@ -200,20 +200,37 @@ def _widen(x: Array) -> Array:
     return x.astype(jnp.float32) if narrow else x
 
 
-def on_local_arrays(function: Callable[[Array], Array], x: Array) -> Array:
+def on_local_array(function: Callable[[Array], Array], x: Array) -> Array:
     """Apply a function to what each device holds, Explicit axes being made manual for it."""
+    (found,) = on_local_arrays(lambda x: (function(x),), x, specs=(jax.typeof(x).sharding.spec,))
+    return found
+
+
+def on_local_arrays(
+    function: Callable[..., tuple[Array, ...]], *arrays: Array, specs: tuple[PartitionSpec, ...]
+) -> tuple[Array, ...]:
+    """Do so with several arrays.
+
+    Args:
+        function: of what a device holds of the arrays.
+        arrays: whose types say how Explicit axes split them.
+        specs: how these split each of the results.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     explicit = {axis for axis, kind in kinds.items() if kind == AxisType.Explicit}
     if not explicit:
-        return function(x)
-    spec = jax.typeof(x).sharding.spec
+        return function(*arrays)
     mapped = jax.shard_map(
-        function, in_specs=spec, out_specs=spec, axis_names=explicit, check_vma=False
+        function,
+        in_specs=tuple(jax.typeof(x).sharding.spec for x in arrays),
+        out_specs=specs,
+        axis_names=explicit,
+        check_vma=False,
     )
     # Where types are checked this undoes the inner map's claim that nothing varies.
     manual = tuple(axis for axis, kind in kinds.items() if kind == AxisType.Manual)
-    return jax.lax.pcast(mapped(x), manual, to="varying")
+    return jax.tree.map(lambda x: jax.lax.pcast(x, manual, to="varying"), mapped(*arrays))
 
 
 def _scatter(buckets: Array, plan: Plan) -> Array:

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from jax.sharding import AbstractMesh, Mesh
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
 from fugaku_jax.collectives import torus
 from fugaku_jax.collectives.connections import connect
 from fugaku_jax.collectives.links import Links
 from fugaku_jax.collectives.sums import Placed
-from fugaku_jax.layout.placement import Collectives
+from fugaku_jax.layout.overlap import LayerSums
+from fugaku_jax.layout.placement import Collectives, Way
+from fugaku_jax.pipeline.stack import Overlap
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class TorusCollectives(Collectives):
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
         return torus.all_reduce(self.links, x, axes) if self.links and axes else x
+
+    def overlap(self, ways: PyTree[Way]) -> Overlap | None:
+        """Return how a layer's gradients travel while others compute."""
+        if self.links is None:
+            return None
+        sums = LayerSums(self.links, ways)
+        return Overlap(lambda x, _: sums.start(x), sums.done, sums.nothing)
 
 
 def connected(mesh: Mesh | AbstractMesh) -> Collectives:

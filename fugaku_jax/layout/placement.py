@@ -12,6 +12,7 @@ Models", 2020, whose third stage is also known as FSDP (Zhao et al., "PyTorch FS
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -22,6 +23,7 @@ from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_s
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.kernels.adamw import sum_of_squares
 from fugaku_jax.layout.rules import Rules
+from fugaku_jax.pipeline.stack import Overlap
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class Placement:
         return PartitionSpec(*entries)
 
 
+class Way(NamedTuple):
+    """What becomes of the gradient of one layer's weight."""
+
+    scattered: Placed
+    """(axis, dimension) pairs over which it is summed, each device keeping its part."""
+    summed: tuple[str, ...] = ()
+    """Axes over which it is only summed."""
+
+
 @dataclass(frozen=True)
 class Collectives:
     """The collectives of a step, by one algorithm."""
@@ -80,6 +91,11 @@ class Collectives:
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
         return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
+
+    def overlap(self, ways: PyTree[Way]) -> Overlap | None:
+        """Return how a layer's gradients travel while others compute; None if they do not."""
+        del ways
+        return None
 
 
 def place(

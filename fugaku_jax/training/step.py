@@ -13,13 +13,14 @@ from jaxtyping import Array, Float, PyTree
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
-from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
+from fugaku_jax.layout.placement import Collectives, Placement, Way, shard_of, squared_norm
 from fugaku_jax.models.lora import adapted
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
+from fugaku_jax.training.overlapped_gradient import overlap_of_layers, overlapped_gradient
 from fugaku_jax.training.preference import pair_count
 from fugaku_jax.training.reduced_gradients import reduced_gradients
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
@@ -56,6 +57,7 @@ def make_train_step(
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
     collectives = _collectives(layout)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
+    overlap = overlap_of_layers(layout, collectives)
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
         """Return this device's losses, and the gradient where the optimizer's state is."""
@@ -68,9 +70,13 @@ def make_train_step(
             for tree, places in ((state.parameters, where), (state.frozen, layout.placements))
         )
         fsdp = _fsdp_of_layers(layout, collectives)
-        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
+        if overlap:
+            loss, losses, total = overlapped_gradient(layout, local, weights, weight, overlap)
+        else:
+            loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         if rules.manual:
-            total = reduced_gradients(total, where, collectives, rules.pipeline)
+            layers_done = overlap is not None
+            total = reduced_gradients(total, where, collectives, rules.pipeline, layers_done)
         return loss, losses, total
 
     def reduced(
@@ -252,4 +258,7 @@ def _layer_fsdp(
     return Fsdp(
         gather=lambda weights: jax.tree.map(collectives.gather, weights, placed),
         scatter=lambda gradients, _: jax.tree.map(collectives.scatter, gradients, placed),
+        overlap=collectives.overlap(
+            jax.tree.map(Way, placed, is_leaf=lambda pairs: isinstance(pairs, tuple))
+        ),
     )
