@@ -94,7 +94,7 @@ def check_type(x: Array) -> None:
 def blocks_plan(links: Links, placed: Placed) -> Plan:
     """Return how the blocks of a scatter or a gather are numbered."""
     sizes = dict(links.axes)
-    return make_plan(tuple((axis, sizes.get(axis, 1)) for axis, _ in placed), "bucket")
+    return make_plan(tuple((axis, sizes.get(axis, 1)) for axis, _ in placed))
 
 
 def long_axes(links: Links, axes: Sequence[str]) -> tuple[str, ...]:

@@ -44,11 +44,11 @@ class TorusCollectives(Collectives):
 def connected(mesh: Mesh | AbstractMesh) -> Collectives:
     """Connect this process to its neighbours; all processes of the mesh have to ask for it.
 
-    Where sums over the torus cannot be, `flat` ones take their place, which is said once; on a mesh
-    whose devices need not exist, without a word.
+    Where sums over the torus cannot be, `flat` ones take their place, which is said once; in a
+    single process, and on a mesh whose devices need not exist, without a word.
 
     Raises:
         RendezvousError: a neighbour does not answer.
     """
     links = connect(mesh) if isinstance(mesh, Mesh) else None
-    return TorusCollectives("flat", links=links) if links else Collectives("flat")
+    return TorusCollectives(links) if links else Collectives()

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.collectives.links import Links
@@ -17,6 +16,7 @@ from fugaku_jax.collectives.started import (
 )
 from fugaku_jax.collectives.torus import long_axes
 from fugaku_jax.layout.placement import Way, shard_of
+from fugaku_jax.pipeline.buffers import empty, read
 
 
 class UnderWay(NamedTuple):
@@ -59,15 +59,16 @@ class LayerSums:
         groups = self._groups()
         found.update(zip(groups.pop(None, ()), under_way.others, strict=True))
         pairs = zip(under_way.started, after.started, strict=True)
-        for ((_, scatters), members), (own, other) in zip(groups.items(), pairs, strict=True):
+        for (group, members), (own, other) in zip(groups.items(), pairs, strict=True):
+            scatters = group is not None and group[1]
             for n, x in zip(members, done(own, other), strict=True):
                 found[n] = x if scatters else shard_of(x, self._leaves()[n].scattered)
         return jax.tree.unflatten(self._structure(), [found[n] for n in sorted(found)])
 
     def nothing(self, like: UnderWay) -> UnderWay:
         """Return what is done with as zeros; `like` is the type of others."""
-        zeros = [jnp.zeros(x.shape, x.dtype, out_sharding=x.sharding.spec) for x in like.others]
-        return UnderWay([nothing(each) for each in like.started], zeros)
+        zeros = [empty(1, each) for each in like.others]
+        return UnderWay([nothing(each) for each in like.started], read(zeros, 0))
 
     def _leaves(self) -> list[Way]:
         return jax.tree.leaves(self.ways, is_leaf=_is_way)

@@ -18,7 +18,6 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from fugaku_jax.collectives.phases import Algorithm
 from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_scatter
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.kernels.adamw import sum_of_squares
@@ -75,22 +74,19 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Collectives:
-    """The collectives of a step, by one algorithm."""
-
-    algorithm: Algorithm
-    local_axis: str | None = None
+    """The collectives of a step, as XLA has them."""
 
     def gather(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Join the parts of all devices."""
-        return all_gather(x, placed, self.algorithm, self.local_axis) if placed else x
+        return all_gather(x, placed) if placed else x
 
     def scatter(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Sum over the devices; each keeps its part."""
-        return reduce_scatter(x, placed, self.algorithm, self.local_axis) if placed else x
+        return reduce_scatter(x, placed) if placed else x
 
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
-        return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
+        return all_reduce(x, axes) if axes else x
 
     def overlap(self, ways: PyTree[Way]) -> Overlap | None:
         """Return how a layer's gradients travel while others compute; None if they do not."""

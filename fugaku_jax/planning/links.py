@@ -11,12 +11,11 @@ from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning.step_work import Transfer
 from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
-from fugaku_jax.tofu.rounds import Algorithm, Kind, Named
+from fugaku_jax.tofu.rounds import Algorithm, Kind
 
 GRADIENTS = ("data", "context")
 """Kinds of parallelism along which gradients are summed."""
 _MANY = 1 << 30  # bytes
-_ALGORITHMS: dict[str, Named] = {"bucket": "bucket", "turned": "bucket", "snake": "snake"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class StepLinks:
         return {}
 
     def _algorithm(self, axes: tuple[str, ...]) -> Algorithm:
-        if self.collective in _ALGORITHMS:
-            return _ALGORITHMS[self.collective]
+        if self.collective == "snake":
+            return "snake"
         if self.collective == "flat":  # axis by axis where the group would be too large
             return "ring" if self.members(GRADIENTS) <= LARGEST_GROUP else "bucket"
         sizes = {part.name: part.size for part in self.assignment.parts}

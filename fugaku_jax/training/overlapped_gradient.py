@@ -15,7 +15,7 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Collectives, Placement, Way
 from fugaku_jax.models.lora import Adapted
 from fugaku_jax.pipeline.buffers import empty
-from fugaku_jax.pipeline.stack import WHOLE, Fsdp, Overlap
+from fugaku_jax.pipeline.stack import Fsdp, Overlap
 from fugaku_jax.training.gradient import Found, Weights, accumulated_gradient
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.precision import COMPUTE_DTYPES
@@ -57,16 +57,24 @@ def _way(place: Placement) -> Way:
 
 
 def overlapped_gradient(
-    layout: Layout, batch: LocalBatch, weights: Weights, scale: Float[Array, ""], overlap: Overlap
+    overlap: Overlap,
+    layout: Layout,
+    batch: LocalBatch,
+    weights: Weights,
+    fsdp: Fsdp,
+    scale: Float[Array, ""],
+    frozen: Weights | None = None,
 ) -> Found:
     """Add up loss and gradient as `accumulated_gradient` does, those of layers over replicas too.
 
     Args:
-        layout: the run and where it lies.
-        batch: this device's part of the batch.
-        weights: all of them.
-        scale: what the gradient is multiplied by.
         overlap: how the sums of layers travel.
+        layout: the run and where it lies; it and what follows as of `accumulated_gradient`.
+        batch: this device's part of the batch.
+        weights: this device's, which are whole.
+        fsdp: of a block, which there is nothing to gather for.
+        scale: what the gradient is multiplied by.
+        frozen: nothing.
 
     Returns:
         as `accumulated_gradient`, but that gradients of layers are summed over replicas, and cut as
@@ -75,7 +83,7 @@ def overlapped_gradient(
     last = batch.micro_batches - 1
     so_far: Found = jnp.float32(0), None, {}
     if last:
-        so_far = accumulated_gradient(layout, batch, weights, WHOLE, scale, count=last)
+        so_far = accumulated_gradient(layout, batch, weights, fsdp, scale, frozen, last)
     own = {name: tree for name, tree in weights.items() if name != "blocks"}
     training = layout.config.training
     blocks, before = weights["blocks"], so_far[2].get("blocks")
@@ -91,9 +99,7 @@ def overlapped_gradient(
     def zero(layers: Adapted) -> Adapted:
         return Adapted(_Sums(jax.tree.map(jnp.zeros_like, layers.adapters.sums), None), None)
 
-    fsdp = Fsdp(
-        lambda layer: layer.frozen, zero=zero, overlap=Overlap(start, done, overlap.nothing)
-    )
+    travelling = Overlap(start, done, overlap.nothing)
 
     def loss_of(own: Weights, sums: Weights) -> tuple[Array, Array | None]:
         model = nnx.merge(layout.structure, own | {"blocks": blocks})
@@ -101,7 +107,7 @@ def overlapped_gradient(
             *batch.inputs(last),
             dtype=COMPUTE_DTYPES[training.precision],
             remat=training.remat,
-            fsdp=fsdp,
+            fsdp=Fsdp(lambda layer: layer.frozen, zero=zero, overlap=travelling),
             adapters=_Sums(sums, before),
         )
         return batch.loss(model, hidden, last)
@@ -113,7 +119,8 @@ def overlapped_gradient(
             jnp.add, (so_far[0], {name: so_far[2][name] for name in own}), (loss, found)
         )
     if losses is not None:
-        losses = jnp.concatenate([so_far[1], losses[None]]) if last else losses[None]
+        before_it = [] if so_far[1] is None else [so_far[1]]
+        losses = jnp.concatenate([*before_it, losses[None]])
     return loss, losses, {"blocks": summed} | found
 
 

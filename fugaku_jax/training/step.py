@@ -57,7 +57,8 @@ def make_train_step(
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
     collectives = _collectives(layout)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
-    overlap = overlap_of_layers(layout, collectives)
+    if overlap := overlap_of_layers(layout, collectives):
+        find_gradient = functools.partial(overlapped_gradient, overlap)
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
         """Return this device's losses, and the gradient where the optimizer's state is."""
@@ -70,13 +71,9 @@ def make_train_step(
             for tree, places in ((state.parameters, where), (state.frozen, layout.placements))
         )
         fsdp = _fsdp_of_layers(layout, collectives)
-        if overlap:
-            loss, losses, total = overlapped_gradient(layout, local, weights, weight, overlap)
-        else:
-            loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
+        loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         if rules.manual:
-            layers_done = overlap is not None
-            total = reduced_gradients(total, where, collectives, rules.pipeline, layers_done)
+            total = reduced_gradients(total, where, collectives, rules.pipeline, bool(overlap))
         return loss, losses, total
 
     def reduced(
@@ -126,8 +123,8 @@ def make_train_step(
 
 
 def _collectives(layout: Layout) -> Collectives:
-    if layout.config.mesh.collective != "torus":
-        return Collectives(layout.config.mesh.collective, layout.rules.local_axis)
+    if layout.config.mesh.collective != "torus" or layout.mesh.size == 1:
+        return Collectives()
     from fugaku_jax.layout.neighbours import connected  # which no other step has to read
 
     return connected(layout.mesh)
