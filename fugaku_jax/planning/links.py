@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, replace
 
 from fugaku_jax.collectives.phases import LARGEST_GROUP
-from fugaku_jax.collectives.routes import Route, plan_routes
+from fugaku_jax.collectives.routes import plan_routes, wires_of
 from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning.step_work import Transfer
@@ -73,9 +73,6 @@ class StepLinks:
         if self.collective == "flat":  # axis by axis where the group would be too large
             return "ring" if self.members(GRADIENTS) <= LARGEST_GROUP else "bucket"
         sizes = {part.name: part.size for part in self.assignment.parts}
-        return _routes(tuple(sizes[axis] for axis in axes if axis != LOCAL_AXIS))
-
-
-@functools.lru_cache(maxsize=4096)
-def _routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
-    return plan_routes(sizes)
+        between = [axis for axis in axes if axis != LOCAL_AXIS]
+        wires = wires_of(tuple(sizes.items()), between)
+        return plan_routes(tuple(sizes[axis] for axis in between), wires)
