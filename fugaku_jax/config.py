@@ -117,5 +117,8 @@ def config_from_dict(nested: dict[str, Any]) -> Config:
     """
     mesh = nested.get("mesh")
     if isinstance(mesh, dict) and mesh.get("weights") == "sharded":  # what `fsdp` was called
-        nested = nested | {"mesh": mesh | {"weights": "fsdp"}}
+        mesh = mesh | {"weights": "fsdp"}
+    if isinstance(mesh, dict) and mesh.get("collective") in ("bucket", "turned"):  # are no more
+        mesh = mesh | {"collective": "torus"}
+    nested = nested | ({} if mesh is None else {"mesh": mesh})
     return typed(Config, nested)

@@ -130,14 +130,14 @@ def torus(
 
 def startup(
     processes: tuple[int, ...] = (4, 8, 16, 32),
-    collectives: tuple[Literal["flat", "bucket"], ...] = ("flat", "bucket"),
+    collectives: tuple[Literal["flat", "torus"], ...] = ("flat", "torus"),
     json: Json = False,
 ) -> None:
     """Time processes of one thread from start to first step, and count their sockets.
 
     Args:
         processes: How many, of 2, 4, 8, 16, 32 and 64; each number by itself.
-        collectives: How they sum: in one group, or axis by axis.
+        collectives: How they sum: in one group, or between neighbours.
     """
     from fugaku_jax.benchmarks.startup import run
 

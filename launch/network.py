@@ -11,7 +11,7 @@ from machines import load_machine
 from rich.console import Console
 from rich.table import Table
 
-from fugaku_jax.collectives.routes import plan_routes
+from fugaku_jax.collectives.routes import plan_routes, wires_of
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.torus import torus_shape
 from fugaku_jax.tofu.links import LOCAL
@@ -100,7 +100,8 @@ def _planned(name: Algorithms, parts: Parts, axes: tuple[str, ...]) -> Algorithm
     if name != "torus":
         return name
     sizes = dict(parts)
-    return plan_routes(tuple(sizes.get(axis, 1) for axis in axes if axis != LOCAL))
+    between = [axis for axis in axes if axis in sizes and axis != LOCAL]
+    return plan_routes(tuple(sizes[axis] for axis in between), wires_of(parts, between))
 
 
 def _bytes(text: str) -> float:

@@ -148,6 +148,14 @@ def test_a_file_that_calls_fsdp_sharded_weights_is_read():
     assert nested["mesh"]["weights"] == "sharded"
 
 
+@pytest.mark.parametrize("removed", ["bucket", "turned"])
+def test_a_file_that_names_a_way_of_summing_that_is_no_more_is_read_with_the_default(removed):
+    nested = CONFIG.to_dict() | {"mesh": {"data": 4, "collective": removed}}
+    assert config_from_dict(nested).mesh == MeshConfig(data=4)
+    with pytest.raises(InputError, match=f"mesh.collective is {removed}, but it must be"):
+        MeshConfig(collective=removed)
+
+
 @pytest.mark.parametrize(
     ("section", "change"),
     [("model", {"depth": 3}), ("training", {"stepz": 3}), ("hardware", {"nodes": 3})],

@@ -1,4 +1,4 @@
-"""Seconds of each collective, by axis of the mesh and by algorithm.
+"""Seconds of each collective, by axis of the mesh.
 
 On emulated devices no byte crosses a wire: `run` shows what the phases, the copies between them and
 the waiting for one another cost, not what a torus would gain. For that, call `measure` in processes
@@ -54,20 +54,17 @@ def run(
     return rows
 
 
-def measure(
-    axes: Sequence[str], local_axis: str | None, megabytes: float, rounds: int
-) -> Iterator[dict[str, Any]]:
+def measure(axes: Sequence[str], megabytes: float, rounds: int) -> Iterator[dict[str, Any]]:
     """Measure on the mesh that is active; in several processes all must call this alike.
 
     Args:
-        axes: the axes to reduce over; each alone (flat) and all together (every algorithm).
-        local_axis: the axis of a node's devices; None if a node is one device.
+        axes: the axes to reduce over; each alone and all together.
         megabytes: as `run`, rounded up to a multiple of the devices.
         rounds: as `run`.
 
     Yields:
-        a dictionary for each collective, axes and algorithm: those three; `contender`, them in
-        one; `bytes` on each device; `seconds` of the median call, `seconds_min` and `seconds_max`;
+        a dictionary for each collective and axes: those two; `contender`, them in one; `bytes` on
+        each device; `seconds` of the median call, `seconds_min` and `seconds_max`;
         and `bytes_per_second`, of the median call.
     """
     import jax
@@ -75,30 +72,28 @@ def measure(
     sizes = jax.sharding.get_abstract_mesh().shape
     axes = [axis for axis in axes if sizes[axis] > 1]
     for together in [*((axis,) for axis in axes), tuple(axes)] if axes[1:] else [tuple(axes)]:
-        for algorithm in ("flat",) if len(together) == 1 else ("flat", "bucket", "turned"):
-            for collective in ("all_reduce", "reduce_scatter", "all_gather"):
-                call, size = _prepare(collective, together, algorithm, local_axis, megabytes)
-                call()  # compiles
-                seconds = []
-                for _ in range(rounds):
-                    start = time.perf_counter()
-                    call()
-                    seconds.append(time.perf_counter() - start)
-                yield {
-                    "contender": f"{collective} {' '.join(together)} {algorithm}",
-                    "collective": collective,
-                    "axes": list(together),
-                    "algorithm": algorithm,
-                    "bytes": size,
-                    "seconds": statistics.median(seconds),
-                    "seconds_min": min(seconds),
-                    "seconds_max": max(seconds),
-                    "bytes_per_second": size / statistics.median(seconds),
-                }
+        for collective in ("all_reduce", "reduce_scatter", "all_gather"):
+            call, size = _prepare(collective, together, megabytes)
+            call()  # compiles
+            seconds = []
+            for _ in range(rounds):
+                start = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - start)
+            yield {
+                "contender": f"{collective} {' '.join(together)}",
+                "collective": collective,
+                "axes": list(together),
+                "bytes": size,
+                "seconds": statistics.median(seconds),
+                "seconds_min": min(seconds),
+                "seconds_max": max(seconds),
+                "bytes_per_second": size / statistics.median(seconds),
+            }
 
 
 def _prepare(
-    collective: str, axes: tuple[str, ...], algorithm: Any, local_axis: str | None, megabytes: float
+    collective: str, axes: tuple[str, ...], megabytes: float
 ) -> tuple[Callable[[], object], int]:
     """Return a function that makes one call and waits for it, and the bytes on each device."""
     import jax
@@ -114,7 +109,7 @@ def _prepare(
     held = length // devices if collective == "all_gather" else length
     over = axes if collective == "all_reduce" else tuple((axis, 0) for axis in axes)
     mapped = jax.shard_map(
-        lambda x: getattr(sums, collective)(x, over, algorithm, local_axis),
+        lambda x: getattr(sums, collective)(x, over),
         in_specs=spec,
         out_specs=spec,
         check_vma=False,
@@ -139,7 +134,7 @@ def main() -> None:
         axis_types=(AxisType.Explicit,) * (len(names) + 1),
     )
     with jax.set_mesh(mesh):
-        for row in measure(names, LOCAL_AXIS, arguments["megabytes"], arguments["rounds"]):
+        for row in measure(names, arguments["megabytes"], arguments["rounds"]):
             print(json.dumps(row), flush=True)
 
 

@@ -264,7 +264,7 @@ def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[di
     shape = {2: "2x1x1x1x1x1", 4: "2x2x1x1x1x1"}[jax.process_count()]
     mesh, rules = make_mesh(MeshConfig(data=-1, tensor=devices, local=devices, shape=shape))
     with active(mesh):
-        yield from measure(rules.data, rules.local_axis, megabytes, rounds)
+        yield from measure(rules.data, megabytes, rounds)
 
 
 def main() -> None:

@@ -34,10 +34,10 @@ REPEATS = 20
 
 def run(
     counts: Sequence[int] = (4, 8, 16, 32),
-    collectives: Sequence[str] = ("flat", "bucket"),
+    collectives: Sequence[str] = ("flat", "torus"),
     say: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Start so many processes, with sums in one group (flat) and axis by axis (bucket).
+    """Start so many processes, with sums in one group (flat) and between neighbours (torus).
 
     Args:
         counts: processes, of `SHAPES`.

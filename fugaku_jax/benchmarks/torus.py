@@ -184,7 +184,8 @@ def modelled(shape: tuple[int, ...], megabits: float, nbytes: int) -> dict[str, 
     parts = tuple(zip(AXES, shape, strict=False))
     axes = tuple(name for name, _ in parts)
     reduced = functools.partial(collective_seconds, network, parts, axes, "all-reduce", nbytes)
-    ours = reduced(plan_routes(shape), len(cut(shape, nbytes // 4, 4)))
+    routes = plan_routes(shape)
+    ours = reduced(routes, len(cut(routes, nbytes // 4, 4)))
     return {
         "modelled_seconds": ours.seconds,
         "flat_modelled_seconds": reduced("ring").seconds,

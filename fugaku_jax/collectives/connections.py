@@ -41,12 +41,13 @@ def connect(mesh: Mesh) -> Links | None:
         mesh: of one device in each process.
 
     Returns:
-        the connections; None where sums over the torus cannot be, which is said once.
+        the connections; None where sums over the torus cannot be, which is said once, or need not
+        be, as in a single process.
 
     Raises:
         RendezvousError: a neighbour does not answer.
     """
-    if mesh.size == 1:
+    if jax.process_count() == 1:
         return None
     if mesh.size != jax.process_count() or len(mesh.local_devices) != 1:
         _say("they need a mesh of one device in each process")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.collectives import native
-from fugaku_jax.collectives.routes import cut, links_of, plan_routes
+from fugaku_jax.collectives.routes import cut, links_of, plan_routes, wires_of
 
 KINDS = ("all_reduce", "reduce_scatter", "all_gather")
 """What can be asked for, by the number that the native code has for it."""
@@ -43,7 +43,7 @@ class Links:
         numbers = [list(sizes).index(axis) for axis in axes]
         along = tuple(sizes[axis] for axis in axes)
         column = element_bytes * (1 if kind == "all_reduce" else math.prod(along))
-        routes = plan_routes(along)
+        routes = plan_routes(along, wires_of(self.axes, axes))
         return {
             "torus": self.handle,
             "kind": KINDS.index(kind),
@@ -52,7 +52,7 @@ class Links:
             "legs": [2 * numbers[axis] + route.backward for route in routes for axis in route.axes],
             "chunks": [
                 number
-                for chunk in cut(along, length, column)
+                for chunk in cut(routes, length, column)
                 for number in (chunk.start, chunk.length, chunk.route)
             ],
         }

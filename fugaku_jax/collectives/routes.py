@@ -55,8 +55,42 @@ def links_of(size: int) -> int:
     return 0 if size < 2 else 1 if size == 2 else 2
 
 
-@functools.lru_cache
-def plan_routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
+@dataclass(frozen=True)
+class Wire:
+    """The links that messages along an axis of a mesh take."""
+
+    axis: str
+    """Of the machine; parts of one that was split share its links."""
+    load: Fraction
+    """Messages that a link carries each way while every device sends one to the next along the
+    axis, half of them forward and half backward."""
+
+
+def wires_of(parts: Sequence[tuple[str, int]], axes: Sequence[str]) -> tuple[Wire, ...]:
+    """Return the links along axes of a mesh on a torus.
+
+    Of an axis that was split, x = 3 x 8 say, `x1` counts neighbours, but its ring of eight closes
+    over the links of the other direction; `x0` goes eight links at a time, which eight groups
+    share.
+
+    Args:
+        parts: name and size of each axis of the mesh; parts of one have its letter, and a number
+            that is the least for the outermost.
+        axes: those that are asked for.
+    """
+    sizes, found = dict(parts), []
+    for name in axes:
+        letter = name.rstrip("0123456789")
+        same = [each for each in sizes if each.rstrip("0123456789") == letter]
+        stride = math.prod(sizes[each] for each in same[same.index(name) + 1 :])
+        whole = math.prod(sizes[each] for each in same)
+        is_ring = stride * sizes[name] == whole > 2
+        found.append(Wire(letter, Fraction(stride, 2 if is_ring else 1)))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def plan_routes(sizes: tuple[int, ...], wires: tuple[Wire, ...] | None = None) -> tuple[Route, ...]:
     """Plan a sum over axes of these sizes, the busiest link as idle as can be.
 
     Slice after slice goes by the order of axes that leaves the loads most even (the sum of their
@@ -64,18 +98,21 @@ def plan_routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
 
     Args:
         sizes: devices along each axis; axes of one device are passed over.
+        wires: the links along each; where they are not given, each axis is one of the machine.
     """
+    own = [("x" * (n + 1), size) for n, size in enumerate(sizes)]
+    wires = wires or wires_of(own, [name for name, _ in own])
     long = [axis for axis, size in enumerate(sizes) if size > 1]
     if not long:
         return ()
     orders = list(itertools.permutations(long))
-    one = {order: _loads(order, sizes) for order in orders}
-    total, taken = dict.fromkeys(long, Fraction(0)), dict.fromkeys(orders, 0)
+    one = {order: _loads(order, sizes, wires) for order in orders}
+    total, taken = dict.fromkeys(one[orders[0]], Fraction(0)), dict.fromkeys(orders, 0)
     for _ in range(SLICES):
 
         def unevenness(order: tuple[int, ...]) -> float:
             loads = one[order]
-            return sum(float(total[axis] + loads[axis]) ** _SHARPNESS for axis in long)
+            return sum(float(total[axis] + loads[axis]) ** _SHARPNESS for axis in total)
 
         best = min(orders, key=unevenness)
         taken[best] += 1
@@ -90,16 +127,15 @@ def plan_routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
     )
 
 
-def cut(sizes: tuple[int, ...], length: int, element_bytes: int) -> tuple[Chunk, ...]:
+def cut(routes: Sequence[Route], length: int, element_bytes: int) -> tuple[Chunk, ...]:
     """Cut an array into chunks, in the order in which they set out.
 
     Args:
-        sizes: as `plan_routes`.
+        routes: of `plan_routes`.
         length: elements of the array.
         element_bytes: what one of them takes on its way; where each element stands for one a
             device (the columns of a reduce-scatter's blocks), of all of them.
     """
-    routes = plan_routes(sizes)
     size = min(max(length * element_bytes // CHUNKS, LEAST_CHUNK), LARGEST_CHUNK)
     if length * element_bytes <= LEAST_CHUNK:
         return (Chunk(0, length, 0),)
@@ -118,10 +154,12 @@ def cut(sizes: tuple[int, ...], length: int, element_bytes: int) -> tuple[Chunk,
     return tuple(chunk for _, chunk in sorted(chunks, key=lambda each: each[0]))
 
 
-def _loads(order: Sequence[int], sizes: Sequence[int]) -> dict[int, Fraction]:
-    """Return by axis what one of its links carries each way of an array that takes this order."""
-    loads, left = {}, Fraction(1)
+def _loads(
+    order: Sequence[int], sizes: Sequence[int], wires: Sequence[Wire]
+) -> dict[str, Fraction]:
+    """Return by axis of the machine what one of its links carries each way of an array."""
+    loads, left = dict.fromkeys((wires[axis].axis for axis in order), Fraction(0)), Fraction(1)
     for axis in order:
-        loads[axis] = left * (sizes[axis] - 1) / sizes[axis] / links_of(sizes[axis])
+        loads[wires[axis].axis] += left * (sizes[axis] - 1) / sizes[axis] * wires[axis].load
         left /= sizes[axis]
     return loads

@@ -1,31 +1,14 @@
 """Sums and gathers over several axes of a torus, inside a `jax.shard_map` manual over those axes.
 
-Three algorithms give the same result by different roads:
-
-flat: one collective over all axes together, if no more than `LARGEST_GROUP` devices meet in it;
-else bucket.
-
-bucket: a reduce-scatter axis by axis, then an all-gather in the reverse order, so that messages
-go to neighbours on the torus only (Sack & Gropp, "Collective algorithms for multiported torus
-networks", ACM Transactions on Parallel Computing 1, 2015). A group is an axis; of one longer than
-`LARGEST_GROUP`, those that share all but one digit of their coordinate along it.
-
-turned: bucket for nodes that hold several devices (one a core group). A node's devices stand along
-a *local* axis, over which nothing is summed: each has a sum of its own. In every phase some of
-them go along one axis of the torus and the others along another, so that several links of the node
-carry at the same moment. The groups of one collective must be of equal size, so the axes are walked
-in rounds. A round takes the group size that divides what is left of most axes (counting no more
-axes than local devices; of equals the largest size). Each of its r axes gives up that factor,
-nearest neighbours first, in r phases: in phase p, local device l takes axis (p + l) mod r.
-Devices that share an axis, l and l + r, go round it in opposite directions. An axis that shares no
-factor with another has a round of its own, which is bucket but for those directions. So axes of 4
-and 4 turn whole; of 4 and 8 in groups of 4, and then the 8's remaining pairs by themselves; 2 and 3
-do not turn. Without a local axis, or with one of size 1, turned is bucket.
+One collective takes all axes together, if no more than `LARGEST_GROUP` devices meet in it.
+Otherwise there is a reduce-scatter axis by axis, and then an all-gather in the reverse order; an
+axis longer than that is walked in groups of those that share all but one digit of their coordinate
+along it.
 
 Where there are fewer elements than devices, as of a number, they are summed whole phase by phase.
-Sums of bf16 and fp16 are taken in fp32 and rounded once, to the input's type. What bucket and
-turned sum is the same to the last bit on all devices summed over. Mesh axes that are still Explicit
-are made manual here (JAX scatters no array that an Explicit axis splits); no data moves for that.
+Sums of bf16 and fp16 are taken in fp32 and rounded once, to the input's type. Mesh axes that are
+still Explicit are made manual here (JAX scatters no array that an Explicit axis splits); no data
+moves for that.
 
 These are made for a `shard_map` with `check_vma=False`. With `check_vma=True` the values are right
 but the types say too little: a sum varies over whatever its summand varied over, so JAX refuses
@@ -39,10 +22,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Shaped
 
-from fugaku_jax.collectives.phases import Algorithm, Plan, make_plan
+from fugaku_jax.collectives.phases import Plan, make_plan
 
 Placed: TypeAlias = tuple[tuple[str, int], ...]
 """(mesh axis, dimension that it splits) pairs."""
@@ -51,28 +34,23 @@ Placed: TypeAlias = tuple[tuple[str, int], ...]
 def all_reduce(
     x: Shaped[Array, "*x"],
     axes: tuple[str, ...],
-    algorithm: Algorithm = "flat",
-    local_axis: str | None = None,
 ) -> Shaped[Array, "*x"]:
     """Sum over all of the axes; every device along them receives the whole sum.
 
     Args:
         x: this device's summand, of any shape.
-        axes: manual mesh axes, in the order in which bucket walks them.
-        algorithm: the road, see above.
-        local_axis: the mesh axis, manual or Explicit, along which a node's devices stand. Only
-            turned looks at it.
+        axes: manual mesh axes, in the order in which they are walked.
 
     Raises:
-        ValueError: an axis is not manual here, is named twice, or is the local axis.
+        ValueError: an axis is not manual here, or is named twice.
     """
-    plan = plan_of(axes, algorithm, local_axis)
+    plan = plan_of(axes)
     if not plan.phases:
         return x
 
     def reduce(x: Array) -> Array:
         devices = math.prod(plan.sizes)
-        if (algorithm == "flat" and len(plan.phases) == 1) or x.size < devices:
+        if len(plan.phases) == 1 or x.size < devices:
             whole = _widen(x)
             for phase in plan.phases:
                 whole = jax.lax.psum(whole, phase.axes, axis_index_groups=phase.groups)
@@ -83,14 +61,12 @@ def all_reduce(
         summed = _scatter(buckets.reshape(*plan.sizes, share), plan).astype(x.dtype)
         return _gather(summed, plan).reshape(-1)[: x.size].reshape(x.shape)
 
-    return on_local_arrays(reduce, x)
+    return on_local_array(reduce, x)
 
 
 def reduce_scatter(
     x: Shaped[Array, "..."],
     placed: Placed,
-    algorithm: Algorithm = "flat",
-    local_axis: str | None = None,
 ) -> Shaped[Array, "..."]:
     """Sum over all of the axes; each device receives its shard of the sum.
 
@@ -98,8 +74,6 @@ def reduce_scatter(
         x: this device's summand.
         placed: (mesh axis, dimension of `x` that it splits) pairs. A dimension with several axes is
             split as by `PartitionSpec((first, second))`: the one named first is the outermost.
-        algorithm: as in `all_reduce`.
-        local_axis: as in `all_reduce`.
 
     Returns:
         the shard: dimension d is shorter by the product of the sizes of its axes.
@@ -108,7 +82,7 @@ def reduce_scatter(
         ValueError: as `all_reduce`; or a dimension does not exist, cannot be divided by its axes,
             or is split by an Explicit axis as well.
     """
-    plan = plan_of(tuple(axis for axis, _ in placed), algorithm, local_axis)
+    plan = plan_of(tuple(axis for axis, _ in placed))
     splits = splits_of(x, placed)
     for dimension, split in enumerate(splits):
         if x.shape[dimension] % split:
@@ -121,25 +95,20 @@ def reduce_scatter(
     def reduce(x: Array) -> Array:
         shard = tuple(size // split for size, split in zip(x.shape, splits, strict=True))
         blocks = to_blocks(_widen(x), shard, placed, plan)
-        buckets = _reorder(blocks, plan.orders(), plan)
-        return _scatter(buckets.reshape(*plan.sizes, *shard), plan).astype(x.dtype)
+        return _scatter(blocks.reshape(*plan.sizes, *shard), plan).astype(x.dtype)
 
-    return on_local_arrays(reduce, x) if plan.phases else x
+    return on_local_array(reduce, x) if plan.phases else x
 
 
 def all_gather(
     x: Shaped[Array, "..."],
     placed: Placed,
-    algorithm: Algorithm = "flat",
-    local_axis: str | None = None,
 ) -> Shaped[Array, "..."]:
     """Join the shards of all devices: the layout of `reduce_scatter` undone.
 
     Args:
         x: this device's shard.
         placed: as in `reduce_scatter`.
-        algorithm: as in `all_reduce`; it need not be the one that made the shards.
-        local_axis: as in `all_reduce`.
 
     Returns:
         the whole array: dimension d is longer by the product of the sizes of its axes.
@@ -148,19 +117,18 @@ def all_gather(
         ValueError: as `all_reduce`; or a dimension does not exist, or is split by an Explicit axis
             as well.
     """
-    plan = plan_of(tuple(axis for axis, _ in placed), algorithm, local_axis)
+    plan = plan_of(tuple(axis for axis, _ in placed))
     splits = splits_of(x, placed)
 
     def gather(x: Array) -> Array:
         whole = tuple(size * split for size, split in zip(x.shape, splits, strict=True))
-        buckets = _gather(x, plan).reshape(math.prod(plan.sizes), *x.shape)
-        blocks = _reorder(buckets, np.argsort(plan.orders()), plan)
+        blocks = _gather(x, plan).reshape(math.prod(plan.sizes), *x.shape)
         return from_blocks(blocks, whole, placed, plan)
 
-    return on_local_arrays(gather, x) if plan.phases else x
+    return on_local_array(gather, x) if plan.phases else x
 
 
-def plan_of(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None) -> Plan:
+def plan_of(axes: tuple[str, ...]) -> Plan:
     """Return the phases over axes of the mesh that is active; errors as of `all_reduce`."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
@@ -168,12 +136,9 @@ def plan_of(axes: tuple[str, ...], algorithm: Algorithm, local_axis: str | None)
         # An Explicit axis would be made manual below, and shards be summed with each other.
         if kinds.get(axis) != AxisType.Manual:
             raise ValueError(f"Axis {axis} is not manual here; name it in the shard_map around.")
-    if len(set(axes)) < len(axes) or local_axis in axes:
-        raise ValueError(f"Axes {axes} with local axis {local_axis}: each may appear only once.")
-    if local_axis is not None and local_axis not in kinds:
-        raise ValueError(f"There is no mesh axis {local_axis} to be the local axis.")
-    local = None if local_axis is None else (local_axis, mesh.shape[local_axis])
-    return make_plan(tuple((axis, mesh.shape[axis]) for axis in axes), algorithm, local)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"Axes {axes}: each may appear only once.")
+    return make_plan(tuple((axis, mesh.shape[axis]) for axis in axes))
 
 
 def splits_of(x: Array, placed: Placed) -> list[int]:
@@ -200,20 +165,37 @@ def _widen(x: Array) -> Array:
     return x.astype(jnp.float32) if narrow else x
 
 
-def on_local_arrays(function: Callable[[Array], Array], x: Array) -> Array:
+def on_local_array(function: Callable[[Array], Array], x: Array) -> Array:
     """Apply a function to what each device holds, Explicit axes being made manual for it."""
+    (found,) = on_local_arrays(lambda x: (function(x),), x, specs=(jax.typeof(x).sharding.spec,))
+    return found
+
+
+def on_local_arrays(
+    function: Callable[..., tuple[Array, ...]], *arrays: Array, specs: tuple[PartitionSpec, ...]
+) -> tuple[Array, ...]:
+    """Do so with several arrays.
+
+    Args:
+        function: of what a device holds of the arrays.
+        arrays: whose types say how Explicit axes split them.
+        specs: how these split each of the results.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     explicit = {axis for axis, kind in kinds.items() if kind == AxisType.Explicit}
     if not explicit:
-        return function(x)
-    spec = jax.typeof(x).sharding.spec
+        return function(*arrays)
     mapped = jax.shard_map(
-        function, in_specs=spec, out_specs=spec, axis_names=explicit, check_vma=False
+        function,
+        in_specs=tuple(jax.typeof(x).sharding.spec for x in arrays),
+        out_specs=specs,
+        axis_names=explicit,
+        check_vma=False,
     )
     # Where types are checked this undoes the inner map's claim that nothing varies.
     manual = tuple(axis for axis, kind in kinds.items() if kind == AxisType.Manual)
-    return jax.lax.pcast(mapped(x), manual, to="varying")
+    return jax.tree.map(lambda x: jax.lax.pcast(x, manual, to="varying"), mapped(*arrays))
 
 
 def _scatter(buckets: Array, plan: Plan) -> Array:
@@ -265,11 +247,3 @@ def from_blocks(blocks: Array, whole: tuple[int, ...], placed: Placed, plan: Pla
     order = digits + rest
     split = blocks.reshape([sizes[place] for place in order])
     return split.transpose(np.argsort(order)).reshape(whole)
-
-
-def _reorder(blocks: Array, orders: np.ndarray, plan: Plan) -> Array:
-    """Reorder blocks as this local device's row of `orders` [local devices, blocks] says."""
-    if plan.local_axis is None:
-        return blocks
-    order = jnp.asarray(orders)[jax.lax.axis_index(plan.local_axis)]
-    return blocks.at[order].get(mode="promise_in_bounds", unique_indices=True)

@@ -25,8 +25,8 @@ from jaxtyping import Array, Shaped
 
 from fugaku_jax.collectives import native
 from fugaku_jax.collectives.links import Links
-from fugaku_jax.collectives.phases import make_plan
-from fugaku_jax.collectives.sums import Placed, from_blocks, on_local_arrays, splits_of, to_blocks
+from fugaku_jax.collectives.phases import Plan, make_plan
+from fugaku_jax.collectives.sums import Placed, from_blocks, on_local_array, splits_of, to_blocks
 
 _SUMMED = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.uint32)
 
@@ -42,13 +42,13 @@ def all_reduce(links: Links, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> S
     Raises:
         ValueError: it is of another type.
     """
-    _check_type(x)
-    along = _long(links, axes)
+    check_type(x)
+    along = long_axes(links, axes)
 
     def reduce(x: Array) -> Array:
         return _call(links, "all_reduce", x.reshape(-1), along, x.size).reshape(x.shape)
 
-    return on_local_arrays(reduce, x) if along else x
+    return on_local_array(reduce, x) if along else x
 
 
 def reduce_scatter(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
@@ -58,8 +58,8 @@ def reduce_scatter(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Sha
         ValueError: a dimension cannot be divided by its axes, or `x` is of another type than
             `all_reduce` takes.
     """
-    _check_type(x)
-    plan, along = _plan(links, placed), _long(links, [axis for axis, _ in placed])
+    check_type(x)
+    plan, along = blocks_plan(links, placed), long_axes(links, [axis for axis, _ in placed])
     splits = splits_of(x, placed)
     if any(size % split for size, split in zip(x.shape, splits, strict=True)):
         raise ValueError(f"reduce_scatter: {x.shape} is not divisible by {splits}.")
@@ -69,12 +69,12 @@ def reduce_scatter(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Sha
         blocks = to_blocks(x, shard, placed, plan).reshape(-1)
         return _call(links, "reduce_scatter", blocks, along, math.prod(shard)).reshape(shard)
 
-    return on_local_arrays(reduce, x) if along else x
+    return on_local_array(reduce, x) if along else x
 
 
 def all_gather(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
     """Join the shards of all devices, as `sums.all_gather` does."""
-    plan, along = _plan(links, placed), _long(links, [axis for axis, _ in placed])
+    plan, along = blocks_plan(links, placed), long_axes(links, [axis for axis, _ in placed])
     splits = splits_of(x, placed)
 
     def gather(x: Array) -> Array:
@@ -82,20 +82,22 @@ def all_gather(links: Links, x: Shaped[Array, "..."], placed: Placed) -> Shaped[
         blocks = _call(links, "all_gather", x.reshape(-1), along, math.prod(whole))
         return from_blocks(blocks.reshape(-1, *x.shape), whole, placed, plan)
 
-    return on_local_arrays(gather, x) if along else x
+    return on_local_array(gather, x) if along else x
 
 
-def _check_type(x: Array) -> None:
+def check_type(x: Array) -> None:
+    """Raise a ValueError if an array is of a type that is not summed here."""
     if x.dtype not in _SUMMED:
         raise ValueError(f"Sums over the torus are not of {x.dtype}; make it float32.")
 
 
-def _plan(links: Links, placed: Placed) -> Any:
+def blocks_plan(links: Links, placed: Placed) -> Plan:
+    """Return how the blocks of a scatter or a gather are numbered."""
     sizes = dict(links.axes)
-    return make_plan(tuple((axis, sizes.get(axis, 1)) for axis, _ in placed), "bucket")
+    return make_plan(tuple((axis, sizes.get(axis, 1)) for axis, _ in placed))
 
 
-def _long(links: Links, axes: Sequence[str]) -> tuple[str, ...]:
+def long_axes(links: Links, axes: Sequence[str]) -> tuple[str, ...]:
     """Return those axes that have more than one device."""
     return tuple(axis for axis in axes if axis in dict(links.axes))
 
@@ -122,19 +124,31 @@ def _lower(
     axes: tuple[str, ...],
     **_: Any,
 ) -> Any:
-    module: Any = context.module_context
     avals: Any = (*context.avals_in, *context.avals_out)
-    name = str(module.module.operation.attributes["sym_name"])
     before, after = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in avals)
     size, column = before.dtype.itemsize, min(before.size, after.size)
     if kind == "all_gather":  # its elements are bytes
         size, column = 1, column * size
-    told: dict[str, Any] = links.attributes(kind, axes, column, size)
+    told = attributes_of_call(context, links, kind, axes, column, size)
+    return jax.ffi.ffi_lowering(native.target("fugaku_torus"))(context, x, **told)
+
+
+def attributes_of_call(
+    context: mlir.LoweringRuleContext,
+    links: Links,
+    kind: str,
+    axes: tuple[str, ...],
+    length: int,
+    element_bytes: int,
+) -> dict[str, Any]:
+    """Return what a custom call is told: `Links.attributes`, and a tag that no other call has."""
+    module: Any = context.module_context
+    name = str(module.module.operation.attributes["sym_name"])
+    told: dict[str, Any] = links.attributes(kind, axes, length, element_bytes)
     told["tag"] = zlib.crc32(name.encode()) << 16 | module.new_channel()
     attributes = {key: np.array(value, np.int64) for key, value in told.items()}
     scalars = {key: np.int64(value) for key, value in told.items() if isinstance(value, int)}
-    rule = jax.ffi.ffi_lowering(native.target())
-    return rule(context, x, **(attributes | scalars))
+    return attributes | scalars
 
 
 # Two calls that look alike are not the same one, so nothing may be lowered once for both.

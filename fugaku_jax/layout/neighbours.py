@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from jax.sharding import AbstractMesh, Mesh
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
 from fugaku_jax.collectives import torus
 from fugaku_jax.collectives.connections import connect
 from fugaku_jax.collectives.links import Links
 from fugaku_jax.collectives.sums import Placed
-from fugaku_jax.layout.placement import Collectives
+from fugaku_jax.layout.overlap import LayerSums
+from fugaku_jax.layout.placement import Collectives, Way
+from fugaku_jax.pipeline.stack import Overlap
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,22 @@ class TorusCollectives(Collectives):
         """Sum over the devices."""
         return torus.all_reduce(self.links, x, axes) if self.links and axes else x
 
+    def overlap(self, ways: PyTree[Way]) -> Overlap | None:
+        """Return how a layer's gradients travel while others compute."""
+        if self.links is None:
+            return None
+        sums = LayerSums(self.links, ways)
+        return Overlap(lambda x, _: sums.start(x), sums.done, sums.nothing)
+
 
 def connected(mesh: Mesh | AbstractMesh) -> Collectives:
     """Connect this process to its neighbours; all processes of the mesh have to ask for it.
 
-    Where sums over the torus cannot be, `flat` ones take their place, which is said once; on a mesh
-    whose devices need not exist, without a word.
+    Where sums over the torus cannot be, `flat` ones take their place, which is said once; in a
+    single process, and on a mesh whose devices need not exist, without a word.
 
     Raises:
         RendezvousError: a neighbour does not answer.
     """
     links = connect(mesh) if isinstance(mesh, Mesh) else None
-    return TorusCollectives("flat", links=links) if links else Collectives("flat")
+    return TorusCollectives(links) if links else Collectives()

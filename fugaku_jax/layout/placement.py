@@ -12,16 +12,17 @@ Models", 2020, whose third stage is also known as FSDP (Zhao et al., "PyTorch FS
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from fugaku_jax.collectives.phases import Algorithm
 from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_scatter
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.kernels.adamw import sum_of_squares
 from fugaku_jax.layout.rules import Rules
+from fugaku_jax.pipeline.stack import Overlap
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,35 @@ class Placement:
         return PartitionSpec(*entries)
 
 
+class Way(NamedTuple):
+    """What becomes of the gradient of one layer's weight."""
+
+    scattered: Placed
+    """(axis, dimension) pairs over which it is summed, each device keeping its part."""
+    summed: tuple[str, ...] = ()
+    """Axes over which it is only summed."""
+
+
 @dataclass(frozen=True)
 class Collectives:
-    """The collectives of a step, by one algorithm."""
-
-    algorithm: Algorithm
-    local_axis: str | None = None
+    """The collectives of a step, as XLA has them."""
 
     def gather(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Join the parts of all devices."""
-        return all_gather(x, placed, self.algorithm, self.local_axis) if placed else x
+        return all_gather(x, placed) if placed else x
 
     def scatter(self, x: Shaped[Array, "..."], placed: Placed) -> Shaped[Array, "..."]:
         """Sum over the devices; each keeps its part."""
-        return reduce_scatter(x, placed, self.algorithm, self.local_axis) if placed else x
+        return reduce_scatter(x, placed) if placed else x
 
     def sum(self, x: Shaped[Array, "*x"], axes: tuple[str, ...]) -> Shaped[Array, "*x"]:
         """Sum over the devices."""
-        return all_reduce(x, axes, self.algorithm, self.local_axis) if axes else x
+        return all_reduce(x, axes) if axes else x
+
+    def overlap(self, ways: PyTree[Way]) -> Overlap | None:
+        """Return how a layer's gradients travel while others compute; None if they do not."""
+        del ways
+        return None
 
 
 def place(

@@ -90,11 +90,6 @@ class Rules:
         """Axes that the step handles by its own collectives; JAX handles the others by type."""
         return self.pipeline + self.summed
 
-    @property
-    def local_axis(self) -> str | None:
-        """The axis of the devices of a node, if there are several."""
-        return LOCAL_AXIS if LOCAL_AXIS in self.tensor else None
-
     def without_stages(self) -> "Rules":
         """Return rules for a model that lies whole in every tensor group: all else is data."""
         return Rules(data=self.manual, tensor=self.tensor, lengths=self.lengths)

@@ -179,7 +179,7 @@ class GPT(nnx.Module):
                 or the whole `block`.
             fsdp: brings a block's weights together where they lie scattered over devices, or with
                 their adapters.
-            adapters: of the blocks, if `fsdp` is to bring some together with them.
+            adapters: of the blocks, or whatever else is stacked and `fsdp` is given with them.
         """
         if positions is None and segment_ids is not None:
             positions = positions_in(segment_ids)

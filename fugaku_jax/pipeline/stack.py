@@ -40,6 +40,20 @@ class Fsdp:
     gradients of that, summed over devices; gather transposed."""
     zero: Callable[[PyTree], PyTree] = lambda weights: jax.tree.map(jnp.zeros_like, weights)
     """Returns gradients of zero of stacked weights, None for those that have none."""
+    overlap: "Overlap | None" = None
+    """What takes the place of `scatter` where a layer's sums may travel while the next computes."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """`Fsdp.scatter` in two halves, between which there is the layer before."""
+
+    start: Callable[[PyTree, PyTree], Any]
+    """Takes what `scatter` takes, and returns tickets of what is under way."""
+    done: Callable[[Any, Any], PyTree]
+    """Returns what `scatter` does, of tickets, and of others that must have been started before."""
+    nothing: Callable[[Any], Any]
+    """Returns tickets of zeros, of the types of others."""
 
 
 WHOLE = Fsdp()
@@ -173,13 +187,32 @@ def backward_layers(
         total: gradients of the weights so far, fp32, stacked and cut as `Fsdp.zero` gives them.
     """
 
+    def layer_back(i: Array, dy: Array) -> tuple[Array, PyTree, PyTree]:
+        own = read(weights, layers.first + i)
+        dx, gradients = unpack(read(residuals, row + i), fsdp.gather(own))(dy)
+        return dx, gradients, own
+
     def body(n: Array, carry: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
         i = layers.count - 1 - n
-        own = read(weights, layers.first + i)
-        dx, gradients = unpack(read(residuals, row + i), fsdp.gather(own))(carry[0])
+        dx, gradients, own = layer_back(i, carry[0])
         return dx, add(carry[1], fsdp.scatter(gradients, own), layers.first + i)
 
-    return jax.lax.fori_loop(0, layers.count, body, (dy, total))
+    if (overlap := fsdp.overlap) is None:
+        return jax.lax.fori_loop(0, layers.count, body, (dy, total))
+
+    def overlapping(n: Array, carry: tuple[Array, PyTree, Any]) -> tuple[Array, PyTree, Any]:
+        i = layers.count - 1 - n
+        dx, gradients, own = layer_back(i, carry[0])
+        started = overlap.start(gradients, own)
+        # In the first turn zeros, for which any row will do.
+        return dx, add(carry[1], overlap.done(carry[2], started), layers.first + i + 1), started
+
+    one = jax.tree.map(lambda stack: stack[0], weights)
+    types = jax.eval_shape(lambda own: overlap.start(fsdp.gather(own), own), one)
+    dx, total, last = jax.lax.fori_loop(
+        0, layers.count, overlapping, (dy, total, overlap.nothing(types))
+    )
+    return dx, add(total, overlap.done(last, last), layers.first)
 
 
 def _forward(

@@ -83,6 +83,8 @@ def compile_step(
     Raises:
         InputError: the run does not fit the mesh, or the mesh the devices.
     """
+    # The text of a program tells of XLA's collectives alone.
+    config = replace(config, mesh=replace(config.mesh, collective="flat"))
     layout = make_layout(config, jax.devices()[:devices])
     optimizer = make_optimizer(layout, built)
 

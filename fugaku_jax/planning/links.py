@@ -5,18 +5,17 @@ import math
 from dataclasses import dataclass, replace
 
 from fugaku_jax.collectives.phases import LARGEST_GROUP
-from fugaku_jax.collectives.routes import Route, plan_routes
+from fugaku_jax.collectives.routes import plan_routes, wires_of
 from fugaku_jax.layout.assignment import Assignment
 from fugaku_jax.layout.rules import LOCAL_AXIS
 from fugaku_jax.planning.step_work import Transfer
 from fugaku_jax.tofu.machine import Machine
 from fugaku_jax.tofu.network import CollectiveTime, collective_seconds
-from fugaku_jax.tofu.rounds import Algorithm, Kind, Named
+from fugaku_jax.tofu.rounds import Algorithm, Kind
 
 GRADIENTS = ("data", "context")
 """Kinds of parallelism along which gradients are summed."""
 _MANY = 1 << 30  # bytes
-_ALGORITHMS: dict[str, Named] = {"bucket": "bucket", "turned": "bucket", "snake": "snake"}
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,11 @@ class StepLinks:
         return {}
 
     def _algorithm(self, axes: tuple[str, ...]) -> Algorithm:
-        if self.collective in _ALGORITHMS:
-            return _ALGORITHMS[self.collective]
+        if self.collective == "snake":
+            return "snake"
         if self.collective == "flat":  # axis by axis where the group would be too large
             return "ring" if self.members(GRADIENTS) <= LARGEST_GROUP else "bucket"
         sizes = {part.name: part.size for part in self.assignment.parts}
-        return _routes(tuple(sizes[axis] for axis in axes if axis != LOCAL_AXIS))
-
-
-@functools.lru_cache(maxsize=4096)
-def _routes(sizes: tuple[int, ...]) -> tuple[Route, ...]:
-    return plan_routes(sizes)
+        between = [axis for axis in axes if axis != LOCAL_AXIS]
+        wires = wires_of(tuple(sizes.items()), between)
+        return plan_routes(tuple(sizes[axis] for axis in between), wires)

@@ -38,10 +38,10 @@ class MeshConfig:
     be if not given."""
     recompute_stages: int = 0
     """First stages that keep only their inputs and recompute in the backward pass."""
-    collective: Literal["flat", "bucket", "turned", "torus"] = "flat"
-    """How gradients are summed: over all axes at once, axis by axis, axis by axis with each
-    device of a node (`mesh.local`) in another order, or by messages of our own to neighbours on the
-    torus, in parts that go round its axes in different orders (`torus`)."""
+    collective: Literal["torus", "flat"] = "torus"
+    """How gradients are summed: by messages of our own to neighbours on the torus, in parts that go
+    round its axes in different orders, while layers compute (`torus`; where that cannot be, flat);
+    or by XLA's collectives over all axes at once (`flat`)."""
 
     def __post_init__(self) -> None:
         for name in ("data", "tensor", "context", "pipeline"):

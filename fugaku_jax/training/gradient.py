@@ -34,6 +34,7 @@ def accumulated_gradient(
     fsdp: Fsdp,
     scale: Float[Array, ""],
     frozen: Weights | None = None,
+    count: int | None = None,
 ) -> Found:
     """Add up the loss and its gradient over the micro-batches, one after the other.
 
@@ -44,6 +45,7 @@ def accumulated_gradient(
         fsdp: gathers and scatters a block's weights.
         scale: what the gradient is multiplied by, a loss scale for instance.
         frozen: the weights, where adapters are learned.
+        count: how many micro-batches, from the first; all if not given.
     """
     training = layout.config.training
 
@@ -62,7 +64,7 @@ def accumulated_gradient(
         return (total[0] + loss, jax.tree.map(jnp.add, total[1], gradient)), losses
 
     zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, weights))
-    numbers = jnp.arange(batch.micro_batches)
+    numbers = jnp.arange(batch.micro_batches if count is None else count)
     (loss, gradient), losses = jax.lax.scan(add_micro_batch, zero, numbers)
     return loss, losses, gradient
 

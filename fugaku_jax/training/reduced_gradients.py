@@ -14,6 +14,7 @@ def reduced_gradients(
     where: PyTree[Placement],
     collectives: Collectives,
     pipeline: tuple[str, ...],
+    layers_done: bool = False,
 ) -> PyTree[Array]:
     """Sum gradients over devices, and keep the parts whose state is here.
 
@@ -23,6 +24,7 @@ def reduced_gradients(
         where: placements of the weights.
         collectives: how sums are taken.
         pipeline: mesh axes of the stages.
+        layers_done: whether those of layers are summed already over all axes.
     """
 
     def sum_layers(gradient: Array, placement: Placement) -> Array:
@@ -34,7 +36,9 @@ def reduced_gradients(
 
     others = {name: tree for name, tree in gradients.items() if name != "blocks"}
     places = {name: tree for name, tree in where.items() if name != "blocks"}
-    blocks = jax.tree.map(sum_layers, gradients["blocks"], where["blocks"])
+    blocks = gradients["blocks"]
+    if not layers_done:
+        blocks = jax.tree.map(sum_layers, blocks, where["blocks"])
     if not pipeline or not others:
         return {"blocks": blocks} | jax.tree.map(sum_others, others, places)
     where_of = jax.tree.leaves(places)

@@ -13,13 +13,14 @@ from jaxtyping import Array, Float, PyTree
 from fugaku_jax.config import Config
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.layout.layout import Layout, OnLayout
-from fugaku_jax.layout.placement import Collectives, Placement, shard_of, squared_norm
+from fugaku_jax.layout.placement import Collectives, Placement, Way, shard_of, squared_norm
 from fugaku_jax.models.lora import adapted
 from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_gradient
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
+from fugaku_jax.training.overlapped_gradient import overlap_of_layers, overlapped_gradient
 from fugaku_jax.training.preference import pair_count
 from fugaku_jax.training.reduced_gradients import reduced_gradients
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
@@ -56,6 +57,8 @@ def make_train_step(
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
     collectives = _collectives(layout)
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
+    if overlap := overlap_of_layers(layout, collectives):
+        find_gradient = functools.partial(overlapped_gradient, overlap)
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
         """Return this device's losses, and the gradient where the optimizer's state is."""
@@ -70,7 +73,7 @@ def make_train_step(
         fsdp = _fsdp_of_layers(layout, collectives)
         loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         if rules.manual:
-            total = reduced_gradients(total, where, collectives, rules.pipeline)
+            total = reduced_gradients(total, where, collectives, rules.pipeline, bool(overlap))
         return loss, losses, total
 
     def reduced(
@@ -120,8 +123,8 @@ def make_train_step(
 
 
 def _collectives(layout: Layout) -> Collectives:
-    if layout.config.mesh.collective != "torus":
-        return Collectives(layout.config.mesh.collective, layout.rules.local_axis)
+    if layout.config.mesh.collective != "torus" or layout.mesh.size == 1:
+        return Collectives()
     from fugaku_jax.layout.neighbours import connected  # which no other step has to read
 
     return connected(layout.mesh)
@@ -252,4 +255,7 @@ def _layer_fsdp(
     return Fsdp(
         gather=lambda weights: jax.tree.map(collectives.gather, weights, placed),
         scatter=lambda gradients, _: jax.tree.map(collectives.scatter, gradients, placed),
+        overlap=collectives.overlap(
+            jax.tree.map(Way, placed, is_leaf=lambda pairs: isinstance(pairs, tuple))
+        ),
     )

@@ -18,7 +18,6 @@ from jax.sharding import AxisType, PartitionSpec
 
 from fugaku_jax.collectives.sums import all_gather, all_reduce, reduce_scatter
 
-ALGORITHMS = ("flat", "bucket", "turned")
 COLLECTIVES = r" (all-reduce|reduce-scatter|all-gather|all-to-all|collective-permute)\("
 
 
@@ -32,7 +31,6 @@ class Case:
     """The axes summed over, and the dimensions on which the shards of the sum are placed."""
     spec: tuple[str | tuple[str, ...] | None, ...] = ()
     """How other axes split the array."""
-    local: str | None = None
     others_manual: bool = False
     """Whether the axes not summed over are manual too, not Explicit."""
     divisible: bool = True
@@ -57,49 +55,42 @@ CASES = {
         (6, 4, 3),
         (("x", 0), ("y", 0), ("z", 0)),
         (None, ("a", "k")),
-        local="k",
     ),
-    "equal axes turn, a third does not": Case(
+    "three axes": Case(
         {"x": 2, "y": 2, "z": 3, "k": 2},
         (4, 3, 4),
         (("x", 0), ("z", 1), ("y", 0)),
         (None, None, "k"),
-        local="k",
     ),
     "bf16, more local devices than axes": Case(
-        {"x": 3, "k": 8}, (6, 8), (("x", 0),), (None, "k"), local="k", dtype="bfloat16"
+        {"x": 3, "k": 8}, (6, 8), (("x", 0),), (None, "k"), dtype="bfloat16"
     ),
     "a longer axis is factored": Case(
-        {"y": 2, "x": 4, "k": 3}, (16, 3), (("x", 0), ("y", 0)), (None, "k"), local="k"
+        {"y": 2, "x": 4, "k": 3}, (16, 3), (("x", 0), ("y", 0)), (None, "k")
     ),
     "not in the mesh's order, on the last dimension": Case(
         {"x": 2, "y": 2, "z": 2, "k": 3},
         (3, 1, 24),
         (("z", 2), ("x", 2), ("y", 2)),
         ("k",),
-        local="k",
     ),
     "local devices sum the same": Case(
-        {"x": 2, "y": 2, "b": 3, "k": 2}, (4, 6), (("x", 0), ("y", 1)), local="k"
+        {"x": 2, "y": 2, "b": 3, "k": 2}, (4, 6), (("x", 0), ("y", 1))
     ),
     "all axes manual": Case(
         {"x": 2, "y": 2, "a": 3, "k": 2},
         (24, 6),
         (("x", 0), ("y", 0)),
         (("a", "k"),),
-        local="k",
         others_manual=True,
     ),
     "odd sizes": Case(
         {"x": 2, "y": 2, "z": 3, "k": 2},
         (5, 7),
         (("x", 0), ("y", 0), ("z", 0)),
-        local="k",
         divisible=False,
     ),
-    "a number": Case(
-        {"x": 3, "y": 4, "k": 2}, (), (("x", 0), ("y", 0)), local="k", divisible=False
-    ),
+    "a number": Case({"x": 3, "y": 4, "k": 2}, (), (("x", 0), ("y", 0)), divisible=False),
     "fp16, no local axis": Case({"x": 4, "y": 6}, (2, 24), (("x", 1), ("y", 1)), dtype="float16"),
     "int32, no local axis": Case({"x": 4, "y": 6}, (24, 2), (("y", 0), ("x", 0)), dtype="int32"),
     "an axis longer than a group may be": Case({"x": 56}, (3, 112), (("x", 1),)),
@@ -109,7 +100,6 @@ CASES = {
         (8, 6),
         (("x", 0), ("y", 0)),
         (None, "a"),
-        local="k",
         check_vma=True,
     ),
 }
@@ -117,13 +107,7 @@ CASES = {
 REFUSED: dict[str, Callable[[Array], Array]] = {
     "Axis a is not manual": lambda x: all_reduce(x, ("x", "a")),
     "Axis q is not manual": lambda x: all_reduce(x, ("x", "q")),
-    "Axes ('x', 'x') with local axis None: each may appear only once": lambda x: all_reduce(
-        x, ("x", "x")
-    ),
-    "Axes ('x', 'y') with local axis y: each may appear only once": lambda x: all_reduce(
-        x, ("x", "y"), "turned", "y"
-    ),
-    "There is no mesh axis q": lambda x: all_reduce(x, ("x", "y"), "turned", "q"),
+    "Axes ('x', 'x'): each may appear only once": lambda x: all_reduce(x, ("x", "x")),
     "dimension 0 of (4, 6) is not divisible by 6": lambda x: reduce_scatter(
         x, (("x", 0), ("y", 0))
     ),
@@ -166,16 +150,13 @@ def compute(case: Case) -> dict[str, Array]:
         split[dimension] += (axis,)
     shards = PartitionSpec(*(axes or None for axes in split))
 
-    def body(algorithm: str) -> Callable[[Array], dict[str, Array]]:
-        def function(x: Array) -> dict[str, Array]:
-            found = {"reduced": all_reduce(x, case.axes, algorithm, case.local)[None]}
-            if case.divisible:
-                shard = reduce_scatter(x, case.placed, algorithm, case.local)
-                found["scattered"] = shard
-                found["gathered"] = all_gather(shard, case.placed, algorithm, case.local)[None]
-            return found
-
-        return function
+    def body(x: Array) -> dict[str, Array]:
+        found = {"reduced": all_reduce(x, case.axes)[None]}
+        if case.divisible:
+            shard = reduce_scatter(x, case.placed)
+            found["scattered"] = shard
+            found["gathered"] = all_gather(shard, case.placed)[None]
+        return found
 
     x = jax.device_put(summands(case), PartitionSpec(case.axes, *case.spec))
     out = {"reduced": copies}
@@ -189,19 +170,16 @@ def compute(case: Case) -> dict[str, Array]:
     @jax.jit
     def everything(x: Array) -> dict[str, Array]:
         found = {"psum": mapped(case, oracle, copies)(x)}
-        for algorithm in ALGORITHMS:
-            for name, value in mapped(case, body(algorithm), out)(x).items():
-                found[f"{algorithm}/{name}"] = value
-        return found
+        return found | mapped(case, body, out)(x)
 
     return everything(x)
 
 
 def count_collectives(case: Case) -> Counter[str]:
-    """Count the collectives in the program of a bucket sum, in which other axes are Explicit."""
+    """Count the collectives in the program of a sum, in which other axes are Explicit."""
 
     def reduce(x: Array) -> Array:
-        return all_reduce(x, case.axes, "bucket")[None]
+        return all_reduce(x, case.axes)[None]
 
     # At the edge of a map that is manual over some axes only, JAX gathers over Explicit axes
     # (its specs may not name them), but not over Auto ones.

@@ -83,11 +83,11 @@ def test_shares_are_a_whole_and_both_directions_carry_the_same(shape):
 @settings(max_examples=100, deadline=None)
 @given(sizes, st.integers(0, 10**7), st.sampled_from([1, 2, 4, 48]))
 def test_chunks_hold_each_element_once_and_are_no_larger_than_they_may_be(shape, length, size):
-    chunks = cut(shape, length, size)
+    routes = plan_routes(shape)
+    chunks = cut(routes, length, size)
     runs = sorted((chunk.start, chunk.start + chunk.length) for chunk in chunks)
     assert runs[0][0] == 0
     assert runs[-1][1] == length
     assert all(end == start for (_, end), (start, _) in itertools.pairwise(runs))
     assert max(chunk.length for chunk in chunks) * size <= LARGEST_CHUNK + size
-    routes = plan_routes(shape)
     assert {chunk.route for chunk in chunks} <= set(range(len(routes)))

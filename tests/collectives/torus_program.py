@@ -71,7 +71,7 @@ def compare(links, rounds: int) -> int:
     import jax.numpy as jnp
     from jax.sharding import PartitionSpec
 
-    from fugaku_jax.collectives import sums, torus
+    from fugaku_jax.collectives import started, sums, torus
 
     generator = np.random.default_rng(0)
     everywhere = PartitionSpec(tuple(MESH))
@@ -87,7 +87,10 @@ def compare(links, rounds: int) -> int:
             x = x.reshape(x.shape[1:])
             ours = torus.all_reduce(links, x, axes)
             part = torus.reduce_scatter(links, x, placed)
+            begun = started.start_reduce_scatter(links, [x, x], [placed, placed])
+            pair = started.done(begun, begun)
             found = {
+                "started": (pair[1], sums.reduce_scatter(x, placed)),
                 "sum": (ours, sums.all_reduce(x, axes)),
                 "part": (part, sums.reduce_scatter(x, placed)),
                 "whole": (torus.all_gather(links, part, placed), sums.all_gather(part, placed)),
@@ -101,7 +104,7 @@ def compare(links, rounds: int) -> int:
         )
         # Four summands of one sign in another order; what is narrow was rounded once, from fp32.
         rtol = {"float32": 1e-6, "bfloat16": 2**-7, "float16": 2**-10, "int32": 0}[dtype]
-        for name in ("sum", "part"):
+        for name in ("sum", "part", "started"):
             ours, theirs = (each.astype(np.float64) for each in found[name])
             np.testing.assert_allclose(ours, theirs, rtol, err_msg=f"{number} {name}")
         np.testing.assert_array_equal(*found["whole"])

@@ -34,7 +34,8 @@ def main() -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": str(PLACE),
     }
-    rooms = ROOT / "tests" / "kernels", ROOT / "tests" / "collectives" / "test_native_sums.py"
+    sums = ROOT / "tests" / "collectives"
+    rooms = ROOT / "tests" / "kernels", sums / "test_native_sums.py", sums / "test_started.py"
     tests = [*rooms, "-k", "not reference", "-m", "not a64fx"]
     # A report goes to the process's own standard error, and then the process ends: pytest must not
     # keep it for later.

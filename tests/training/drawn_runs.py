@@ -112,7 +112,7 @@ def _draw_mesh(random: Random, degrees: Fields) -> Fields:
     tensor, stages = degrees["mesh.tensor"], degrees["mesh.pipeline"]
     fields: Fields = {
         "mesh.weights": random.choice(("replicated", "zero1", "fsdp")),
-        "mesh.collective": random.choice(("flat", "bucket", "turned", "torus")),
+        "mesh.collective": random.choice(("flat", "torus")),
         "mesh.schedule": random.choice(("gpipe", "1f1b", "interleaved", "zero_bubble")),
         "mesh.sequence_parallel": random.random() < 0.4,
         "mesh.local": random.choice([n for n in (1, 1, 2, 3) if tensor % n == 0]),

@@ -21,7 +21,7 @@ CASES = {
         "mesh": {"data": 2, "context": 2, "tensor": 3, "pipeline": 2, "weights": "zero1"},
         "training": THREE,
     },
-    "zero1": {"mesh": {"data": 6, "weights": "zero1", "collective": "bucket"}},
+    "zero1": {"mesh": {"data": 6, "weights": "zero1"}},
     "FSDP": {"mesh": {"data": 4, "weights": "fsdp"}},
     "tensor by 3, a vocabulary of 250": {"mesh": {"data": 1, "tensor": 3}},
     "sequence parallel, two positions more": {
@@ -56,8 +56,8 @@ CASES = {
         },
         "training": THREE,
     },
-    "core groups of a node, turned": {
-        "mesh": {"data": 4, "tensor": 6, "local": 2, "weights": "zero1", "collective": "turned"},
+    "core groups of a node": {
+        "mesh": {"data": 4, "tensor": 6, "local": 2, "weights": "zero1"},
     },
     "llama: data, tensor, pipeline, sequence, two positions more, documents": {
         "mesh": {"data": 2, "tensor": 3, "pipeline": 4, "sequence_parallel": True},

@@ -29,6 +29,7 @@ struct Request {
   std::vector<int> axes;
   std::vector<std::vector<Leg>> routes;
   std::vector<Chunk> chunks;
+  bool started = false;  // it may be started again before it has ended
   // Is called once, with what went wrong, if anything did; not in the thread of the engine.
   std::function<void(const std::string* failure)> done;
 };

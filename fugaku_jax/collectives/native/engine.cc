@@ -82,7 +82,7 @@ void Engine::begin(std::unique_ptr<Call> owned) {
   call.chunks.resize(request.chunks.size());
   call.place = begun_++;
   for (const auto& [name, other] : calls_)
-    if (std::get<0>(name) == request.tag && failure_.empty())
+    if (std::get<0>(name) == request.tag && !request.started && failure_.empty())
       fail(name_ + " began the same sum again before it had ended");
   if (!failure_.empty()) return end(call, &failure_);
   for (size_t link = 0; link < links_.size(); ++link) {

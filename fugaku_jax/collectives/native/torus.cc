@@ -1,17 +1,15 @@
-// What Python sees of the engine: connections that it opens and closes, and the custom call
-// `fugaku_torus`, which ends when its collective does and holds no thread of XLA's until then.
+// What Python sees of the engine: connections that it opens and closes, and calls without XLA.
 #include <algorithm>
 #include <future>
 #include <map>
 #include <sstream>
 
-#include "engine.h"
+#include "engines.h"
 #include "mpi.h"
 #include "tcp.h"
 
 namespace {
 
-namespace ffi = xla::ffi;
 using torus::Engine;
 
 struct Open {
@@ -24,77 +22,6 @@ struct Open {
 Open& open() {
   static Open& all = *new Open;
   return all;
-}
-
-std::shared_ptr<Engine> find(int64_t handle) {
-  const std::lock_guard lock(open().mutex);
-  const auto found = open().engines.find(handle);
-  return found == open().engines.end() ? nullptr : found->second;
-}
-
-// `axes`: those of the torus in the order of the rows. `legs`: by route as many as there are axes,
-// each twice the axis, plus one if it is walked backward. `chunks`: start, length and route of each.
-torus::Request make_request(uint64_t tag, uint32_t kind, uint32_t type, int64_t length,
-                            ffi::Span<const int64_t> axes, ffi::Span<const int64_t> legs,
-                            ffi::Span<const int64_t> chunks) {
-  torus::Request request;
-  request.tag = tag;
-  request.kind = kind;
-  request.type = type;
-  request.length = length;
-  request.axes.assign(axes.begin(), axes.end());
-  for (size_t i = 0; i + axes.size() <= legs.size(); i += axes.size()) {
-    auto& route = request.routes.emplace_back();
-    for (size_t j = i; j < i + axes.size(); ++j)
-      route.push_back({int(legs[j] / 2), legs[j] % 2 == 1});
-  }
-  for (size_t i = 0; i + 3 <= chunks.size(); i += 3)
-    request.chunks.push_back({chunks[i], chunks[i + 1], chunks[i + 2]});
-  return request;
-}
-
-uint32_t type_of(ffi::DataType type, uint32_t kind) {
-  if (kind == torus::ALL_GATHER) return torus::BYTES;
-  switch (type) {
-    case ffi::F32:
-      return torus::F32;
-    case ffi::BF16:
-      return torus::BF16;
-    case ffi::F16:
-      return torus::F16;
-    case ffi::S32:
-    case ffi::U32:
-      return torus::I32;
-    default:
-      return UINT32_MAX;
-  }
-}
-
-ffi::Future call(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, int64_t handle, int64_t tag,
-                 int64_t kind, int64_t length, ffi::Span<const int64_t> axes,
-                 ffi::Span<const int64_t> legs, ffi::Span<const int64_t> chunks) {
-  ffi::Promise promise;
-  ffi::Future future(promise);
-  const auto engine = find(handle);
-  const uint32_t type = type_of(x.element_type(), uint32_t(kind));
-  if (!engine || type == UINT32_MAX) {
-    promise.SetError(ffi::Error::InvalidArgument(
-        engine ? "sums over the torus are of float32, bfloat16, float16, int32 or uint32"
-               : "the connections of this sum are closed"));
-    return future;
-  }
-  torus::Request request =
-      make_request(uint64_t(tag), uint32_t(kind), type, length, axes, legs, chunks);
-  request.source = static_cast<const std::byte*>(x.untyped_data());
-  request.target = static_cast<std::byte*>(y->untyped_data());
-  request.done = [promise](const std::string* failure) mutable {
-    if (failure)
-      promise.SetError(ffi::Error(ffi::ErrorCode::kAborted, *failure));
-    else
-      promise.SetAvailable();
-  };
-  engine->submit(std::move(request));
-  return future;
 }
 
 std::vector<torus::Axis> make_axes(int64_t axes, const int64_t* sizes, const int64_t* coordinates,
@@ -126,17 +53,11 @@ void tell(const std::string& text, char* target, int64_t size) {
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_torus, call,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<int64_t>("torus")
-                                  .Attr<int64_t>("tag")
-                                  .Attr<int64_t>("kind")
-                                  .Attr<int64_t>("length")
-                                  .Attr<ffi::Span<const int64_t>>("axes")
-                                  .Attr<ffi::Span<const int64_t>>("legs")
-                                  .Attr<ffi::Span<const int64_t>>("chunks"));
+std::shared_ptr<Engine> torus::find_engine(int64_t handle) {
+  const std::lock_guard lock(open().mutex);
+  const auto found = open().engines.find(handle);
+  return found == open().engines.end() ? nullptr : found->second;
+}
 
 extern "C" {
 
@@ -187,8 +108,8 @@ int fugaku_torus_run(int64_t handle, int64_t tag, int64_t kind, int64_t type, co
                      void* target, int64_t length, int64_t n_axes, const int64_t* axes,
                      int64_t n_legs, const int64_t* legs, int64_t n_chunks, const int64_t* chunks,
                      char* failure, int64_t failure_size) {
-  const auto engine = find(handle);
-  torus::Request request = make_request(
+  const auto engine = torus::find_engine(handle);
+  torus::Request request = torus::make_request(
       uint64_t(tag), uint32_t(kind), uint32_t(type), length, {axes, size_t(n_axes)},
       {legs, size_t(n_legs)}, {chunks, size_t(n_chunks)});
   request.source = static_cast<const std::byte*>(source);
