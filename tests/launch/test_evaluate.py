@@ -9,6 +9,7 @@ import pytest
 from graded_runs import TEXTS, graded_run
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.run.scores import read_gradings
 
 ROOT = Path(__file__).parents[2]
 VOCAB = 303
@@ -48,6 +49,11 @@ def test_json_has_all_figures_of_every_domain_and_the_total(evaluate, run_dir):
     for score in figures["domains"].values():
         assert score["bits_per_byte"] > 0
         assert score["xz_bits_per_byte"] == 8 * score["xz_bytes"] / score["bytes"]
+    (kept,) = read_gradings(run_dir)
+    assert (kept.program, kept.step, kept.asked) == ("perplexity", 1, {"max_tokens": None})
+    values = {(each.task, each.metric): each.value for each in kept.scores}
+    assert len(values) == 6
+    assert values["held-out total", "bits a byte"] == figures["total"]["bits_per_byte"]
 
 
 def test_the_table_marks_the_better_of_model_and_xz(evaluate, run_dir):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from graded_runs import graded_run
+from graded_runs import TEXTS, graded_run
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
@@ -143,6 +143,27 @@ def test_every_request_gets_what_the_harness_s_hf_model_gives(harness, given, mo
     assert (saved.program, saved.step, saved.asked["limit"]) == ("harness", 1, 5)
     assert {each.metric: each.items for each in saved.scores} == {"acc": 5, "acc_norm": 5}
     assert len(read_gradings(given / "run")) == len(TASKS)
+
+
+@pytest.mark.usefixtures("program")
+def test_what_is_not_known_of_contamination_is_said(given, tmp_path):
+    learned_from = importlib.import_module("learned_from")
+    nothing = learned_from.LearnedFrom()
+    knows, said = learned_from.knowledge_of(given / "hf", nothing)
+    assert knows is None
+    assert said.endswith("a model directory does not say what it has read.")
+    importlib.import_module("scores").keep(given / "hf", "harness", {}, said, [])
+    assert not (given / "hf" / "scores").exists()
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "ledger.json").write_text(json.dumps({"imported": {"sha256": "z"}}))
+    knows, said = learned_from.knowledge_of(tmp_path, nothing)
+    assert knows is None
+    assert said.endswith("the run was imported and has read no store.")
+    knows, said = learned_from.knowledge_of(given / "run", nothing)
+    assert knows(TEXTS[40] + TEXTS[41] + TEXTS[42]) is False  # each is a document
+    assert said == "Contaminated is what stands in the run's store."
+    with pytest.raises(InputError, match="there is no index here"):
+        learned_from.knowledge_of(given / "run", learned_from.LearnedFrom(index=tmp_path))
 
 
 @pytest.mark.slow
