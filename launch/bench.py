@@ -185,11 +185,34 @@ def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json =
     show(compare(load_machine(machine), rounds, steps, say), json)
 
 
+def grading(
+    run_dir: Annotated[Path, tyro.conf.Positional],
+    tasks: tuple[str, ...],
+    data: Path | None = None,
+    limit: int = 100,
+    rounds: int = 2,
+    json: Json = False,
+) -> None:
+    """Compare tasks done by a run with lm-evaluation-harness's `hf` model on its export.
+
+    Args:
+        run_dir: The run.
+        tasks: As of `evaluate.py harness`.
+        data: Likewise.
+        limit: Most items of a task.
+        rounds: Timed rounds of each, in turn.
+    """
+    from fugaku_jax.benchmarks.grading import run
+
+    shown = ("items", "nats_apart", "texts_differing", "ours_seconds", "theirs_seconds", "ratio")
+    show(run(run_dir, tasks, data, limit, rounds, say), json, tasks=shown)
+
+
 def main() -> None:
     """Read the arguments and measure."""
     programs = (
-        *(model, step, generate, serving, kernels, tokenize, load),
-        *(pipeline, scaling, startup, torus),
+        *(model, step, generate, serving, grading, kernels, tokenize),
+        *(load, pipeline, scaling, startup, torus),
     )
     parse({each.__name__: each for each in programs}, description=__doc__)
 

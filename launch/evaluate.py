@@ -3,6 +3,7 @@ r"""Score a trained model.
 python launch/evaluate.py perplexity runs/tiny
 python launch/evaluate.py perplexity runs/tiny --max-tokens 100000 --json
 python launch/evaluate.py harness runs/tiny --tasks configs/tasks --data eval --limit 100
+python launch/evaluate.py probes runs/chat
 python launch/evaluate.py mt-bench runs/chat --out scores/chat --questions question_full.jsonl \
   --references reference_gpt4.jsonl --judge https://api.openai.com/v1 --judge-model gpt-4
 """
@@ -13,8 +14,10 @@ from typing import Annotated
 import tyro
 from command import parse, run_program
 from harness import harness
-from held_out_scores import print_json, print_table
+from held_out_scores import print_json, print_table, task_scores
 from mt_bench import mt_bench
+from probes import probes
+from scores import keep
 
 from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.errors import InputError
@@ -31,7 +34,7 @@ def perplexity(
     store: str | None = None,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Print nats a token and bits a byte on the held-out text, beside `xz`.
+    """Print nats a token and bits a byte on the held-out text, beside `xz`; RUN/scores keeps them.
 
     Args:
         run: Run directory; its newest checkpoint is scored.
@@ -51,11 +54,13 @@ def perplexity(
         print_json(run, scores)
     else:
         print_table(run, scores)
+    keep(run, "perplexity", {"max_tokens": max_tokens}, "", task_scores(scores))
 
 
 def main() -> None:
     """Read the arguments and evaluate."""
-    parse({"perplexity": perplexity, "harness": harness, "mt-bench": mt_bench}, description=__doc__)
+    ways = {"perplexity": perplexity, "harness": harness, "mt-bench": mt_bench, "probes": probes}
+    parse(ways, description=__doc__)
 
 
 if __name__ == "__main__":

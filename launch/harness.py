@@ -2,12 +2,13 @@
 
 import json as json_format
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
+from learned_from import LearnedFrom, knowledge_of
+from scores import keep, print_scores
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.compile_cache import use_compile_cache
@@ -16,7 +17,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.interop.load import load_for_inference
 
 Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
-_FIELDS = ("task", "output_type", "dataset_path", "test_split", "doc_to_text", "doc_to_target")
+Known = Annotated[LearnedFrom, tyro.conf.arg(name="")]
 
 
 def harness(
@@ -29,12 +30,13 @@ def harness(
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     emulate_devices: int | None = None,
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
+    known: Known = LearnedFrom(),  # noqa: B008
 ) -> None:
     """Do tasks of lm-evaluation-harness, and print their figures with standard errors.
 
     Args:
         model: Run directory, whose newest checkpoint is taken, or a model directory of Hugging
-            Face's.
+            Face's. A run keeps the scores in RUN/scores.
         tasks: Task files (YAML), directories of them, or names that the harness knows.
         data: Directory that a task file's data files lie in; that of the task file if not given.
         limit: Most items of a task.
@@ -43,15 +45,16 @@ def harness(
         json: Print one JSON object instead of a table.
         emulate_devices: Let this process have so many devices, by emulation on its CPU.
         mesh: How many devices share the work, and how.
+        known: Where it is looked up which items the model has learned from.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}, but it must be greater than 0.")
     if mesh.pipeline != 1 or mesh.context != 1:
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
     try:
-        import lm_eval
-
+        from fugaku_jax.evaluation.harness import do_tasks
         from fugaku_jax.evaluation.harness_model import HarnessModel
+        from fugaku_jax.evaluation.harness_tasks import tasks_of
     except ModuleNotFoundError as error:
         raise InputError(
             f"The harness needs {error.name}: pip install 'fugaku-jax[grade]'."
@@ -61,80 +64,17 @@ def harness(
     emulate(emulate_devices)
     use_compile_cache()
     loaded = load_for_inference(model, dtype, mesh)
+    knows, contamination = knowledge_of(model, known)
     asked = HarnessModel(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
-    found = lm_eval.simple_evaluate(
-        asked,
-        tasks=wanted,
-        limit=limit,
-        num_fewshot=num_fewshot,
-        log_samples=False,
-        bootstrap_iters=1000,
-    )
-    results = {"model": str(model), "results": found["results"], "n_samples": found["n-samples"]}
+    scores, found = do_tasks(asked, wanted, limit, num_fewshot, knows)
     if json:
-        print(json_format.dumps(results, ensure_ascii=False, default=str))
+        said = {"model": str(model), **found, "contamination": contamination}
+        said |= {"scores": [asdict(each) for each in scores]}
+        print(json_format.dumps(said, ensure_ascii=False, default=str))
     else:
-        print_results(results)
-
-
-def tasks_of(name: str, data: Path | None) -> list[str | dict[str, Any]]:
-    """Return the tasks of a file or directory, or a name of the harness's as it is.
-
-    Raises:
-        InputError: there is no such task, or a file lacks a field or its data.
-    """
-    path = Path(name)
-    if path.is_dir():
-        files = sorted(path.glob("*.yaml"))
-        if not files:
-            raise InputError(f"--tasks {name} has no task files (.yaml).")
-        return [read_task(each, data) for each in files]
-    if path.suffix in (".yaml", ".yml"):
-        return [read_task(path, data)]
-    from lm_eval.tasks import TaskManager
-
-    if name not in TaskManager().all_tasks:
-        raise InputError(f"--tasks {name} is no file, directory, or task that the harness knows.")
-    return [name]
-
-
-def read_task(path: Path, data: Path | None) -> dict[str, Any]:
-    """Read a task file, whose data files are looked for in `data` or beside it."""
-    import yaml
-
-    try:
-        task = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(task, dict):
-        raise InputError(f"{path} is no task: it holds no fields.")
-    if missing := [each for each in _FIELDS if each not in task]:
-        raise InputError(f"{path} lacks the field {missing[0]}.")
-    files = task.get("dataset_kwargs", {}).get("data_files", {})
-    for split, file in files.items():
-        place = (data or path.parent) / file
-        if not place.is_file():
-            raise InputError(f"{path}: there is no {place}; --data DIR says where its data are.")
-        files[split] = str(place.resolve())
-    return task
-
-
-def print_results(results: dict[str, Any]) -> None:
-    """Print a line for each figure of each task."""
-    table = Table(title=f"Tasks of {results['model']}", title_justify="left")
-    table.add_column("task")
-    table.add_column("figure")
-    for heading in ("value", "± standard error", "items"):
-        table.add_column(heading, justify="right")
-    for task, figures in results["results"].items():
-        items = results["n_samples"].get(task, {}).get("effective", "")
-        for name, value in figures.items():
-            metric, _, filtered = name.partition(",")
-            if filtered and isinstance(value, float) and not metric.endswith("_stderr"):
-                error = figures.get(f"{metric}_stderr,{filtered}")
-                shown = f"{error:.4f}" if isinstance(error, float) else ""
-                label = metric if filtered == "none" else f"{metric} ({filtered})"
-                table.add_row(task, label, f"{value:.4f}", shown, str(items))
-    Console().print(table)
+        print_scores(f"Tasks of {model}", scores)
+        print(contamination)
+    how = {"dtype": dtype, "limit": limit, "num_fewshot": num_fewshot}
+    for task in dict.fromkeys(each.task for each in scores):
+        mine = [each for each in scores if each.task == task]
+        keep(model, "harness", how, contamination, mine, task)

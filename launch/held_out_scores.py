@@ -1,6 +1,7 @@
 """How `evaluate.py perplexity` shows the scores of held-out text."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fugaku_jax.evaluation.perplexity import DomainScore, Scores
+from fugaku_jax.evaluation.task_score import TaskScore
 
 
 def print_json(run: Path, scores: Scores) -> None:
@@ -34,6 +36,19 @@ def print_table(run: Path, scores: Scores) -> None:
     table.add_section()
     table.add_row("total", *cells(scores.total))
     Console().print(table)
+
+
+def task_scores(scores: Scores) -> list[TaskScore]:
+    """Return the figures of each domain and of all, whose items are tokens."""
+    return [
+        TaskScore(f"held-out {name}", metric, value, None, score.tokens)
+        for name, score in (*scores.domains.items(), ("total", scores.total))
+        for metric, value in (
+            ("nats a token", score.nats_per_token),
+            ("bits a byte", score.bits_per_byte),
+        )
+        if math.isfinite(value)
+    ]
 
 
 def cells(score: DomainScore) -> list[str]:

@@ -1,18 +1,15 @@
 """`evaluate.py mt-bench`: a model answers, a judge rates, and the scores are shown."""
 
-import functools
-import hashlib
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
-from mt_bench_scores import show_scores, show_unjudged
+from learned_from import LearnedFrom, knowledge_of
+from mt_bench_scores import show_scores, show_unjudged, write_prompts
 from rich.console import Console
 from rich.progress import Progress
+from scores import keep
 
 from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.compile_cache import use_compile_cache
@@ -20,21 +17,24 @@ from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.json_lines import GrowingLines
 from fugaku_jax.evaluation.judge import Judge
-from fugaku_jax.evaluation.judge_prompts import Asked, ask_about, read_judge_prompts
-from fugaku_jax.evaluation.judgments import JUDGMENT_FIELDS, write_judgments
-from fugaku_jax.evaluation.mt_bench import Question, read_answers, read_questions, write_answers
+from fugaku_jax.evaluation.judge_prompts import ask_about, read_judge_prompts
+from fugaku_jax.evaluation.judgments import JUDGMENT_FIELDS, task_scores, write_judgments
+from fugaku_jax.evaluation.mt_bench import (
+    answered_by,
+    read_answers,
+    read_questions,
+    write_answers,
+)
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.engine import Engine
-from fugaku_jax.interop.base import Base, open_base
+from fugaku_jax.interop.base import open_base
 from fugaku_jax.interop.load import load_for_inference
-from fugaku_jax.json_file import read_json
-from fugaku_jax.run.whole_file import replace_file, write_json
+from fugaku_jax.run.made_with import begin_or_go_on
 from fugaku_jax.tuning.chat_template import FUGAKU, ChatTemplate
 from fugaku_jax.tuning.data_of_run import read_template
-from fugaku_jax.tuning.dialogues import Dialogue, Message
 
 Model = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_OR_HF_DIR")]]
-_ANSWERED_BY = "answered_by.json"
+Known = Annotated[LearnedFrom, tyro.conf.arg(name="")]
 
 
 def mt_bench(
@@ -53,6 +53,7 @@ def mt_bench(
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     emulate_devices: int | None = None,
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
+    known: Known = LearnedFrom(),  # noqa: B008
 ) -> None:
     """Answer MT-Bench's questions, and have a judge rate the answers.
 
@@ -76,6 +77,7 @@ def mt_bench(
         json: Print one JSON object instead of a table.
         emulate_devices: Let this process have so many devices, by emulation on its CPU.
         mesh: How many devices share the work, and how.
+        known: Where it is looked up which questions the model has learned from.
     """
     if (judge is None) != (judge_model is None):
         raise InputError("Give --judge URL with --judge-model NAME, or neither.")
@@ -89,7 +91,9 @@ def mt_bench(
     use_compile_cache()
     base = open_base(model)
     source = read_template(chat_template) if chat_template else base.template or FUGAKU
-    check_place(out, described(base, asked_of, source, options, dtype))
+    sha256 = base.start.origin["sha256"]
+    decided_by = answered_by(sha256, asked_of, source, options, dtype)
+    begin_or_go_on(out, "answered_by.json", decided_by)
 
     def load() -> Engine:
         loaded = load_for_inference(model, dtype, mesh)
@@ -104,8 +108,7 @@ def mt_bench(
         Progress(console=Console(stderr=True), transient=True) as bar,
     ):
         task = bar.add_task("answers", total=len(asked_of), completed=len(file.lines))
-        prompt = functools.partial(prompt_of, template)
-        for count in write_answers(load, asked_of, prompt, options, name, file):
+        for count in write_answers(load, asked_of, template.prompt_after, options, name, file):
             bar.advance(task, count)
     answers = read_answers(answers_file)
     asked = [each for one in asked_of for each in ask_about(prompts, one, answers[one.id])]
@@ -121,49 +124,8 @@ def mt_bench(
         task = bar.add_task("judgments", total=len(asked))
         for _ in write_judgments(rater, rater.model, name, asked, file):
             bar.advance(task)
-    show_scores(out, name, rater.model, asked_of, asked, file.lines, full, as_json=json)
-
-
-def prompt_of(template: ChatTemplate, said: Sequence[str]) -> str:
-    """Return what a model goes on from after what was said, by the user first."""
-    messages = (
-        Message("assistant" if place % 2 else "user", text) for place, text in enumerate(said)
-    )
-    return template.prompt(Dialogue("a question", tuple(messages)))
-
-
-def described(
-    base: Base, questions: Sequence[Question], template: str, options: Options, dtype: str
-) -> dict[str, Any]:
-    """Return all that decides the answers."""
-    turns = json.dumps([[each.id, each.category, *each.turns] for each in questions])
-    return {
-        "model_sha256": base.start.origin["sha256"],
-        "questions_sha256": hashlib.sha256(turns.encode()).hexdigest(),
-        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
-        "max_tokens": options.max_tokens,
-        "seed": options.seed,
-        "dtype": dtype,
-    }
-
-
-def check_place(out: Path, wanted: dict[str, Any]) -> None:
-    """Begin a directory of answers, or refuse one whose answers are others."""
-    path = out / _ANSWERED_BY
-    there = read_json(path) if path.exists() else wanted
-    if differing := [name for name in wanted if there.get(name) != wanted[name]]:
-        raise InputError(
-            f"--out {out} has answers of another kind (differing: {', '.join(differing)}); give "
-            "another directory, or the same again."
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written: {error.strerror}.") from error
-
-
-def write_prompts(path: Path, asked: Sequence[Asked]) -> None:
-    """Write what a judge is asked, for whatever judge."""
-    lines = (json.dumps(asdict(each), ensure_ascii=False).encode() + b"\n" for each in asked)
-    replace_file(path, lambda file: file.writelines(lines))
+    judged = asked_of, asked, rater.model, file.lines
+    knows, contamination = knowledge_of(model, known)
+    scores = task_scores(*judged, knows)
+    show_scores(out, name, judged, full, scores, contamination, as_json=json)
+    keep(model, "mt-bench", decided_by, contamination, scores, rater.model)

@@ -12,8 +12,18 @@ from rich.table import Table
 from fugaku_jax.evaluation import judgments
 from fugaku_jax.evaluation.judge_prompts import Asked
 from fugaku_jax.evaluation.mt_bench import Question
+from fugaku_jax.evaluation.task_score import TaskScore
 from fugaku_jax.report.mt_bench_radar import draw_radar
-from fugaku_jax.run.whole_file import write_json
+from fugaku_jax.run.whole_file import replace_file, write_json
+
+Judged = tuple[Sequence[Question], Sequence[Asked], str, Sequence[dict[str, Any]]]
+"""Questions, what the judge was asked, the judge, and what was said."""
+
+
+def write_prompts(path: Path, asked: Sequence[Asked]) -> None:
+    """Write what a judge is asked, for whatever judge."""
+    lines = (json.dumps(asdict(each), ensure_ascii=False).encode() + b"\n" for each in asked)
+    replace_file(path, lambda file: file.writelines(lines))
 
 
 def show_unjudged(out: Path, answers: int, prompts: int, full: int, *, as_json: bool) -> None:
@@ -30,19 +40,20 @@ def show_unjudged(out: Path, answers: int, prompts: int, full: int, *, as_json: 
 def show_scores(
     out: Path,
     model: str,
-    judge: str,
-    questions: Sequence[Question],
-    asked: Sequence[Asked],
-    lines: Sequence[dict[str, Any]],
+    judged: Judged,
     full: int,
+    scores: Sequence[TaskScore],
+    contamination: str,
     *,
     as_json: bool,
 ) -> None:
     """Write and print the scores, and draw them."""
-    categories, total = judgments.score(questions, asked, judge, lines)
+    judge = judged[2]
+    categories, total = judgments.score(*judged)
     found = {"model": model, "judge": judge, "no_room": full}
     found |= {"categories": {name: asdict(each) for name, each in categories.items()}}
-    found |= {"total": asdict(total)}
+    found |= {"total": asdict(total), "contamination": contamination}
+    found |= {"scores": [asdict(each) for each in scores]}
     write_json(out / "scores.json", found)
     means = {name: each.both.mean for name, each in categories.items()}
     drawn = {name: value for name, value in means.items() if value is not None}
@@ -64,6 +75,11 @@ def show_scores(
         table.add_row(name, *cells, error, f"{each.both.judgments}", f"{each.both.dropped}")
     Console().print(table)
     print_full(full)
+    if scores and scores[-1].contaminated is not None:
+        clean = "none" if scores[-1].clean is None else f"{scores[-1].clean:.2f}"
+        share = f"{scores[-1].contaminated:.1%}"
+        print(f"{share} of the questions are contaminated; the score of the others is {clean}.")
+    print(contamination)
 
 
 def print_full(full: int) -> None:

@@ -5,28 +5,20 @@ tokens as everywhere here, with what stands before every text; requests are cut 
 they are longer than the model, as the harness's own `hf` model does.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import NamedSharding, reshard
-from jaxtyping import Array, Bool, Float, Int, PyTree
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.evaluation.likelihoods import Likelihoods
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.engine import Engine
-from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.models.gpt import GPT
 
-BATCH_TOKENS = 4096
-"""Tokens of a batch, padding included, whose logits are held at once."""
 _LONGEST_ANSWER = 256  # tokens, as the harness has it
 Asked = tuple[tuple[str, str], list[int], list[int]]
 
@@ -40,8 +32,7 @@ class HarnessModel(TemplateLM):
         """Args: the model, its tokenizer, what stands before every text, and the arithmetic."""
         super().__init__()
         self._model, self._pieces, self._first, self._dtype = model, tokenizer, first_token, dtype
-        self._structure, self._weights = nnx.split(model)
-        self._mesh = mesh_of(self._weights)
+        self._likelihoods = Likelihoods(model, dtype)
         self._length = model.config.sequence_length
 
     @property
@@ -109,51 +100,4 @@ class HarnessModel(TemplateLM):
         self, requests: Sequence[Asked], disable_tqdm: bool = False, **how: Any
     ) -> list[tuple[float, bool]]:
         del disable_tqdm, how
-        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
-        for _, _, continuation in requests:
-            if len(continuation) > self._length:
-                raise InputError(
-                    f"A continuation has {len(continuation)} tokens, but the model has "
-                    f"{self._length} positions in all."
-                )
-        rows = [(context + wanted)[-(self._length + 1) :] for _, context, wanted in requests]
-        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-        devices = self._model.rules.parts("batch")
-        while order:
-            width = min(self._length, -(-(len(rows[order[0]]) - 1) // 64) * 64)
-            count = max(1, BATCH_TOKENS // width // devices) * devices
-            some, order = order[:count], order[count:]
-            block = np.zeros((count, width + 1), np.int32)
-            for place, row in zip(block, some, strict=False):
-                place[: len(rows[row])] = rows[row]
-            log_probs, greedy = self._scored(block)
-            for place, row in enumerate(some):
-                end = len(rows[row]) - 1
-                part = slice(end - len(requests[row][2]), end)
-                total = float(np.sum(log_probs[place, part], dtype=np.float64))
-                found[row] = total, bool(np.all(greedy[place, part]))
-        return found
-
-    def _scored(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        sharding = NamedSharding(self._mesh, self._model.rules.spec("batch", None))
-        tokens = jax.make_array_from_callback(block.shape, sharding, block.__getitem__)
-        with active(self._mesh):
-            scored = _score(self._structure, self._dtype, self._weights, tokens)
-        log_probs, greedy = map(np.asarray, scored)
-        return log_probs, greedy
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score(
-    structure: nnx.GraphDef[GPT],
-    dtype: str,
-    weights: PyTree[Float[Array, "..."]],
-    tokens: Int[Array, "B S"],
-) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """Return the logarithm of each next token's probability, and whether none is more probable."""
-    model = nnx.merge(structure, weights)
-    targets = tokens[:, 1:]
-    hidden = model(tokens[:, :-1], dtype=dtype)
-    _, nats = model.loss(hidden, targets)
-    logits = reshard(model.logits(hidden), model.rules.spec("batch", None, None))
-    return -nats, jnp.argmax(logits, axis=-1) == targets
+        return self._likelihoods([(before, following) for _, before, following in requests])

@@ -10,6 +10,7 @@ from typing import Any
 from fugaku_jax.evaluation.json_lines import GrowingLines
 from fugaku_jax.evaluation.judge_prompts import Asked
 from fugaku_jax.evaluation.mt_bench import TEMPERATURES, Question
+from fugaku_jax.evaluation.task_score import TaskScore
 
 LOWEST, HIGHEST = 1, 10
 DROPPED = -1
@@ -108,6 +109,40 @@ def score(
         if numbers:
             categories[category] = _score(numbers, ratings)
     return categories, _score([each.id for each in questions], ratings)
+
+
+def task_scores(
+    questions: Sequence[Question],
+    asked: Sequence[Asked],
+    judge_model: str,
+    lines: Sequence[dict[str, Any]],
+    knows: Callable[[str], bool] | None = None,
+) -> list[TaskScore]:
+    """Return the mean rating of each category that has one, and of all, whose items are judgments.
+
+    Args:
+        questions, asked, judge_model, lines: as of `score`.
+        knows: tells whether a text stands in what the model has learned from; a question of which
+            a turn does is contaminated.
+    """
+    known = {q.id for q in questions if knows is not None and any(map(knows, q.turns))}
+    others = [q for q in questions if q.id not in known]
+    clean, clean_total = score(others, asked, judge_model, lines)
+    categories, total = score(questions, asked, judge_model, lines)
+    found = []
+    for name, each in (*categories.items(), ("all categories", total)):
+        if each.both.mean is None:
+            continue
+        task, share, value = f"MT-Bench {name}", None, None
+        if knows is not None:
+            of_these = [q.id in known for q in questions if name in (q.category, "all categories")]
+            share = mean(of_these)
+            rest = clean_total if each is total else clean.get(name)
+            value = rest.both.mean if rest else None
+        error, count = each.both.standard_error, each.both.judgments
+        label = f"rating by {judge_model}"
+        found.append(TaskScore(task, label, each.both.mean, error, count, share, value))
+    return found
 
 
 def _score(numbers: Sequence[int], ratings: dict[tuple[int, int], float]) -> CategoryScore:

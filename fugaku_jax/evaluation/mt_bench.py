@@ -5,6 +5,8 @@ https://arxiv.org/abs/2306.05685); files, temperatures and which categories need
 those of FastChat's `llm_judge`, in which Japanese MT-Bench is published too.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +85,21 @@ def read_questions(path: Path, references: Path | None = None) -> list[Question]
     return list(questions.values())
 
 
+def answered_by(
+    model_sha256: str, questions: Sequence[Question], template: str, options: Options, dtype: str
+) -> dict[str, Any]:
+    """Return all that decides the answers, by name."""
+    turns = json.dumps([[each.id, each.category, *each.turns] for each in questions])
+    return {
+        "model_sha256": model_sha256,
+        "questions_sha256": hashlib.sha256(turns.encode()).hexdigest(),
+        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+        "max_tokens": options.max_tokens,
+        "seed": options.seed,
+        "dtype": dtype,
+    }
+
+
 def write_answers(
     load: Callable[[], Engine],
     questions: Sequence[Question],
@@ -124,7 +141,7 @@ def write_answers(
                 temperature = TEMPERATURES[question.category]
                 prompts.append(prompt(dialogue))
                 wanted.append(replace(options, temperature=temperature, seed=seed))
-            for row, (text, finish) in enumerate(_continue(engine, prompts, wanted)):
+            for row, (text, finish) in enumerate(continued(engine, prompts, wanted)):
                 said[row].append(text)
                 finishes[row].append(finish)
         for (_, question), dialogue, ends in zip(some, said, finishes, strict=True):
@@ -134,10 +151,13 @@ def write_answers(
         yield len(some)
 
 
-def _continue(
+def continued(
     engine: Engine, prompts: Sequence[str], options: Sequence[Options]
 ) -> list[tuple[str, str]]:
-    """Return what follows each prompt, without space around it, and why it ended."""
+    """Return what follows each prompt, without space around it, and why it ended.
+
+    It ended as a continuation does, or by "no room" where the prompt fills the model.
+    """
     tokens = [engine.tokens(each) for each in prompts]
     fits = [len(each) < engine.positions for each in tokens]
     pairs = zip(tokens, options, fits, strict=True)

@@ -11,6 +11,7 @@ from fugaku_jax.models.size import parameter_count
 from fugaku_jax.run.going_back import passed_over
 from fugaku_jax.run.identity import read_ledger
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics
+from fugaku_jax.run.scores import read_gradings
 from fugaku_jax.run.sessions import read_sessions
 
 
@@ -33,7 +34,7 @@ def model_card(
         licence: of the model; that of the texts that it has read if not given.
 
     Raises:
-        InputError: the run's figures are damaged.
+        InputError: the run's figures or scores are damaged.
     """
     model, training = config.model, config.training
     tokens = step * config.tokens_per_step
@@ -70,8 +71,9 @@ def model_card(
         *_hardware(run_dir, step, training.precision),
         "",
         "## Held-out text",
-        *_scores(run_dir, step),
+        *_held_out(run_dir, step),
         "",
+        *_graded(run_dir, step),
         _manners(config),
     ]
     return "\n".join(lines) + "\n"
@@ -166,7 +168,7 @@ def _metrics(run_dir: Path, step: int) -> list[dict[str, float | int]]:
     return [line for line in known if line["step"] <= step]
 
 
-def _scores(run_dir: Path, step: int) -> Iterator[str]:
+def _held_out(run_dir: Path, step: int) -> Iterator[str]:
     """Yield the last validation up to a step."""
     scored = [line for line in _metrics(run_dir, step) if "validation_loss" in line]
     if not scored:
@@ -182,6 +184,27 @@ def _scores(run_dir: Path, step: int) -> Iterator[str]:
             yield f"| {_cell(domain)} | {last[name]:.4f} | {bits:.4f} |"
     overall = last["validation_loss"], last.get("validation_bits_per_byte", math.nan)
     yield f"| all, after {last['step']:,} steps | {overall[0]:.4f} | {overall[1]:.4f} |"
+
+
+def _graded(run_dir: Path, step: int) -> Iterator[str]:
+    """Yield what graded these weights, if anything did."""
+    gradings = [each for each in read_gradings(run_dir) if each.step == step]
+    if not gradings:
+        return
+    yield "## Scores"
+    yield "| task | figure | value | standard error | items | contaminated | value of the clean |"
+    yield "|---|---|---|---|---|---|---|"
+    for each in (score for grading in gradings for score in grading.scores):
+        error = "" if each.standard_error is None else f"{each.standard_error:.4f}"
+        share = "not known" if each.contaminated is None else f"{each.contaminated:.1%}"
+        clean = "" if each.clean is None else f"{each.clean:.4f}"
+        yield (
+            f"| {_cell(each.task)} | {_cell(each.metric)} | {each.value:.4f} | {error} | "
+            f"{each.items:,} | {share} | {clean} |"
+        )
+    yield ""
+    yield "Contaminated are items that stand word for word in what the model has read."
+    yield ""
 
 
 def _manners(config: Config) -> str:

@@ -104,6 +104,7 @@ def _page(runs: list[Run]) -> dict[str, Any]:
         "dark_colours": [dark for _, dark in curves.LIGHT_AND_DARK],
         "dark_style": Markup(curves.dark_style()),
         "summary": _table([_summary(run) for run in runs]),
+        "scores": _table([_scores(run) for run in runs]),
         "domains": _table([_domains(run) for run in runs]),
         "charts": [
             {"title": title, "svg": Markup(curves.inline(svg, title))}
@@ -178,6 +179,15 @@ def _domains(run: Run) -> dict[str, str]:
         f"{domain}, {units.get(figure, figure)}": _last(run, name, "{:.4f}".format)
         for name in names
         for domain, figure in [name.removeprefix("validation/").rsplit("/", 1)]
+    }
+
+
+def _scores(run: Run) -> dict[str, str]:
+    """The figures of every task that was graded, with their standard errors."""
+    return {
+        f"{each.task}, {each.metric}": f"{each.spelled()}, step {grading.step:,}"
+        for grading in run.gradings
+        for each in grading.scores
     }
 
 

@@ -12,6 +12,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.json_file import read_json
 from fugaku_jax.run.configuration import CONFIG_FILE, LEDGER_FILE
 from fugaku_jax.run.metrics import METRICS_FILE, read_metrics, read_samples
+from fugaku_jax.run.scores import Grading, read_gradings
 from fugaku_jax.run.sessions import Session, read_sessions
 from fugaku_jax.run.stragglers import slow_processes
 
@@ -32,6 +33,8 @@ class Run:
     """`{step, prompt, text}` each."""
     sessions: list[Session]
     """What each session ran on, and where its time went."""
+    gradings: list[Grading]
+    """What graded it, in the order of their names."""
     slow_processes: list[str]
     """Those that were slow in the last session that compared them: `rank 3 (node004)`."""
 
@@ -50,7 +53,7 @@ def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
 
     Raises:
         InputError: none is given, one is given twice, one is no run directory, or a run has not
-            finished a step yet.
+            finished a step yet, or its scores are damaged.
     """
     if not run_dirs:
         raise InputError("No run is given; give at least one run directory.")
@@ -76,7 +79,8 @@ def _read_run(path: Path, name: str) -> Run:
         raise InputError(f"{path} has no step in {METRICS_FILE} yet; wait for its first step.")
     slow = slow_processes(path)
     ledger = read_json(path / LEDGER_FILE) if (path / LEDGER_FILE).exists() else {}
-    return Run(name, config, ledger, metrics, read_samples(path), read_sessions(path), slow)
+    read = read_samples(path), read_sessions(path), read_gradings(path)
+    return Run(name, config, ledger, metrics, *read, slow)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -7,6 +7,7 @@ with the turn and with the frame that it puts before one: what the first has beh
 what a model says, the end of its turn included.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.tuning.dialogues import Dialogue, Message, Role
+from fugaku_jax.tuning.dialogues import Dialogue, Message
 
 FUGAKU = """\
 {{- bos_token }}
@@ -109,6 +110,17 @@ class ChatTemplate:
         text = self._render(self._messages(dialogue), add_generation_prompt=True)
         return text.replace(_BEGIN, "").replace(_END, "")
 
+    def prompt_after(self, said: Sequence[str]) -> str:
+        """Return the text that an assistant goes on from after what was said, by the user first.
+
+        Raises:
+            InputError: as `prompt`.
+        """
+        messages = (
+            Message("assistant" if place % 2 else "user", text) for place, text in enumerate(said)
+        )
+        return self.prompt(Dialogue("a dialogue", tuple(messages)))
+
     def next_turn(self) -> str:
         """Return what stands between an answer and what the user says next, without space around.
 
@@ -118,9 +130,7 @@ class ChatTemplate:
             InputError: the template refuses a dialogue.
         """
         asked, answer, next_asked = (chr(0xFDD2 + place) for place in range(3))
-        roles: tuple[Role, ...] = ("user", "assistant", "user")
-        said = zip(roles, (asked, answer, next_asked), strict=True)
-        text = self.prompt(Dialogue("a dialogue", tuple(Message(*each) for each in said)))
+        text = self.prompt_after((asked, answer, next_asked))
         return text.partition(answer)[2].partition(next_asked)[0].strip()
 
     def _messages(self, dialogue: Dialogue) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from fugaku_jax.evaluation.judgments import (
     TRIES,
     read_rating,
     score,
+    task_scores,
     write_judgments,
 )
 from fugaku_jax.evaluation.mt_bench import Question, read_questions
@@ -170,3 +171,27 @@ def test_a_prompt_without_its_places_is_refused(tmp_path):
     path.write_text('{"name": "pair-v2"}\n')
     with pytest.raises(InputError, match="has no prompt single-v1"):
         read_judge_prompts(path)
+
+
+def test_a_question_of_which_a_turn_is_known_is_left_out_of_the_clean_score():
+    ratings = {1: ("math", (2, 4)), 2: ("math", (6, 8)), 3: ("stem", (9, 9)), 4: ("coding", ())}
+    questions = [
+        Question(number, category, (f"{number}a", f"{number}b"), ("x", "y"))
+        for number, (category, _) in ratings.items()
+    ]
+    prompts = read_judge_prompts()
+    asked = [each for one in questions for each in ask_about(prompts, one, ("1", "2"))]
+    lines = [
+        {"question_id": each.question_id, "turn": each.turn, "judge": ["j", each.judge_prompt]}
+        | {"user_prompt": each.user_prompt, "score": ratings[each.question_id][1][each.turn - 1]}
+        for each in asked
+        if ratings[each.question_id][1]
+    ]
+    known = task_scores(questions, asked, "j", lines, {"2b", "3a"}.__contains__)
+    found = {each.task: (each.value, each.contaminated, each.clean, each.items) for each in known}
+    assert found == {
+        "MT-Bench math": (5.0, 0.5, 3.0, 4),
+        "MT-Bench stem": (9.0, 1.0, None, 2),
+        "MT-Bench all categories": (pytest.approx(38 / 6), 0.5, 3.0, 6),
+    }
+    assert {each.clean for each in task_scores(questions, asked, "j", lines)} == {None}

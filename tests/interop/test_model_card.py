@@ -5,10 +5,12 @@ import json
 import pytest
 from small_runs import LLAMA, make_run
 
+from fugaku_jax.evaluation.task_score import TaskScore
 from fugaku_jax.interop.licences import licence_metadata
 from fugaku_jax.interop.model_card import model_card
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.metrics import METRICS_FILE
+from fugaku_jax.run.scores import Grading, save_grading
 from fugaku_jax.run.sessions import SESSIONS_FILE, record_session
 
 
@@ -68,6 +70,18 @@ def test_a_card_names_what_each_session_ran_on(run, store, monkeypatch):
     card = model_card(read_config(run), store, run, 6, begins=True)
     assert f"| 1 | {sessions[0]['processor']} | 1 | 1 | fp32 |\n" in card
     assert "| 2 | A \\| B | 1 | 1 | fp32 |\n\nThe steps took 1.00 hours in all." in card
+
+
+def test_a_card_has_the_scores_of_these_weights_and_of_no_others(run, store):
+    config = read_config(run)
+    assert "## Scores" not in model_card(config, store, run, 7, begins=True)
+    known = TaskScore("a|b", "acc", 0.25, 0.043, 100, 0.03, 0.24)
+    unknown = TaskScore("a|b", "nats", 2.5, None, 1000)
+    save_grading(run, Grading("harness", 7, {}, "", (known, unknown)))
+    card = model_card(config, store, run, 7, begins=True)
+    assert "| a\\|b | acc | 0.2500 | 0.0430 | 100 | 3.0% | 0.2400 |\n" in card
+    assert "| a\\|b | nats | 2.5000 |  | 1,000 | not known |  |\n" in card
+    assert "## Scores" not in model_card(config, store, run, 6, begins=True)
 
 
 @pytest.mark.parametrize(

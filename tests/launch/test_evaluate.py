@@ -6,16 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from graded_runs import TEXTS, graded_run
 
-from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from fugaku_jax.data.build import build_store
-from fugaku_jax.data.inputs import InputSet
-from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
-from fugaku_jax.models.layout import make_layout
-from fugaku_jax.run.configuration import CONFIG_FILE
-from fugaku_jax.training.checkpoint import RunCheckpoints
-from fugaku_jax.training.state import init_state
+from fugaku_jax.run.scores import read_gradings
 
 ROOT = Path(__file__).parents[2]
 VOCAB = 303
@@ -40,27 +34,9 @@ def evaluate(monkeypatch, capsys):
 def run_dir(tmp_path_factory):
     """A run with untrained weights, saved at step 1, and its store of two domains."""
     folder = tmp_path_factory.mktemp("evaluate")
-    texts = [f"{i} wet days in {place}\n" for i in range(30) for place in ("May", "Nara", "Kobe")]
-    sets = []
-    for domain in ("en", "[/math]"):  # data is no markup, whatever it looks like
-        path = folder / f"{len(sets)}.jsonl"
-        path.write_text("".join(json.dumps({"text": domain + text}) + "\n" for text in texts))
-        sets.append(InputSet(domain, (path,), domain, 1.0))
-    store = folder / "store"
-    build_store(str(store), sets, train(texts, VOCAB), validation=0.2)
-    config = Config(
-        model=ModelConfig(vocab_size=VOCAB, n_layers=1, d_model=16, n_heads=2, sequence_length=16),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        training=TrainingConfig(steps=1, batch_size=2),
-        data=DataConfig(store=str(store)),
-    )
-    run = folder / "run"
-    run.mkdir()
-    (run / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
-    with RunCheckpoints(run, config.checkpoint) as checkpoints:
-        layout = make_layout(config)
-        checkpoints.save(1, layout, init_state(layout), {"config": config.to_dict()})
-    return run
+    # Data is no markup, whatever it looks like.
+    domains = {each: [each + text for text in TEXTS] for each in ("en", "[/math]")}
+    return graded_run(folder, 16, domains)
 
 
 @pytest.mark.slow
@@ -73,6 +49,11 @@ def test_json_has_all_figures_of_every_domain_and_the_total(evaluate, run_dir):
     for score in figures["domains"].values():
         assert score["bits_per_byte"] > 0
         assert score["xz_bits_per_byte"] == 8 * score["xz_bytes"] / score["bytes"]
+    (kept,) = read_gradings(run_dir)
+    assert (kept.program, kept.step, kept.asked) == ("perplexity", 1, {"max_tokens": None})
+    values = {(each.task, each.metric): each.value for each in kept.scores}
+    assert len(values) == 6
+    assert values["held-out total", "bits a byte"] == figures["total"]["bits_per_byte"]
 
 
 def test_the_table_marks_the_better_of_model_and_xz(evaluate, run_dir):

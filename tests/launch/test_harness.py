@@ -8,21 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from graded_runs import TEXTS, graded_run
 
-from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from fugaku_jax.data.build import build_store
-from fugaku_jax.data.inputs import InputSet
-from fugaku_jax.data.tokenizer import Tokenizer, train
+from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.interop.hf import export_run
-from fugaku_jax.models.layout import make_layout
-from fugaku_jax.run.configuration import CONFIG_FILE
-from fugaku_jax.training.checkpoint import RunCheckpoints
-from fugaku_jax.training.state import init_state
+from fugaku_jax.run.scores import read_gradings
 
 ROOT = Path(__file__).parents[2]
-VOCAB, POSITIONS, ITEMS = 303, 64, 8
+POSITIONS, ITEMS = 64, 8
 FIXED = {"dataset_path": "json", "test_split": "test", "dataset_kwargs": {}}
 MEAN = {"aggregation": "mean", "higher_is_better": True}
 TASKS = {
@@ -53,23 +48,7 @@ TASKS = {
 def given(tmp_path_factory):
     """A run whose weights are large enough to prefer something, its export, and three tasks."""
     folder = tmp_path_factory.mktemp("harness")
-    texts = [f"{i} wet days in {place}\n" for i in range(30) for place in ("May", "Nara", "Kobe")]
-    path = folder / "texts.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    sets = [InputSet("en", (path,), "en", 1.0)]
-    build_store(str(folder / "store"), sets, train(texts, VOCAB), validation=0.2)
-    shape = {"vocab_size": VOCAB, "n_layers": 1, "d_model": 16, "n_heads": 2, "init_std": 0.7}
-    config = Config(
-        model=ModelConfig(sequence_length=POSITIONS, **shape),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        training=TrainingConfig(steps=1, batch_size=2),
-        data=DataConfig(store=str(folder / "store")),
-    )
-    (folder / "run").mkdir()
-    (folder / "run" / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
-    with RunCheckpoints(folder / "run", config.checkpoint) as checkpoints:
-        layout = make_layout(config)
-        checkpoints.save(1, layout, init_state(layout), {"config": config.to_dict()})
+    graded_run(folder, POSITIONS, init_std=0.7)
     export_run(folder / "run", folder / "hf", None, "float32", 1 << 30)
     (folder / "tasks").mkdir()
     items = [
@@ -91,9 +70,10 @@ def given(tmp_path_factory):
 
 
 @pytest.fixture
-def program(monkeypatch):
+def program(monkeypatch, given):
     monkeypatch.syspath_prepend(ROOT / "launch")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(given / "cache"))
     return importlib.import_module("evaluate")
 
 
@@ -114,11 +94,12 @@ def harness(monkeypatch, capsys, program, given):
 def test_every_request_gets_what_the_harness_s_hf_model_gives(harness, given, monkeypatch):
     import lm_eval
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
     from fugaku_jax.evaluation.harness_model import HarnessModel
+    from fugaku_jax.evaluation.harness_tasks import tasks_of
     from fugaku_jax.interop.load import load_for_inference
 
-    tasks = lambda: sys.modules["harness"].tasks_of(str(given / "tasks"), given)  # noqa: E731
     loaded = load_for_inference(given / "run", "float32")
     ours = HarnessModel(loaded.model, loaded.tokenizer, loaded.first_token, "float32")
     theirs = HFLM(str(given / "hf"), device="cpu", dtype="float32", batch_size=4)
@@ -126,7 +107,13 @@ def test_every_request_gets_what_the_harness_s_hf_model_gives(harness, given, mo
     decode = functools.partial(said_by, loaded.tokenizer, theirs.tok_decode)
     monkeypatch.setattr(theirs, "tok_decode", decode)
     found = [
-        lm_eval.simple_evaluate(model, tasks=tasks(), bootstrap_iters=0) for model in (ours, theirs)
+        lm_eval.simple_evaluate(
+            model,
+            tasks=tasks_of(str(given / "tasks"), given),
+            task_manager=TaskManager(include_defaults=False),
+            bootstrap_iters=0,
+        )
+        for model in (ours, theirs)
     ]
     for name in TASKS:
         samples = [each["samples"][f"{name}_here"] for each in found]
@@ -151,6 +138,47 @@ def test_every_request_gets_what_the_harness_s_hf_model_gives(harness, given, mo
     table = harness("--tasks", given / "tasks" / "choice.yaml", "--data", given, "--limit", 5)
     assert "choice_here" in table
     assert "│     5 │" in table
+    assert "0.0%" in table
+    (saved,) = [each for each in read_gradings(given / "run") if "choice" in each.scores[0].task]
+    assert (saved.program, saved.step, saved.asked["limit"]) == ("harness", 1, 5)
+    assert {each.metric: each.items for each in saved.scores} == {"acc": 5, "acc_norm": 5}
+    assert len(read_gradings(given / "run")) == len(TASKS)
+
+
+@pytest.mark.usefixtures("program")
+def test_what_is_not_known_of_contamination_is_said(given, tmp_path):
+    learned_from = importlib.import_module("learned_from")
+    nothing = learned_from.LearnedFrom()
+    knows, said = learned_from.knowledge_of(given / "hf", nothing)
+    assert knows is None
+    assert said.endswith("a model directory does not say what it has read.")
+    importlib.import_module("scores").keep(given / "hf", "harness", {}, said, [])
+    assert not (given / "hf" / "scores").exists()
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "ledger.json").write_text(json.dumps({"imported": {"sha256": "z"}}))
+    knows, said = learned_from.knowledge_of(tmp_path, nothing)
+    assert knows is None
+    assert said.endswith("the run was imported and has read no store.")
+    knows, said = learned_from.knowledge_of(given / "run", nothing)
+    assert knows(TEXTS[40] + TEXTS[41] + TEXTS[42]) is False  # each is a document
+    assert said == "Contaminated is what stands in the run's store."
+    with pytest.raises(InputError, match="there is no index here"):
+        learned_from.knowledge_of(given / "run", learned_from.LearnedFrom(index=tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("program")
+def test_the_benchmark_tells_how_far_apart_both_models_are(monkeypatch, capsys, given):
+    bench = importlib.import_module("bench")
+    words = ["bench.py", "grading", given / "run", "--tasks", given / "tasks" / "choice.yaml"]
+    words += ["--data", given, "--limit", 3, "--rounds", 1, "--json"]
+    monkeypatch.setattr(sys, "argv", [str(each) for each in words])
+    bench.main()
+    (row,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert (row["contender"], row["items"], row["texts_differing"]) == ("choice_here", 3, 0)
+    assert row["figures_ours"] == row["figures_theirs"]
+    assert 0 < row["nats_apart"] < 1e-3
+    assert row["ratio"] == row["theirs_seconds"] / row["ours_seconds"]
 
 
 def said_by(tokenizer: Tokenizer, decode: Callable, tokens: int | list[int], **how: bool) -> str:

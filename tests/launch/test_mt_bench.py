@@ -10,22 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from graded_runs import graded_run
 from stub_judge import stub_judge
 
-from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from fugaku_jax.data.build import build_store
-from fugaku_jax.data.inputs import InputSet
-from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.mt_bench import TEMPERATURES, WITH_REFERENCE
-from fugaku_jax.models.layout import make_layout
-from fugaku_jax.run.configuration import CONFIG_FILE
-from fugaku_jax.training.checkpoint import RunCheckpoints
-from fugaku_jax.training.state import init_state
 from fugaku_jax.tuning.chat_template import FUGAKU
 
 ROOT = Path(__file__).parents[2]
-VOCAB, POSITIONS = 303, 128
+POSITIONS = 128
 # Short, for a model of 128 positions; a turn is told in some fifteen of its tokens.
 TEMPLATE = (
     "{%- for each in messages -%}"
@@ -38,24 +31,7 @@ TEMPLATE = (
 def given(tmp_path_factory):
     """A folder with an untrained run, a chat template, 80 questions and their references."""
     folder = tmp_path_factory.mktemp("mt_bench")
-    texts = [f"{i} wet days in {place}\n" for i in range(30) for place in ("May", "Nara", "Kobe")]
-    path = folder / "texts.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    sets = [InputSet("en", (path,), "en", 1.0)]
-    build_store(str(folder / "store"), sets, train(texts, VOCAB), validation=0.2)
-    config = Config(
-        model=ModelConfig(
-            vocab_size=VOCAB, n_layers=1, d_model=16, n_heads=2, sequence_length=POSITIONS
-        ),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        training=TrainingConfig(steps=1, batch_size=2),
-        data=DataConfig(store=str(folder / "store")),
-    )
-    (folder / "run").mkdir()
-    (folder / "run" / CONFIG_FILE).write_text(json.dumps(config.to_dict()))
-    with RunCheckpoints(folder / "run", config.checkpoint) as checkpoints:
-        layout = make_layout(config)
-        checkpoints.save(1, layout, init_state(layout), {"config": config.to_dict()})
+    graded_run(folder, POSITIONS)
     (folder / "chat.jinja").write_text(TEMPLATE)
     asked, right = [], []
     for place in range(80):

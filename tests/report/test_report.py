@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from fugaku_jax.errors import InputError
+from fugaku_jax.evaluation.task_score import TaskScore
 from fugaku_jax.report.curves import LIGHT_AND_DARK, Series, dark_style, draw, inline, smoothed
 from fugaku_jax.report.report import write_picture, write_report
 from fugaku_jax.report.runs import read_runs
 from fugaku_jax.run.metrics import MetricsWriter
+from fugaku_jax.run.scores import Grading, save_grading
 from fugaku_jax.run.sessions import Seconds, record_seconds, record_session
 from fugaku_jax.run.stragglers import Pace, Stragglers, record_stragglers
 
@@ -130,6 +132,20 @@ def test_the_summary_says_what_the_metrics_say(tmp_path):
         "Peak memory": "1.00 GiB",
         "Steps skipped": "1",
     }
+
+
+def test_scores_of_runs_stand_side_by_side(tmp_path):
+    runs = [make_run(tmp_path / name) for name in "ab"]
+    assert ">Scores<" not in write_report(runs, tmp_path / "none.html").read_text()
+    for run, value in zip(runs, (0.25, 0.5), strict=True):
+        score = TaskScore("gsm8k", "acc", value, 0.04, 100, 0.03, 0.24)
+        save_grading(run, Grading("harness", 40, {}, "", (score,)))
+    only = TaskScore("held-out ja", "bits a byte", 1.5, None, 1000)
+    save_grading(runs[1], Grading("perplexity", 20, {}, "", (only,)))
+    rows = Page(write_report(runs, tmp_path / "page.html")).rows
+    error = "± 0.0400 of 100, 3.0% contaminated (0.2400 clean), step 40"
+    assert ["gsm8k, acc", f"0.2500 {error}", f"0.5000 {error}"] in rows
+    assert ["held-out ja, bits a byte", "—", "1.5000 of 1,000, step 20"] in rows
 
 
 def test_the_summary_says_what_share_of_all_sessions_led_further(tmp_path):
