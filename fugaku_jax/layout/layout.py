@@ -94,8 +94,8 @@ class Layout:
 
         weights = array(length, jnp.float32) if self.config.data.learn == "answers" else None
         segments = array(length) if self.config.data.reset_at_document else None
-        is_dpo = self.config.tuning.method == "dpo"
-        reference = array(length, jnp.float32) if is_dpo else None
+        pairs = self.config.tuning.learns_pairs
+        reference = array(length, jnp.float32) if pairs else None
         return Batch(array(length + 1), weights, segments, reference)
 
     def active(self) -> AbstractContextManager[None]:

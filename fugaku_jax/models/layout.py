@@ -73,8 +73,8 @@ def _layout(config: Config, mesh: Mesh | AbstractMesh, rules: Rules) -> Layout:
         model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0), rules))
     structure, weights = nnx.split(model)
     shapes = nnx.to_pure_dict(weights)
-    is_lora = config.tuning.method == "lora"
-    adapters = adapter_shapes(config, shapes["blocks"]) if is_lora else None
+    learned = config.tuning.learns_adapters
+    adapters = adapter_shapes(config, shapes["blocks"]) if learned else None
 
     def one(path: tuple, leaf: jax.ShapeDtypeStruct) -> Placement:
         stacked = path[0].key == "blocks"

@@ -75,7 +75,7 @@ class Adapted(NamedTuple):
 
 def lora_targets(model: ModelConfig, tuning: TuningConfig) -> tuple[Target, ...]:
     """Return the matrices of a block that have adapters; none if all weights are learned."""
-    if tuning.method != "lora":
+    if not tuning.learns_adapters:
         return ()
     names = tuning.targets or LORA_TARGETS[model.family]
     return tuple(target for target in _TARGETS[model.family] if target.name in names)

@@ -20,10 +20,10 @@ LORA_TARGETS = {
 class TuningConfig:
     """All weights are learned, or by LoRA low-rank adapters beside weights that stay."""
 
-    method: Literal["full", "lora", "dpo"] = "full"
+    method: Literal["full", "lora", "dpo", "lora-dpo"] = "full"
     """`full`: all weights are learned. `lora`: `W + alpha / rank * A B` in the place of a matrix
     `W` that stays as it is, of which A and B are learned. `dpo`: all weights are learned, from
-    pairs of a chosen and a rejected answer."""
+    pairs of a chosen and a rejected answer. `lora-dpo`: adapters are, from pairs."""
     rank: int = 16
     """Of the adapters: columns of A, rows of B."""
     alpha: float = 32.0
@@ -34,6 +34,16 @@ class TuningConfig:
     """The matrices of each block that have adapters, by their names in `transformers`: c_attn,
     c_proj (of attention and of the feed-forward layer), c_fc; of LLaMA q_proj, k_proj, v_proj,
     o_proj, gate_proj, up_proj, down_proj. All if none is given."""
+
+    @property
+    def learns_adapters(self) -> bool:
+        """Whether the weights stay as they are, and adapters beside them are learned."""
+        return self.method in ("lora", "lora-dpo")
+
+    @property
+    def learns_pairs(self) -> bool:
+        """Whether what is learned from are pairs of answers."""
+        return self.method in ("dpo", "lora-dpo")
 
     def __post_init__(self) -> None:
         require_listed(self, "tuning", "method")
@@ -54,17 +64,18 @@ def check_tuning(
     Raises:
         InputError: so it is.
     """
-    if tuning.method == "lora":
+    if tuning.learns_adapters:
         names = ", ".join(LORA_TARGETS[model.family])
         known = set(tuning.targets) <= set(LORA_TARGETS[model.family])
         allowed = f"some of {names}, the matrices of model.family {model.family}"
         require(known, "tuning.targets", tuning.targets, allowed)
         allowed = f"at most model.d_model, {model.d_model}"
         require(tuning.rank <= model.d_model, "tuning.rank", tuning.rank, allowed)
-    if tuning.method == "dpo":
+    if tuning.learns_pairs:
+        method = f"tuning.method {tuning.method}"
         learn, context, kept = data.learn, mesh.context, training.document_losses
-        require(learn == "answers", "data.learn", learn, "answers with tuning.method dpo")
-        require(context == 1, "mesh.context", context, "1 with tuning.method dpo")
+        require(learn == "answers", "data.learn", learn, f"answers with {method}")
+        require(context == 1, "mesh.context", context, f"1 with {method}")
         z_loss = training.z_loss
-        require(not z_loss, "training.z_loss", z_loss, "0 with tuning.method dpo")
-        require(not kept, "training.document_losses", kept, "false with tuning.method dpo")
+        require(not z_loss, "training.z_loss", z_loss, f"0 with {method}")
+        require(not kept, "training.document_losses", kept, f"false with {method}")
