@@ -61,12 +61,12 @@ def main() -> int:
 
         Args:
             data: JSONL (.gz, .zst) or Parquet files of dialogues: messages, Alpaca's instruction,
-                input and output, or prompt and completion; with `--tuning.method dpo` prompt,
-                chosen and rejected.
+                input and output, or prompt and completion; to learn from pairs (`--tuning.method
+                dpo` or `lora-dpo`) prompt, chosen and rejected.
             run_dir: Where the run is kept.
             base: The run, or model directory of Hugging Face's, to start from.
             config: The configuration; every field can be overridden.
-            validation: Fraction of the dialogues to hold out; of pairs none is.
+            validation: Fraction of the dialogues, or pairs, to hold out.
             chat_template: A Jinja file of how a dialogue is told; else the one that came with the
                 model, else Fugaku-LLM's.
             on_bad_line: What to do at a line that is no dialogue: stop, or skip and list it.
@@ -74,7 +74,7 @@ def main() -> int:
         """
         from fugaku_jax.tuning.data_of_run import Dialogues, store_of_run
 
-        pairs = config.tuning.method == "dpo"
+        pairs = config.tuning.learns_pairs
         dialogues = Dialogues(data, validation, chat_template, on_bad_line, pairs)
         place = store_of_run(run_dir)
         config = replace(config, data=replace(config.data, store=str(place)))

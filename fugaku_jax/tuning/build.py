@@ -78,11 +78,12 @@ def build_dialogues(
     with StoreWriter(out, tokenizer, end, row_tokens) as writer:
         set_writer = writer.add_set("dialogues")
         sides = {split: _Side(set_writer, split, row_tokens, end, report) for split in SPLITS}
-        for together in _encoded(paths, tokenizer, template, end, on_bad_line, report, pairs):
+        encoded = _encoded(paths, tokenizer, template, end, on_bad_line, report, pairs)
+        for asked, together in encoded:
             if sum(len(each.tokens) for each in together) > row_tokens:
                 report.too_long += len(together)
                 continue
-            sha256 = hashlib.sha256(together[0].text.encode()).hexdigest()
+            sha256 = hashlib.sha256(asked.encode()).hexdigest()
             sides["validation" if is_held_out(sha256, validation) else "train"].add(together)
         for side in sides.values():
             side.finish()
@@ -102,16 +103,21 @@ def _encoded(
     on_bad_line: OnBadLine,
     report: TuningData,
     pairs: bool,
-) -> Iterator[tuple[EncodedDialogue, ...]]:
-    """Yield the dialogues of a line: one, or the two of a pair."""
+) -> Iterator[tuple[str, tuple[EncodedDialogue, ...]]]:
+    """Yield the dialogues of a line, one or the two of a pair, and what decides their side.
+
+    That is a dialogue's text; of a pair what both begin with, so that one prompt's pairs share it.
+    """
     read = read_preferences if pairs else read_dialogues
     for each in chain.from_iterable(map(read, paths)):
         if isinstance(each, Dialogue):
-            yield (encode_dialogue(each, template, tokenizer, end),)
+            encoded = encode_dialogue(each, template, tokenizer, end)
+            yield encoded.text, (encoded,)
             continue
         if isinstance(each, Preference):
             both, prompt = (each.chosen, each.rejected), each.prompt
-            yield tuple(encode_dialogue(x, template, tokenizer, end, prompt) for x in both)
+            asked = "\n".join(said.content for said in each.chosen.messages[:prompt])
+            yield asked, tuple(encode_dialogue(x, template, tokenizer, end, prompt) for x in both)
             continue
         if on_bad_line == "stop":
             raise InputError(

@@ -94,21 +94,29 @@ def test_wrong_input_is_a_sentence(base, dialogues, tmp_path):
     assert "was tuned on other dialogues" in done.stderr
 
 
-def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path):
+@pytest.mark.parametrize("method", ["dpo", "lora-dpo"])
+def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path, method):
     pairs = tmp_path / "pairs.jsonl"
     with pairs.open("w") as file:
         for number in range(40):
             row = {"prompt": f"{number}は?", "chosen": "はい。", "rejected": "いいえ。" * 2}
             file.write(json.dumps(row) + "\n")
     given = ["tiny", "--from", base, "--data", pairs, *SHORT, "--training.steps", 4]
-    given += ["--tuning.method", "dpo", "--tuning.beta", 0.5, "--optimizer.warmup-tokens", 0]
+    given += ["--tuning.method", method, "--tuning.beta", 0.5, "--optimizer.warmup-tokens", 0]
+    given += ["--tuning.rank", 4, "--validation", 0.2, "--training.validate-every", 2]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    call("finetune", *given, "--run-dir", whole)
+    said = call("finetune", *given, "--run-dir", whole).stdout
+    assert "nats/pair, 100.0% of pairs told apart rightly" in said
     call("finetune", *given, "--run-dir", parted, "--training.stop-after", 2, code=75)
     call("finetune", *given, "--run-dir", parted)
     assert losses(parted) == losses(whole)
-    kept = [(each / "tuning" / "reference.npy").read_bytes() for each in (whole, parted)]
-    assert kept[0] == kept[1]
+    for name in ("reference.npy", "reference_held_out.npy"):
+        kept = [(each / "tuning" / name).read_bytes() for each in (whole, parted)]
+        assert kept[0] == kept[1]
+    validated = [line for line in read_metrics(whole) if "validation_loss" in line]
+    assert [line["step"] for line in validated] == [2, 4]
+    assert math.log(2) > validated[0]["validation_loss"] > validated[1]["validation_loss"]
+    assert validated[1]["validation_margin"] > 0
     first, *_, last = read_metrics(whole)
     # At first the model is its own reference: margins are rounding, and the loss is that of a coin.
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
@@ -116,6 +124,21 @@ def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path)
     assert last["accuracy"] == 1
     assert last["margin"] > 0.1
     assert last["loss"] < first["loss"]
+    if method == "lora-dpo":
+        call("convert", "to-peft", whole, tmp_path / "adapter")
+    call("convert", "to-hf", whole, tmp_path / "hf")
+    one, other = (
+        call("generate", path, "1は?", "--max-tokens", 8, "--temperature", 0).stdout
+        for path in (whole, tmp_path / "hf")
+    )
+    assert one == other
+    # With nothing held out nothing is said of it, nor can a run end by it.
+    given[given.index("--validation") + 1] = 0
+    said = call("finetune", *given, "--run-dir", tmp_path / "none").stdout
+    assert "validation" not in said
+    assert "nan" not in said
+    early = [*given, "--training.patience", 2, "--run-dir", tmp_path / "early"]
+    assert "holds nothing out" in call("finetune", *early, code=2).stderr
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"prompt": "x", "completion": "y"}))
     given[4] = bad
