@@ -9,6 +9,10 @@ from fugaku_jax.sections.mesh import MeshConfig
 from fugaku_jax.sections.model import ModelConfig
 from fugaku_jax.sections.training import TrainingConfig
 
+WITH_ADAPTERS = ("lora", "lora-dpo")
+"""The ways of tuning in which weights stay as they are, and adapters beside them are learned."""
+OF_PAIRS = ("dpo", "lora-dpo")
+"""Those that learn from pairs of answers."""
 LORA_TARGETS = {
     "gpt2": ("c_attn", "c_proj", "c_fc"),
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -35,16 +39,6 @@ class TuningConfig:
     c_proj (of attention and of the feed-forward layer), c_fc; of LLaMA q_proj, k_proj, v_proj,
     o_proj, gate_proj, up_proj, down_proj. All if none is given."""
 
-    @property
-    def learns_adapters(self) -> bool:
-        """Whether the weights stay as they are, and adapters beside them are learned."""
-        return self.method in ("lora", "lora-dpo")
-
-    @property
-    def learns_pairs(self) -> bool:
-        """Whether what is learned from are pairs of answers."""
-        return self.method in ("dpo", "lora-dpo")
-
     def __post_init__(self) -> None:
         require_listed(self, "tuning", "method")
         require_positive(self, "tuning", "rank", "alpha", "beta")
@@ -64,14 +58,14 @@ def check_tuning(
     Raises:
         InputError: so it is.
     """
-    if tuning.learns_adapters:
+    if tuning.method in WITH_ADAPTERS:
         names = ", ".join(LORA_TARGETS[model.family])
         known = set(tuning.targets) <= set(LORA_TARGETS[model.family])
         allowed = f"some of {names}, the matrices of model.family {model.family}"
         require(known, "tuning.targets", tuning.targets, allowed)
         allowed = f"at most model.d_model, {model.d_model}"
         require(tuning.rank <= model.d_model, "tuning.rank", tuning.rank, allowed)
-    if tuning.learns_pairs:
+    if tuning.method in OF_PAIRS:
         method = f"tuning.method {tuning.method}"
         learn, context, kept = data.learn, mesh.context, training.document_losses
         require(learn == "answers", "data.learn", learn, f"answers with {method}")

@@ -36,6 +36,7 @@ from fugaku_jax.run.going_back import SickSteps, record_going_back, where_to
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import REPORT_FILE, MetricsWriter, is_drawn
 from fugaku_jax.run.sessions import record_seconds, record_session
+from fugaku_jax.sections.tuning import OF_PAIRS
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.hooks.document_losses import DocumentLosses
 from fugaku_jax.training.hooks.flipped_bits import Again, Replicas
@@ -225,7 +226,7 @@ class _Run:
         return [DocumentLosses(self.run_dir, self.store.end_of_document)]
 
     def _reference(self, first: int, state: TrainState) -> Float[np.ndarray, "N"] | None:
-        if not self.config.tuning.learns_pairs:
+        if self.config.tuning.method not in OF_PAIRS:
             return None
         if first == 0:
             weights = state.frozen if self.layout.is_lora else state.parameters
@@ -235,7 +236,7 @@ class _Run:
     def _validate(self) -> list[Hook]:
         if not any(each.validation.tokens for each in self.store.sets):
             return []
-        if self.config.tuning.learns_pairs:
+        if self.config.tuning.method in OF_PAIRS:
             return [ValidatePairs(self.layout, self.store, self.run_dir)]
         return [Validate(self.layout, self.store)]
 

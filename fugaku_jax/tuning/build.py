@@ -38,6 +38,8 @@ class TuningData:
     """All tokens, without padding."""
     too_long: int = 0
     """Dialogues with more tokens than a row, which are left out."""
+    without_end: int = 0
+    """Answers whose end is not learned, as the template puts nothing behind them."""
     bad_line_count: int = 0
     bad_lines: list[str] = field(default_factory=list)
 
@@ -158,6 +160,7 @@ class _Side:
         self._report.dialogues[self._split] += 1
         self._report.read[self._split] += count
         self._report.learned[self._split] += int(each.learned.sum())
+        self._report.without_end += each.without_end
         return EncodedDocument(row, mark(each.tokens, each.learned), text)
 
     def finish(self) -> None:

@@ -30,13 +30,11 @@ pytestmark = pytest.mark.slow
 GIGABYTE = 1_000_000_000
 T = 96
 NOUNS = "海山雪川猫犬空森花星"
-# Every answer ends with the end-of-document token, which ours puts behind a dialogue by itself.
 TEMPLATE = """\
 {%- for message in messages -%}
 {{ '指示:\\n' if message['role'] == 'user' else '応答:\\n' }}
 {%- if message['role'] == 'assistant' -%}
-{% generation %}{{ message['content'] }}{% if loop.last %}{{ eos_token }}{% endif %}\
-{% endgeneration %}
+{% generation %}{{ message['content'] }}{{ eos_token }}{% endgeneration %}
 {%- else %}{{ message['content'] }}{% endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt %}{{ '応答:\\n' }}{% endif -%}

@@ -59,6 +59,14 @@ def test_a_tuned_run_goes_on_exactly_is_exported_and_traced(base, dialogues, tmp
     call("finetune", *parted_args)
     assert len(losses(whole)) == 4
     assert losses(parted) == losses(whole)
+    # What it makes of held-out dialogues is asked of it, and of what it began with.
+    asked = ["--of", whole, "--limit", 2, "--max-tokens", 4]
+    found = json.loads(call("evaluate", "answers", whole, *asked, "--json").stdout)
+    assert found["nats_per_token"] == pytest.approx(read_metrics(whole)[-1]["validation_loss"])
+    assert found["answered"] == 2
+    assert "ended by itself" in call("evaluate", "answers", base, *asked).stdout
+    done = call("evaluate", "answers", whole, "--of", base, code=2)
+    assert "was not tuned on dialogues" in done.stderr
     # All else of a run is as of any other: its rows lead to dialogues, its ledger to the base.
     step = json.loads(call("trace", whole, "step", 1, "--json").stdout.splitlines()[-1])
     names = {span["document"] for row in step["rows"] for span in row["spans"]}
