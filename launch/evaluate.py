@@ -2,6 +2,7 @@ r"""Score a trained model.
 
 python launch/evaluate.py perplexity runs/tiny
 python launch/evaluate.py perplexity runs/tiny --max-tokens 100000 --json
+python launch/evaluate.py answers runs/base --of runs/chat
 python launch/evaluate.py harness runs/tiny --tasks configs/tasks --data eval --limit 100
 python launch/evaluate.py mt-bench runs/chat --out scores/chat --questions question_full.jsonl \
   --references reference_gpt4.jsonl --judge https://api.openai.com/v1 --judge-model gpt-4
@@ -13,6 +14,7 @@ from typing import Annotated
 import tyro
 from command import parse, run_program
 from harness import harness
+from held_out_answers import answers
 from held_out_scores import print_json, print_table
 from mt_bench import mt_bench
 
@@ -55,7 +57,8 @@ def perplexity(
 
 def main() -> None:
     """Read the arguments and evaluate."""
-    parse({"perplexity": perplexity, "harness": harness, "mt-bench": mt_bench}, description=__doc__)
+    programs = {"perplexity": perplexity, "answers": answers}
+    parse(programs | {"harness": harness, "mt-bench": mt_bench}, description=__doc__)
 
 
 if __name__ == "__main__":
