@@ -13,6 +13,7 @@ from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out_answers import Answered, answer_held_out
 from fugaku_jax.evaluation.perplexity import Perplexity
+from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.run.configuration import read_config
@@ -26,6 +27,8 @@ def answers(
     of: Path,
     limit: int | None = None,
     max_tokens: int = 256,
+    temperature: float = 0.8,
+    seed: int = 0,
     dtype: Literal["bfloat16", "float32", "float16"] = "float32",
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
@@ -37,11 +40,14 @@ def answers(
         of: The tuned run whose held-out dialogues are taken, told as they were to it.
         limit: Most dialogues to answer; all if not given.
         max_tokens: Most tokens of an answer.
+        temperature: What logits are divided by; 0 takes the most probable token.
+        seed: Of the random choice.
         dtype: Type of weights, cache and arithmetic.
         json: Print one JSON object instead of a table.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}, but it must be greater than 0.")
+    options = Options(max_tokens, temperature, seed=seed)
     use_compile_cache()
     config = read_config(of)
     store = open_run_store(of, config, None)
@@ -55,7 +61,7 @@ def answers(
         )
     loss = Perplexity(store, replace(config, model=loaded.config))(loaded.model).total
     generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
-    answered = answer_held_out(generator, store, limit, max_tokens)
+    answered = answer_held_out(generator, store, options, limit)
     if json:
         found = {
             "model": str(model),

@@ -1,7 +1,7 @@
 """How a model answers held-out dialogues: how well it predicts the answers, and whether it ends."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,16 +33,16 @@ class Answered:
 
 
 def answer_held_out(
-    generator: Generator, store: Store, most: int | None = None, max_tokens: int = 256
+    generator: Generator, store: Store, options: Options, most: int | None = None
 ) -> Answered:
-    """Have a model answer held-out dialogues, each time with the most probable token.
+    """Have a model answer held-out dialogues.
 
     Args:
         generator: the model.
         store: of dialogues that are told to it as they are here; of each the last answer is taken
             away. Where several begin alike, as pairs do, that is asked once.
+        options: how they are answered; each dialogue has a seed of its own, from this one on.
         most: how many are asked, the first of the store; all if not given.
-        max_tokens: most tokens of an answer; a model that is full ends sooner.
 
     Raises:
         InputError: the store is of another tokenizer, holds nothing out, or nothing was to be
@@ -51,15 +51,16 @@ def answer_held_out(
     if store.tokenizer().sha256 != generator.tokenizer.sha256:
         raise InputError(f"{store.url} was cut into tokens by another tokenizer than the model's.")
     before = [] if generator.first_token is None else [generator.first_token]
-    options = Options(max_tokens, temperature=0)
     prompts = list(dict.fromkeys(map(tuple, _prompts(store))))[:most]
     if not prompts:
         raise InputError(f"{store.url} has no held-out dialogues; hold some out.")
     ended = tokens = 0
     for first in range(0, len(prompts), BATCH):
         rows = [
-            Continuation(generator.tokenizer, [*before, *prompt], options)
-            for prompt in prompts[first : first + BATCH]
+            Continuation(
+                generator.tokenizer, [*before, *prompt], replace(options, seed=options.seed + place)
+            )
+            for place, prompt in enumerate(prompts[first : first + BATCH], first)
         ]
         for _ in generator.run(rows):
             pass

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fugaku_jax.run.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 LAUNCH = Path(__file__).parents[2] / "launch"
+APART = Path(__file__).parents[1] / "training" / "train_apart.py"
 SMALL = ["--model.n-layers", "1", "--model.d-model", "32", "--model.n-heads", "2"]
 SHORT = ["--training.batch-size", "4", "--training.sample-tokens", "4"]
 
@@ -126,6 +128,14 @@ def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path,
     assert math.log(2) > validated[0]["validation_loss"] > validated[1]["validation_loss"]
     assert validated[1]["validation_margin"] > 0
     first, *_, last = read_metrics(whole)
+    if method == "dpo":  # two processes each write what they have of it, and validate together
+        apart = ["cluster/local", "-n", 2, "--", APART, "finetune.py", *given, "--mesh.data", 2]
+        call(*apart, "--run-dir", tmp_path / "two")
+        two = np.load(tmp_path / "two" / "tuning" / "reference.npy")
+        one = np.load(whole / "tuning" / "reference.npy")
+        np.testing.assert_allclose(two, one, atol=1e-5)
+        at_end = [read_metrics(each)[-1]["validation_loss"] for each in (whole, tmp_path / "two")]
+        assert at_end[0] == pytest.approx(at_end[1], abs=1e-4)
     # At first the model is its own reference: margins are rounding, and the loss is that of a coin.
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert abs(first["margin"]) < 1e-4

@@ -9,6 +9,7 @@ from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out_answers import answer_held_out
+from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.generate import Generator
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.state import abstract_parameters
@@ -17,6 +18,7 @@ from fugaku_jax.tuning.build import build_dialogues
 from fugaku_jax.tuning.chat_template import ChatTemplate
 
 T = 160
+FOUR = Options(max_tokens=4, temperature=0)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,9 @@ def test_the_share_is_one_if_a_model_always_ends_and_zero_if_it_never_does(make_
     store = make_store(0.2)
     held_out = store.sets[0].validation.documents
     end = tokenizer.end_of_document
-    always = answer_held_out(saying(end, store, tokenizer), store, max_tokens=4)
+    always = answer_held_out(saying(end, store, tokenizer), store, FOUR)
     assert (always.asked, always.ended, always.tokens) == (held_out, held_out, held_out)
-    never = answer_held_out(saying(end + 1, store, tokenizer), store, 3, max_tokens=4)
+    never = answer_held_out(saying(end + 1, store, tokenizer), store, FOUR, 3)
     assert (never.asked, never.ended, never.tokens) == (3, 0, 12)
     assert (always.share_ended, never.share_ended) == (1.0, 0.0)
 
@@ -60,7 +62,7 @@ def test_the_share_is_one_if_a_model_always_ends_and_zero_if_it_never_does(make_
 def test_what_cannot_be_asked_is_a_sentence(make_store, tokenizer):
     nothing = make_store(0)
     with pytest.raises(InputError, match="has no held-out dialogues; hold some out"):
-        answer_held_out(saying(2, nothing, tokenizer), nothing)
+        answer_held_out(saying(2, nothing, tokenizer), nothing, FOUR)
     other = train(["ほかの言葉です。" * 9], 283)
     with pytest.raises(InputError, match="by another tokenizer than the model's"):
-        answer_held_out(saying(2, nothing, other), nothing)
+        answer_held_out(saying(2, nothing, other), nothing, FOUR)
