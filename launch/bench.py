@@ -1,4 +1,4 @@
-"""Measure this machine: steps and generation beside PyTorch, tokenising, pipelines, scaling.
+"""Measure this machine: steps, tuning, generation beside PyTorch, tokenising, pipelines, scaling.
 
 python launch/bench.py tokenize texts.jsonl.gz --tokenizer llm-jp.model
 python launch/bench.py scaling --rounds 2 --json
@@ -27,6 +27,18 @@ def step(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
         steps: Timed steps of each process.
     """
     from fugaku_jax.benchmarks.step import run
+
+    show(run(rounds, steps, say=say), json)
+
+
+def tuning(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
+    """Compare a tuning step, full and by LoRA, with trl and peft (needs `pip install .[test]`).
+
+    Args:
+        rounds: Processes that each contender gets, in turn.
+        steps: Timed steps of each process.
+    """
+    from fugaku_jax.benchmarks.tuning import run
 
     show(run(rounds, steps, say=say), json)
 
@@ -210,10 +222,8 @@ def grading(
 
 def main() -> None:
     """Read the arguments and measure."""
-    programs = (
-        *(model, step, generate, serving, grading, kernels, tokenize),
-        *(load, pipeline, scaling, startup, torus),
-    )
+    on_a_node = (model, step, tuning, generate, serving, grading, kernels, tokenize, load)
+    programs = (*on_a_node, pipeline, scaling, startup, torus)
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

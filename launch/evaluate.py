@@ -2,6 +2,7 @@ r"""Score a trained model.
 
 python launch/evaluate.py perplexity runs/tiny
 python launch/evaluate.py perplexity runs/tiny --max-tokens 100000 --json
+python launch/evaluate.py answers runs/base --of runs/chat
 python launch/evaluate.py harness runs/tiny --tasks configs/tasks --data eval --limit 100
 python launch/evaluate.py probes runs/chat
 python launch/evaluate.py mt-bench runs/chat --out scores/chat --questions question_full.jsonl \
@@ -14,6 +15,7 @@ from typing import Annotated
 import tyro
 from command import parse, run_program
 from harness import harness
+from held_out_answers import answers
 from held_out_scores import print_json, print_table, task_scores
 from mt_bench import mt_bench
 from probes import probes
@@ -59,8 +61,8 @@ def perplexity(
 
 def main() -> None:
     """Read the arguments and evaluate."""
-    ways = {"perplexity": perplexity, "harness": harness, "mt-bench": mt_bench, "probes": probes}
-    parse(ways, description=__doc__)
+    programs = {"perplexity": perplexity, "answers": answers, "harness": harness}
+    parse(programs | {"mt-bench": mt_bench, "probes": probes}, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import Config
 from fugaku_jax.data.build import OnBadLine
 from fugaku_jax.errors import InputError
+from fugaku_jax.sections.tuning import OF_PAIRS
 from fugaku_jax.tuning.build import TuningData
 
 
@@ -61,12 +62,12 @@ def main() -> int:
 
         Args:
             data: JSONL (.gz, .zst) or Parquet files of dialogues: messages, Alpaca's instruction,
-                input and output, or prompt and completion; with `--tuning.method dpo` prompt,
-                chosen and rejected.
+                input and output, or prompt and completion; to learn from pairs (`--tuning.method
+                dpo` or `lora-dpo`) prompt, chosen and rejected.
             run_dir: Where the run is kept.
             base: The run, or model directory of Hugging Face's, to start from.
             config: The configuration; every field can be overridden.
-            validation: Fraction of the dialogues to hold out; of pairs none is.
+            validation: Fraction of the dialogues, or pairs, to hold out.
             chat_template: A Jinja file of how a dialogue is told; else the one that came with the
                 model, else Fugaku-LLM's.
             on_bad_line: What to do at a line that is no dialogue: stop, or skip and list it.
@@ -74,7 +75,7 @@ def main() -> int:
         """
         from fugaku_jax.tuning.data_of_run import Dialogues, store_of_run
 
-        pairs = config.tuning.method == "dpo"
+        pairs = config.tuning.method in OF_PAIRS
         dialogues = Dialogues(data, validation, chat_template, on_bad_line, pairs)
         place = store_of_run(run_dir)
         config = replace(config, data=replace(config.data, store=str(place)))
@@ -123,6 +124,11 @@ def show(report: TuningData) -> None:
     Console().print(table)
     if report.too_long:
         print(f"{report.too_long:,} dialogues have more tokens than the model reads: left out")
+    if report.without_end:
+        print(
+            f"{report.without_end:,} answers are learned without their end: the chat template puts "
+            "nothing between them and what follows; {{ eos_token }} there would end them"
+        )
     if report.bad_line_count:
         print(f"{report.bad_line_count:,} lines are no dialogues: left out. The first of them:")
         print("\n".join(report.bad_lines[:5]))

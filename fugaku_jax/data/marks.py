@@ -7,6 +7,9 @@ and traced is one array.
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt32
 
+END_OF_DOCUMENT = "\ufdd5"
+"""Stands for the end-of-document token in the text of a dialogue, where a template says
+`eos_token`: a character that Unicode keeps for a program's own use."""
 CONTEXT = 1 << 31
 """Of a token that is only to be read: a question, a frame around it, padding."""
 FIRST = 1 << 30

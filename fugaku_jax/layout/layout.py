@@ -21,6 +21,7 @@ from fugaku_jax.layout.stages import Stages
 from fugaku_jax.pipeline.check import check
 from fugaku_jax.pipeline.schedule import Schedule, make_schedule
 from fugaku_jax.pipeline.slots import Slots, plan_slots
+from fugaku_jax.sections.tuning import OF_PAIRS
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ class Layout:
 
         weights = array(length, jnp.float32) if self.config.data.learn == "answers" else None
         segments = array(length) if self.config.data.reset_at_document else None
-        is_dpo = self.config.tuning.method == "dpo"
-        reference = array(length, jnp.float32) if is_dpo else None
+        reference = array(length, jnp.float32) if self.config.tuning.method in OF_PAIRS else None
         return Batch(array(length + 1), weights, segments, reference)
 
     def active(self) -> AbstractContextManager[None]:

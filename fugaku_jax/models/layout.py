@@ -18,6 +18,7 @@ from fugaku_jax.layout.rules import Rules
 from fugaku_jax.layout.stages import make_stages
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.lora import adapter_shapes
+from fugaku_jax.sections.tuning import WITH_ADAPTERS
 
 
 def make_layout(config: Config, devices: Sequence[Device] | int | None = None) -> Layout:
@@ -72,8 +73,7 @@ def _layout(config: Config, mesh: Mesh | AbstractMesh, rules: Rules) -> Layout:
     with active(mesh):
         model = jax.eval_shape(lambda: GPT(config.model, jax.random.key(0), rules))
     structure, weights = nnx.split(model)
-    shapes = nnx.to_pure_dict(weights)
-    is_lora = config.tuning.method == "lora"
+    shapes, is_lora = nnx.to_pure_dict(weights), config.tuning.method in WITH_ADAPTERS
     adapters = adapter_shapes(config, shapes["blocks"]) if is_lora else None
 
     def one(path: tuple, leaf: jax.ShapeDtypeStruct) -> Placement:

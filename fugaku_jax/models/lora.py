@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from fugaku_jax.config import Config, ModelConfig, TuningConfig
 from fugaku_jax.kernels.matmul import einsum
 from fugaku_jax.pipeline.stack import Fsdp
-from fugaku_jax.sections.tuning import LORA_TARGETS
+from fugaku_jax.sections.tuning import LORA_TARGETS, WITH_ADAPTERS
 
 
 class Target(NamedTuple):
@@ -75,7 +75,7 @@ class Adapted(NamedTuple):
 
 def lora_targets(model: ModelConfig, tuning: TuningConfig) -> tuple[Target, ...]:
     """Return the matrices of a block that have adapters; none if all weights are learned."""
-    if tuning.method != "lora":
+    if tuning.method not in WITH_ADAPTERS:
         return ()
     names = tuning.targets or LORA_TARGETS[model.family]
     return tuple(target for target in _TARGETS[model.family] if target.name in names)

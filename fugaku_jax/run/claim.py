@@ -51,6 +51,12 @@ def check_run(config: Config, run_dir: Path, start: Start | None) -> Store:
     check_tokenizer(run_dir, store, start)
     check_vocabulary(config, store, start)
     check_marks(config, store)
+    patience = config.training.patience
+    if patience and not any(each.validation.tokens for each in store.sets):
+        raise InputError(
+            f"training.patience is {patience}, but {store.url} holds nothing out, so no step is "
+            "known to be better than another; hold something out, or set it to 0."
+        )
     order_of_run(run_dir, config, store)
     return store
 

@@ -9,6 +9,10 @@ from fugaku_jax.sections.mesh import MeshConfig
 from fugaku_jax.sections.model import ModelConfig
 from fugaku_jax.sections.training import TrainingConfig
 
+WITH_ADAPTERS = ("lora", "lora-dpo")
+"""The ways of tuning in which weights stay as they are, and adapters beside them are learned."""
+OF_PAIRS = ("dpo", "lora-dpo")
+"""Those that learn from pairs of answers."""
 LORA_TARGETS = {
     "gpt2": ("c_attn", "c_proj", "c_fc"),
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -20,10 +24,10 @@ LORA_TARGETS = {
 class TuningConfig:
     """All weights are learned, or by LoRA low-rank adapters beside weights that stay."""
 
-    method: Literal["full", "lora", "dpo"] = "full"
+    method: Literal["full", "lora", "dpo", "lora-dpo"] = "full"
     """`full`: all weights are learned. `lora`: `W + alpha / rank * A B` in the place of a matrix
     `W` that stays as it is, of which A and B are learned. `dpo`: all weights are learned, from
-    pairs of a chosen and a rejected answer."""
+    pairs of a chosen and a rejected answer. `lora-dpo`: adapters are, from pairs."""
     rank: int = 16
     """Of the adapters: columns of A, rows of B."""
     alpha: float = 32.0
@@ -54,17 +58,18 @@ def check_tuning(
     Raises:
         InputError: so it is.
     """
-    if tuning.method == "lora":
+    if tuning.method in WITH_ADAPTERS:
         names = ", ".join(LORA_TARGETS[model.family])
         known = set(tuning.targets) <= set(LORA_TARGETS[model.family])
         allowed = f"some of {names}, the matrices of model.family {model.family}"
         require(known, "tuning.targets", tuning.targets, allowed)
         allowed = f"at most model.d_model, {model.d_model}"
         require(tuning.rank <= model.d_model, "tuning.rank", tuning.rank, allowed)
-    if tuning.method == "dpo":
+    if tuning.method in OF_PAIRS:
+        method = f"tuning.method {tuning.method}"
         learn, context, kept = data.learn, mesh.context, training.document_losses
-        require(learn == "answers", "data.learn", learn, "answers with tuning.method dpo")
-        require(context == 1, "mesh.context", context, "1 with tuning.method dpo")
+        require(learn == "answers", "data.learn", learn, f"answers with {method}")
+        require(context == 1, "mesh.context", context, f"1 with {method}")
         z_loss = training.z_loss
-        require(not z_loss, "training.z_loss", z_loss, "0 with tuning.method dpo")
-        require(not kept, "training.document_losses", kept, "false with tuning.method dpo")
+        require(not z_loss, "training.z_loss", z_loss, f"0 with {method}")
+        require(not kept, "training.document_losses", kept, f"false with {method}")

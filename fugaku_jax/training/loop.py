@@ -36,6 +36,7 @@ from fugaku_jax.run.going_back import SickSteps, record_going_back, where_to
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.run.metrics import REPORT_FILE, MetricsWriter, is_drawn
 from fugaku_jax.run.sessions import record_seconds, record_session
+from fugaku_jax.sections.tuning import OF_PAIRS
 from fugaku_jax.training.checkpoint import RunCheckpoints
 from fugaku_jax.training.hooks.document_losses import DocumentLosses
 from fugaku_jax.training.hooks.flipped_bits import Again, Replicas
@@ -49,6 +50,7 @@ from fugaku_jax.training.hooks.show import Show
 from fugaku_jax.training.hooks.speed import Speed
 from fugaku_jax.training.hooks.stop import Stop
 from fugaku_jax.training.hooks.validate import Validate
+from fugaku_jax.training.hooks.validate_pairs import ValidatePairs
 from fugaku_jax.training.introduction import introduction
 from fugaku_jax.training.optimizer import Optimizer, make_optimizer
 from fugaku_jax.training.progress import Progress
@@ -178,11 +180,12 @@ class _Run:
             ahead = config.data.prefetch
             bounds = {"start_step": first, "stop_step": last, "prefetch": ahead}
             reference = self._reference(first, state)
+            validate = self._validate()
             loader = Loader(self.store, order, layout.batch, **bounds, reference=reference)
             stack.enter_context(loader)
             stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
             best = KeepBest(run_dir, checkpoints, patience)
-            around = [*self._hooks(checkpoints, peak, spent, writing, best), stop]
+            around = [*self._hooks(checkpoints, peak, spent, validate, writing, best), stop]
             around += self.ranks.hooks(run_dir, say, lambda: loader.wait_seconds, around)
             step = Trainer(take_step, state, around, spent).run(loader, first, last)
             with spent.on("save"):
@@ -223,11 +226,19 @@ class _Run:
         return [DocumentLosses(self.run_dir, self.store.end_of_document)]
 
     def _reference(self, first: int, state: TrainState) -> Float[np.ndarray, "N"] | None:
-        if self.config.tuning.method != "dpo":
+        if self.config.tuning.method not in OF_PAIRS:
             return None
         if first == 0:
-            keep_reference(self.run_dir, self.store, self.layout, state.parameters)
+            weights = state.frozen if self.layout.is_lora else state.parameters
+            keep_reference(self.run_dir, self.store, self.layout, weights)
         return reference_of_run(self.run_dir, self.store)
+
+    def _validate(self) -> list[Hook]:
+        if not any(each.validation.tokens for each in self.store.sets):
+            return []
+        if self.config.tuning.method in OF_PAIRS:
+            return [ValidatePairs(self.layout, self.store, self.run_dir)]
+        return [Validate(self.layout, self.store)]
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -247,6 +258,7 @@ class _Run:
         checkpoints: RunCheckpoints,
         peak: Peak,
         spent: TimeSpent,
+        validate: Sequence[Hook],
         writing: Sequence[Hook],
         best: KeepBest,
     ) -> list[Hook]:
@@ -258,7 +270,8 @@ class _Run:
         if training.repeat_every:
             looking.append(Again(training.repeat_every, self._take_step, checkpoints.safe))
         return [
-            *(Speed(self.config, peak, spent), Validate(layout, self.store)),
+            Speed(self.config, peak, spent),
+            *validate,
             Sample(layout, tokenizer),
             *self.hooks,
             *self._document_losses,

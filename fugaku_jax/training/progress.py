@@ -158,6 +158,9 @@ def _status(metrics: Mapping[str, float]) -> str:
 
 
 def _validation(metrics: Mapping[str, float]) -> str:
+    if "validation_accuracy" in metrics:
+        loss, right = metrics["validation_loss"], metrics["validation_accuracy"]
+        return f"validation loss {loss:.4f} nats/pair, {right:.1%} of pairs told apart rightly"
     text = f"validation loss {metrics['validation_loss']:.4f} nats/token"
     if "validation_bits_per_byte" in metrics:
         text += f", {metrics['validation_bits_per_byte']:.4f} bits/byte"

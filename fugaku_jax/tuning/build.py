@@ -38,6 +38,8 @@ class TuningData:
     """All tokens, without padding."""
     too_long: int = 0
     """Dialogues with more tokens than a row, which are left out."""
+    without_end: int = 0
+    """Answers whose end is not learned, as the template puts nothing behind them."""
     bad_line_count: int = 0
     bad_lines: list[str] = field(default_factory=list)
 
@@ -78,11 +80,12 @@ def build_dialogues(
     with StoreWriter(out, tokenizer, end, row_tokens) as writer:
         set_writer = writer.add_set("dialogues")
         sides = {split: _Side(set_writer, split, row_tokens, end, report) for split in SPLITS}
-        for together in _encoded(paths, tokenizer, template, end, on_bad_line, report, pairs):
+        encoded = _encoded(paths, tokenizer, template, end, on_bad_line, report, pairs)
+        for asked, together in encoded:
             if sum(len(each.tokens) for each in together) > row_tokens:
                 report.too_long += len(together)
                 continue
-            sha256 = hashlib.sha256(together[0].text.encode()).hexdigest()
+            sha256 = hashlib.sha256(asked.encode()).hexdigest()
             sides["validation" if is_held_out(sha256, validation) else "train"].add(together)
         for side in sides.values():
             side.finish()
@@ -102,16 +105,21 @@ def _encoded(
     on_bad_line: OnBadLine,
     report: TuningData,
     pairs: bool,
-) -> Iterator[tuple[EncodedDialogue, ...]]:
-    """Yield the dialogues of a line: one, or the two of a pair."""
+) -> Iterator[tuple[str, tuple[EncodedDialogue, ...]]]:
+    """Yield the dialogues of a line, one or the two of a pair, and what decides their side.
+
+    That is a dialogue's text; of a pair what both begin with, so that one prompt's pairs share it.
+    """
     read = read_preferences if pairs else read_dialogues
     for each in chain.from_iterable(map(read, paths)):
         if isinstance(each, Dialogue):
-            yield (encode_dialogue(each, template, tokenizer, end),)
+            encoded = encode_dialogue(each, template, tokenizer, end)
+            yield encoded.text, (encoded,)
             continue
         if isinstance(each, Preference):
             both, prompt = (each.chosen, each.rejected), each.prompt
-            yield tuple(encode_dialogue(x, template, tokenizer, end, prompt) for x in both)
+            asked = "\n".join(said.content for said in each.chosen.messages[:prompt])
+            yield asked, tuple(encode_dialogue(x, template, tokenizer, end, prompt) for x in both)
             continue
         if on_bad_line == "stop":
             raise InputError(
@@ -152,6 +160,7 @@ class _Side:
         self._report.dialogues[self._split] += 1
         self._report.read[self._split] += count
         self._report.learned[self._split] += int(each.learned.sum())
+        self._report.without_end += each.without_end
         return EncodedDocument(row, mark(each.tokens, each.learned), text)
 
     def finish(self) -> None:

@@ -4,7 +4,8 @@ Templates are Jinja, as Hugging Face's `chat_template` (https://huggingface.co/d
 chat_templating), in Jinja's sandbox: they reach nothing but the messages. Where a template marks
 answers by `{% generation %}`, that is heeded. Where it does not, it is asked twice for each answer,
 with the turn and with the frame that it puts before one: what the first has behind the second is
-what a model says, the end of its turn included.
+what a model says, the end of its turn included. `eos_token` is the end-of-document token: in a text
+the character `data.marks.END_OF_DOCUMENT` stands for it.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from fugaku_jax.data.marks import END_OF_DOCUMENT
 from fugaku_jax.errors import InputError
 from fugaku_jax.tuning.dialogues import Dialogue, Message
 
@@ -27,16 +29,19 @@ FUGAKU = """\
 {%- endif -%}
 {%- for message in messages -%}
 {{ '\\n\\n### 指示:\\n' if message['role'] == 'user' else '\\n\\n### 応答:\\n' }}
-{{- message['content'] }}
+{{- message['content'] }}{{ eos_token if message['role'] == 'assistant' }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '\\n\\n### 応答:\\n' }}{%- endif -%}
 """
-"""The prompt that Fugaku-LLM-13B-instruct was tuned with; `transformers` puts nothing before it."""
+"""The prompt that Fugaku-LLM-13B-instruct was tuned with; `transformers` puts nothing before it.
+
+It has no word for further turns: here every answer ends with the end-of-document token."""
 _WITH_INPUT = (
     "以下は、タスクを説明する指示と、文脈のある入力の組み合わせです。"
     "要求を適切に満たす応答を書きなさい。"
 )
 _BEGIN, _END = "\ufdd0", "\ufdd1"  # characters that Unicode keeps for a program's own use
+_MARKS = (_BEGIN, _END, END_OF_DOCUMENT)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class ChatTemplate:
         return Told(text, tuple(answers))
 
     def prompt(self, dialogue: Dialogue) -> str:
-        """Return the text that an assistant goes on from.
+        """Return the text that an assistant goes on from, as `Generator` takes it.
 
         Raises:
             InputError: the template refuses the dialogue.
@@ -131,14 +136,17 @@ class ChatTemplate:
         """
         asked, answer, next_asked = (chr(0xFDD2 + place) for place in range(3))
         text = self.prompt_after((asked, answer, next_asked))
-        return text.partition(answer)[2].partition(next_asked)[0].strip()
+        between = text.partition(answer)[2].partition(next_asked)[0]
+        return between.replace(END_OF_DOCUMENT, "").strip()
 
     def _messages(self, dialogue: Dialogue) -> list[dict[str, str]]:
         messages: list[dict[str, str]] = []
         for each in dialogue.messages:
             content = each.content
-            if _BEGIN in content or _END in content:
-                raise InputError(f"{dialogue.id}: holds U+FDD0 or U+FDD1, which are no characters.")
+            if any(mark in content for mark in _MARKS):
+                raise InputError(
+                    f"{dialogue.id}: holds U+FDD0, U+FDD1 or U+FDD5, which are no characters."
+                )
             if each.input and self._source == FUGAKU:
                 if not messages:
                     messages.append({"role": "system", "content": _WITH_INPUT})
@@ -151,7 +159,8 @@ class ChatTemplate:
     def _render(self, messages: list[dict[str, str]], **options: Any) -> str:
         options = {"add_generation_prompt": False} | options
         try:
-            return self._template.render(messages=messages, bos_token="", eos_token="", **options)
+            tokens = {"bos_token": "", "eos_token": END_OF_DOCUMENT}
+            return self._template.render(messages=messages, **tokens, **options)
         except (jinja2.TemplateError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{self._name} refuses a dialogue: {error}.") from error
 

@@ -27,14 +27,14 @@ class Dialogues:
     """JSONL (.gz, .zst) or Parquet files of dialogues: messages, Alpaca's fields, or prompt and
     completion."""
     validation: float = 0.05
-    """Fraction of the dialogues to hold out."""
+    """Fraction of the dialogues, or pairs, to hold out."""
     chat_template: Path | None = None
     """A Jinja file of how a dialogue is told; else the one that came with the model, else
     Fugaku-LLM's."""
     on_bad_line: OnBadLine = "stop"
     """What to do at a line that is no dialogue: stop, or skip and list it."""
     pairs: bool = False
-    """Whether a line is a pair of a chosen and a rejected answer. None is held out then."""
+    """Whether a line is a pair of a chosen and a rejected answer."""
 
 
 def store_of_run(run_dir: Path) -> Path:
@@ -98,7 +98,7 @@ def prepare_dialogues(
     folder = run_dir / TUNING_FOLDER
     wanted = {
         "data": [{"path": str(each), "sha256": _sha256(each)} for each in dialogues.data],
-        "validation": 0.0 if dialogues.pairs else dialogues.validation,
+        "validation": dialogues.validation,
         "pairs": dialogues.pairs,
         "on_bad_line": dialogues.on_bad_line,
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),

@@ -29,7 +29,7 @@ def test_figures_come_as_a_table_or_as_json(bench, capsys):
     assert json.loads(capsys.readouterr().out)["tokens"] == 18
 
 
-@pytest.mark.parametrize("program", ["step", "generate"])
+@pytest.mark.parametrize("program", ["step", "tuning", "generate"])
 def test_what_pytorch_is_needed_for_says_so_where_it_is_missing(
     program, bench, monkeypatch, capsys
 ):

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fugaku_jax.run.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 LAUNCH = Path(__file__).parents[2] / "launch"
+APART = Path(__file__).parents[1] / "training" / "train_apart.py"
 SMALL = ["--model.n-layers", "1", "--model.d-model", "32", "--model.n-heads", "2"]
 SHORT = ["--training.batch-size", "4", "--training.sample-tokens", "4"]
 
@@ -59,6 +61,14 @@ def test_a_tuned_run_goes_on_exactly_is_exported_and_traced(base, dialogues, tmp
     call("finetune", *parted_args)
     assert len(losses(whole)) == 4
     assert losses(parted) == losses(whole)
+    # What it makes of held-out dialogues is asked of it, and of what it began with.
+    asked = ["--of", whole, "--limit", 2, "--max-tokens", 4]
+    found = json.loads(call("evaluate", "answers", whole, *asked, "--json").stdout)
+    assert found["nats_per_token"] == pytest.approx(read_metrics(whole)[-1]["validation_loss"])
+    assert found["answered"] == 2
+    assert "ended by itself" in call("evaluate", "answers", base, *asked).stdout
+    done = call("evaluate", "answers", whole, "--of", base, code=2)
+    assert "was not tuned on dialogues" in done.stderr
     # All else of a run is as of any other: its rows lead to dialogues, its ledger to the base.
     step = json.loads(call("trace", whole, "step", 1, "--json").stdout.splitlines()[-1])
     names = {span["document"] for row in step["rows"] for span in row["spans"]}
@@ -94,28 +104,59 @@ def test_wrong_input_is_a_sentence(base, dialogues, tmp_path):
     assert "was tuned on other dialogues" in done.stderr
 
 
-def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path):
+@pytest.mark.parametrize("method", ["dpo", "lora-dpo"])
+def test_dpo_goes_on_exactly_with_the_reference_that_it_has_kept(base, tmp_path, method):
     pairs = tmp_path / "pairs.jsonl"
     with pairs.open("w") as file:
         for number in range(40):
             row = {"prompt": f"{number}は?", "chosen": "はい。", "rejected": "いいえ。" * 2}
             file.write(json.dumps(row) + "\n")
     given = ["tiny", "--from", base, "--data", pairs, *SHORT, "--training.steps", 4]
-    given += ["--tuning.method", "dpo", "--tuning.beta", 0.5, "--optimizer.warmup-tokens", 0]
+    given += ["--tuning.method", method, "--tuning.beta", 0.5, "--optimizer.warmup-tokens", 0]
+    given += ["--tuning.rank", 4, "--validation", 0.2, "--training.validate-every", 2]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    call("finetune", *given, "--run-dir", whole)
+    said = call("finetune", *given, "--run-dir", whole).stdout
+    assert "nats/pair, 100.0% of pairs told apart rightly" in said
     call("finetune", *given, "--run-dir", parted, "--training.stop-after", 2, code=75)
     call("finetune", *given, "--run-dir", parted)
     assert losses(parted) == losses(whole)
-    kept = [(each / "tuning" / "reference.npy").read_bytes() for each in (whole, parted)]
-    assert kept[0] == kept[1]
+    for name in ("reference.npy", "reference_held_out.npy"):
+        kept = [(each / "tuning" / name).read_bytes() for each in (whole, parted)]
+        assert kept[0] == kept[1]
+    validated = [line for line in read_metrics(whole) if "validation_loss" in line]
+    assert [line["step"] for line in validated] == [2, 4]
+    assert math.log(2) > validated[0]["validation_loss"] > validated[1]["validation_loss"]
+    assert validated[1]["validation_margin"] > 0
     first, *_, last = read_metrics(whole)
+    if method == "dpo":  # two processes each write what they have of it, and validate together
+        apart = ["cluster/local", "-n", 2, "--", APART, "finetune.py", *given, "--mesh.data", 2]
+        call(*apart, "--run-dir", tmp_path / "two")
+        two = np.load(tmp_path / "two" / "tuning" / "reference.npy")
+        one = np.load(whole / "tuning" / "reference.npy")
+        np.testing.assert_allclose(two, one, atol=1e-5)
+        at_end = [read_metrics(each)[-1]["validation_loss"] for each in (whole, tmp_path / "two")]
+        assert at_end[0] == pytest.approx(at_end[1], abs=1e-4)
     # At first the model is its own reference: margins are rounding, and the loss is that of a coin.
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert abs(first["margin"]) < 1e-4
     assert last["accuracy"] == 1
     assert last["margin"] > 0.1
     assert last["loss"] < first["loss"]
+    if method == "lora-dpo":
+        call("convert", "to-peft", whole, tmp_path / "adapter")
+    call("convert", "to-hf", whole, tmp_path / "hf")
+    one, other = (
+        call("generate", path, "1は?", "--max-tokens", 8, "--temperature", 0).stdout
+        for path in (whole, tmp_path / "hf")
+    )
+    assert one == other
+    # With nothing held out nothing is said of it, nor can a run end by it.
+    given[given.index("--validation") + 1] = 0
+    said = call("finetune", *given, "--run-dir", tmp_path / "none").stdout
+    assert "validation" not in said
+    assert "nan" not in said
+    early = [*given, "--training.patience", 2, "--run-dir", tmp_path / "early"]
+    assert "holds nothing out" in call("finetune", *early, code=2).stderr
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"prompt": "x", "completion": "y"}))
     given[4] = bad

@@ -54,7 +54,7 @@ def draw(random: Random) -> Fields:
     mesh = degrees | _draw_mesh(random, degrees)
     model = _draw_model(random, mesh)
     training, tuning = _draw_training(random, mesh), _draw_tuning(random, model)
-    if tuning.get("tuning.method") == "dpo":
+    if tuning.get("tuning.method") in ("dpo", "lora-dpo"):
         training |= {"data.learn": "answers", "data.reset_at_document": True}
         training |= {"training.z_loss": 0.0}
     drawn = model | training | tuning | mesh
@@ -178,12 +178,12 @@ def _draw_training(random: Random, mesh: Fields) -> Fields:
 
 
 def _draw_tuning(random: Random, model: Fields) -> Fields:
-    method = random.choice(("full", "full", "full", "lora", "dpo"))
-    if method != "lora":
-        return {"tuning.method": method, "tuning.beta": 0.1 if method == "full" else 0.3}
+    method = random.choice(("full", "full", "full", "lora", "dpo", "lora-dpo"))
+    tuning = {"tuning.method": method, "tuning.beta": 0.3 if "dpo" in method else 0.1}
+    if "lora" not in method:
+        return tuning
     names = LORA_TARGETS[model["model.family"]]
-    return {
-        "tuning.method": "lora",
+    return tuning | {
         "tuning.rank": random.randint(1, 3),
         "tuning.alpha": random.choice((1.0, 8.0)),
         "tuning.targets": tuple(random.sample(names, random.randint(0, len(names)))),

@@ -78,7 +78,7 @@ def train(run_dir, store, *, processes=1, devices=1, **overrides):
         return run([sys.executable, LAUNCH / arguments[0]], *arguments[1:])
     each = ["--devices-per-process", devices] if devices > 1 else []
     local = [sys.executable, LAUNCH / "cluster" / "local.py"]
-    return run(local, "-n", processes, *each, "--", APART, *arguments[1:])
+    return run(local, "-n", processes, *each, "--", APART, *arguments)
 
 
 def figures(run_dir, name="loss"):
@@ -126,7 +126,7 @@ def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
     table.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
     mesh = {"mesh.tensor": 2, "mesh.weights": "zero1", "mesh.collective": "torus"}
     program = [sys.executable, APART]
-    arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)[1:]
+    arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)
     code, said = run([*unshare, "bash"], FOUR_HOSTS, table, *program, *arguments)
     assert code == 75, said
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)

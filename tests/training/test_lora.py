@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from first_steps import lay_out
 from flax import nnx
+from lora_by_hand import with_products
 from meshes import make_config
 
 from fugaku_jax.config import Config, TuningConfig
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.errors import InputError
-from fugaku_jax.models.lora import lora_targets
 from fugaku_jax.training.state import abstract_state, init_state
 from fugaku_jax.training.step import make_train_step
 from fugaku_jax.training.whole_model import whole_model
@@ -31,19 +31,6 @@ def lora_config(model: dict, tuning: dict) -> Config:
     training = {"micro_batches": 2, "batch_size": 4}
     tuned = {"method": "lora", "rank": 4, "alpha": 8.0} | tuning
     return make_config({}, model, training, optimizer={"clip": 0.0}, tuning=tuned)
-
-
-def with_products(config: Config, weights, adapters):
-    """The weights plus alpha / rank times A B, a layer and a matrix at a time."""
-    blocks, scale = dict(weights["blocks"]), config.tuning.alpha / config.tuning.rank
-    for target in lora_targets(config.model, config.tuning):
-        pair = adapters["blocks"][target.kernel][target.name]
-        pairs = zip(pair["lora_a"], pair["lora_b"], strict=True)
-        product = scale * jnp.stack([jnp.tensordot(a, b, 1) for a, b in pairs])
-        kernel = blocks[target.kernel]["kernel"]
-        place = slice(None) if target.part is None else np.s_[:, :, target.part]
-        blocks[target.kernel] = blocks[target.kernel] | {"kernel": kernel.at[place].add(product)}
-    return weights | {"blocks": blocks}
 
 
 @pytest.mark.slow

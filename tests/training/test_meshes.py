@@ -130,6 +130,13 @@ CASES = {
         "data": {"reset_at_document": True, "learn": "answers"},
         "tuning": {"method": "dpo"},
     },
+    "LoRA and DPO: data, tensor, pipeline, fsdp": {
+        "mesh": {"data": 2, "tensor": 3, "pipeline": 2, "weights": "fsdp"},
+        "training": THREE,
+        "data": {"reset_at_document": True, "learn": "answers"},
+        "optimizer": {"epsilon": 1e-4},
+        "tuning": {"method": "lora-dpo", "rank": 4},
+    },
     "LoRA by muon, fsdp": {
         "mesh": {"data": 4, "weights": "fsdp"},
         "model": PLAIN,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from first_steps import lay_out
 from flax import nnx
+from lora_by_hand import with_products
 from meshes import make_config
 
 from fugaku_jax.data.batch import Batch
@@ -54,15 +55,20 @@ def drawn(length: int):
 
 
 @pytest.mark.slow
-def test_loss_gradient_accuracy_and_margin_are_those_of_the_formula():
-    config = config_of()
+@pytest.mark.parametrize("method", ["dpo", "lora-dpo"])
+def test_loss_gradient_accuracy_and_margin_are_those_of_the_formula(method):
+    config = config_of(method=method, rank=4)
     layout = lay_out(config)
     length = config.model.sequence_length
     tokens, weights, segments, pairs = drawn(length)
     reference = np.random.default_rng(1).normal(5, 1, (len(ROWS), length)).astype(np.float32)
     with layout.active():
         state = init_state(layout)
-        parameters = jax.tree.map(jnp.copy, state.parameters)
+        if layout.is_lora:  # adapters as after some steps: neither A nor B is zero
+            draw = np.random.default_rng(2).normal
+            learned = jax.tree.map(lambda x: draw(0, 0.1, x.shape), state.parameters)
+            state = replace(state, parameters=jax.tree.map(jnp.float32, learned))
+        parameters, frozen = jax.tree.map(jnp.copy, (state.parameters, state.frozen))
         cut = [x.reshape(2, 2, -1) for x in (tokens, weights, segments, reference)]
         new, metrics = make_train_step(layout)(state, Batch(*map(jnp.asarray, cut)))
 
@@ -75,7 +81,10 @@ def test_loss_gradient_accuracy_and_margin_are_those_of_the_formula():
         @jax.jit
         def by_hand(parameters):
             # trl's `sigmoid` loss and its `rewards/…` figures.
-            model = nnx.merge(layout.structure, parameters)
+            weights = parameters
+            if layout.is_lora:
+                weights = with_products(config, frozen, parameters)
+            model = nnx.merge(layout.structure, weights)
             rewards = []
             for both in pairs:
                 for row, at, prompt, said in both:

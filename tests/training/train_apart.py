@@ -1,7 +1,8 @@
-"""`launch/train.py` in processes that may make no collective of all of them by JAX's own utilities.
+"""A program of `launch/` in processes that make no collective of all by JAX's own utilities.
 
-Run by `test_across_meshes.py` in the place of it. What JAX, Orbax or this package would have all
-processes compute together, in a group that joins each with every other, is an error here.
+Run in the place of it, whose name comes first: `train_apart.py train.py tiny …`. What JAX, Orbax or
+this package would have all processes compute together, in a group that joins each with every other,
+is an error here.
 """
 
 import runpy
@@ -30,4 +31,5 @@ if __name__ == "__main__":
         assert hasattr(multihost_utils, name)
         setattr(multihost_utils, name, refusal(name))
     sys.path.insert(0, str(LAUNCH))
-    runpy.run_path(str(LAUNCH / "train.py"), run_name="__main__")
+    program = LAUNCH / sys.argv.pop(1)
+    runpy.run_path(str(program), run_name="__main__")

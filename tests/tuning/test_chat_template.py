@@ -1,12 +1,15 @@
 """What a template makes of a dialogue, and which of its tokens are learned."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from talks import answer, dialogue, question
 
+from fugaku_jax.data.marks import END_OF_DOCUMENT
 from fugaku_jax.errors import InputError
+from fugaku_jax.inference.generate import Generator
 from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
 from fugaku_jax.tuning.chat_template import FUGAKU, ChatTemplate
 from fugaku_jax.tuning.dialogues import Dialogue, Message
@@ -34,7 +37,7 @@ MARKED = """\
 
 @pytest.mark.parametrize("turns", [1, 3])
 @pytest.mark.parametrize(
-    ("template", "end"), [(FUGAKU, ""), (CHATML, "<|im_end|>\n"), (MARKED, "!")]
+    ("template", "end"), [(FUGAKU, END_OF_DOCUMENT), (CHATML, "<|im_end|>\n"), (MARKED, "!")]
 )
 def test_answers_are_what_an_assistant_says_and_the_end_of_its_turn(template, end, turns):
     told = ChatTemplate(template).tell(dialogue(7, turns))
@@ -46,13 +49,13 @@ def test_the_default_is_the_prompt_of_fugaku_llm():
     told = ChatTemplate().tell(dialogue(7))
     assert told.text == (
         "以下は、タスクを説明する指示です。要求を適切に満たす応答を書きなさい。"
-        f"\n\n### 指示:\n{question(7)}\n\n### 応答:\n{answer(7)}"
+        f"\n\n### 指示:\n{question(7)}\n\n### 応答:\n{answer(7)}{END_OF_DOCUMENT}"
     )
     with_input = Dialogue("x", (Message("user", "訳して", "yes"), Message("assistant", "はい")))
     assert ChatTemplate().tell(with_input).text == (
         "以下は、タスクを説明する指示と、文脈のある入力の組み合わせです。"
         "要求を適切に満たす応答を書きなさい。"
-        "\n\n### 指示:\n訳して\n\n### 入力:\nyes\n\n### 応答:\nはい"
+        "\n\n### 指示:\n訳して\n\n### 入力:\nyes\n\n### 応答:\nはい" + END_OF_DOCUMENT
     )
     assert ChatTemplate(CHATML).tell(with_input).text.count("訳して\n\nyes<|im_end|>") == 1
 
@@ -116,6 +119,49 @@ def test_a_dialogue_that_ends_with_a_question_does_not_teach_to_end(tokenizer):
     encoded = encode_dialogue(Dialogue("x", said), ChatTemplate(), tokenizer, 2)
     assert not encoded.learned[-1]
     assert encode_dialogue(dialogue(3), ChatTemplate(), tokenizer, 2).learned[-1]
+
+
+BEHIND = MARKED.replace("!{% endgeneration %}", "{% endgeneration %} {{ eos_token }}\n")
+BARE = FUGAKU.replace("{{ eos_token if message['role'] == 'assistant' }}", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "learned", "without"),
+    [(FUGAKU, 3, 0), (BEHIND, 3, 0), (CHATML, 1, 0), (MARKED, 1, 0), (BARE, 1, 2)],
+)
+def test_every_answer_of_a_dialogue_ends_or_it_is_said(tokenizer, source, learned, without):
+    end = tokenizer.end_of_document
+    encoded = encode_dialogue(dialogue(7, 3), ChatTemplate(source), tokenizer, end)
+    ends = encoded.tokens == end
+    assert ends[-1]
+    assert ends.sum() == encoded.learned[ends].sum() == learned
+    assert encoded.without_end == without
+    # It stands directly behind the answer, which is cut as if it were alone.
+    asked, *answers = (
+        tokenizer.decode(part) for part in np.split(encoded.tokens, np.flatnonzero(ends) + 1)[:-1]
+    )
+    if learned == 3:
+        assert asked.strip().endswith(answer(7))
+        assert [each.strip().endswith(answer(8 + n)) for n, each in enumerate(answers)] == [
+            True
+        ] * 2
+    assert tokenizer.decode(encoded.tokens) == encoded.text
+
+
+def test_what_a_model_goes_on_from_holds_the_ends_that_it_has_learned(tokenizer):
+    said = (*dialogue(7, 2).messages, Message("user", question(9)))
+    template = ChatTemplate()
+    prompt = template.prompt(Dialogue("x", said))
+    assert prompt.count(END_OF_DOCUMENT) == 2
+    assert template.next_turn() == "### 指示:"
+    taught = encode_dialogue(
+        Dialogue("x", (*said, Message("assistant", answer(9)))), template, tokenizer, 2
+    )
+    encode = Generator.tokens
+    reader = SimpleNamespace(first_token=None, tokenizer=tokenizer)
+    asked = encode(reader, prompt)
+    assert taught.tokens[: len(asked)].tolist() == asked
+    assert encode(reader, "") == [tokenizer.end_of_document]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class Validate(Hook):
             return
         model = whole_model(self._layout, done.state.parameters, done.state.frozen)
         scores = self._perplexity(model)
+        if not scores.total.tokens:
+            return
         done.figures["validation_loss"] = scores.total.nats_per_token
         if scores.total.bytes:  # those of answers are not counted
             done.figures["validation_bits_per_byte"] = scores.total.bits_per_byte
