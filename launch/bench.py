@@ -43,6 +43,19 @@ def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
     show(run(rounds, calls, say=say), json)
 
 
+def agents(prompts: int = 2000, alone: int = 50, slots: int = 64, json: Json = False) -> None:
+    """Compare prompts that begin alike side by side with the same one after the other.
+
+    Args:
+        prompts: How many are answered side by side, each of 200 common tokens and 20 of its own.
+        alone: How many are answered one after the other.
+        slots: Most that are answered at once.
+    """
+    from fugaku_jax.benchmarks.agents import run
+
+    show(run(prompts, alone, slots, say=say), json)
+
+
 def kernels(
     rounds: int = 5,
     group: Literal["products", "attention", "adamw"] | None = None,
@@ -165,7 +178,8 @@ def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json =
 
 def main() -> None:
     """Read the arguments and measure."""
-    programs = (model, step, generate, kernels, tokenize, load, pipeline, scaling, startup, torus)
+    programs = (model, step, generate, agents, kernels, tokenize, load, pipeline, scaling, startup)
+    programs += (torus,)
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

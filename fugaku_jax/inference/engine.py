@@ -188,16 +188,20 @@ class Engine:
             asked: tokens and options as for `submit`, which raises what this raises.
         """
         rows: deque[Ticket] = deque()
-        for tokens, options in asked:
-            while self.queued >= self.requests.queue:
-                self.step()
-            rows.append(self.submit(tokens, options))
-            while rows and rows[0].continuation.finish:
+        try:
+            for tokens, options in asked:
+                while self.queued >= self.requests.queue:
+                    self.step()
+                rows.append(self.submit(tokens, options))
+                while rows and rows[0].continuation.finish:
+                    yield rows.popleft().continuation
+            while rows:
+                while not rows[0].continuation.finish:
+                    self.step()
                 yield rows.popleft().continuation
-        for row in rows:
-            while not row.continuation.finish:
-                self.step()
-            yield row.continuation
+        finally:  # nobody may want the rest
+            for row in rows:
+                self.cancel(row)
 
     def score(
         self, tokens: Sequence[int], alternatives: int = 0
