@@ -55,6 +55,19 @@ def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
     show(run(rounds, calls, say=say), json)
 
 
+def agents(prompts: int = 2000, alone: int = 50, slots: int = 64, json: Json = False) -> None:
+    """Compare prompts that begin alike side by side with the same one after the other.
+
+    Args:
+        prompts: How many are answered side by side, each of 200 common tokens and 20 of its own.
+        alone: How many are answered one after the other.
+        slots: Most that are answered at once.
+    """
+    from fugaku_jax.benchmarks.agents import run
+
+    show(run(prompts, alone, slots, say=say), json)
+
+
 def kernels(
     rounds: int = 5,
     group: Literal["products", "attention", "adamw"] | None = None,
@@ -222,7 +235,7 @@ def grading(
 
 def main() -> None:
     """Read the arguments and measure."""
-    on_a_node = (model, step, tuning, generate, serving, grading, kernels, tokenize, load)
+    on_a_node = (model, step, tuning, generate, agents, serving, grading, kernels, tokenize, load)
     programs = (*on_a_node, pipeline, scaling, startup, torus)
     parse({each.__name__: each for each in programs}, description=__doc__)
 

@@ -4,12 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fugaku_jax.data.marks import END_OF_DOCUMENT
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.stream import Detokenizer, Until
 
 Finish = Literal["end", "stop", "length"]
 """A token that ends texts, a stop string, or as many tokens as were wanted or fit the model."""
+
+
+def prompt_tokens(tokenizer: Tokenizer, first_token: int | None, prompt: str) -> list[int]:
+    """Return the tokens of a prompt with what stands before it; at least one.
+
+    Args:
+        tokenizer: of the model.
+        first_token: what stands before every prompt, as before the texts of training; None for
+            nothing.
+        prompt: a text. `data.marks.END_OF_DOCUMENT` in it, as a chat template puts it, is the token.
+    """
+    tokens, end = [] if first_token is None else [first_token], []
+    for part in prompt.split(END_OF_DOCUMENT):
+        tokens += [*end, *tokenizer.encode(part)]
+        end = [tokenizer.end_of_document]
+    # An end of document is what training foresaw the first token of every document from.
+    return tokens or end
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.blocks import BlockPool
 from fugaku_jax.inference.cache import empty_cache
-from fugaku_jax.inference.continuation import Continuation, Options
+from fugaku_jax.inference.continuation import Continuation, Options, prompt_tokens
 from fugaku_jax.inference.decoding import Pieces
 from fugaku_jax.inference.packing import pack
 from fugaku_jax.inference.ragged import (
@@ -113,10 +113,8 @@ class Engine:
         return self.requests.positions
 
     def tokens(self, prompt: str) -> list[int]:
-        """Return the tokens of a prompt with what stands before it; at least one."""
-        before = [] if self.first_token is None else [self.first_token]
-        # An end of document is what training foresaw the first token of every document from.
-        return [*before, *self.tokenizer.encode(prompt)] or [self.tokenizer.end_of_document]
+        """Return the tokens of a prompt, as `prompt_tokens`."""
+        return prompt_tokens(self.tokenizer, self.first_token, prompt)
 
     def check(self, tokens: Sequence[int], alternatives: int = 0) -> None:
         """Refuse what `submit` would refuse at any time.
@@ -188,16 +186,20 @@ class Engine:
             asked: tokens and options as for `submit`, which raises what this raises.
         """
         rows: deque[Ticket] = deque()
-        for tokens, options in asked:
-            while self.queued >= self.requests.queue:
-                self.step()
-            rows.append(self.submit(tokens, options))
-            while rows and rows[0].continuation.finish:
+        try:
+            for tokens, options in asked:
+                while self.queued >= self.requests.queue:
+                    self.step()
+                rows.append(self.submit(tokens, options))
+                while rows and rows[0].continuation.finish:
+                    yield rows.popleft().continuation
+            while rows:
+                while not rows[0].continuation.finish:
+                    self.step()
                 yield rows.popleft().continuation
-        for row in rows:
-            while not row.continuation.finish:
-                self.step()
-            yield row.continuation
+        finally:  # nobody may want the rest
+            for row in rows:
+                self.cancel(row)
 
     def score(
         self, tokens: Sequence[int], alternatives: int = 0

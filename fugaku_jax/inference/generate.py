@@ -14,10 +14,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fugaku_jax.data.marks import END_OF_DOCUMENT
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Continuation, Options
+from fugaku_jax.inference.continuation import Continuation, Options, prompt_tokens
 from fugaku_jax.inference.decoding import Pieces, Request, advance, start
 from fugaku_jax.inference.sampler import Choice
 from fugaku_jax.inference.weights import laid_out
@@ -83,16 +82,8 @@ class Generator:
         return Continuation(self.tokenizer, tokens, options)
 
     def tokens(self, prompt: str) -> list[int]:
-        """Return the tokens of a prompt with what stands before it; at least one.
-
-        `data.marks.END_OF_DOCUMENT` in it, as a chat template puts it, is the token.
-        """
-        tokens, end = [] if self.first_token is None else [self.first_token], []
-        for part in prompt.split(END_OF_DOCUMENT):
-            tokens += [*end, *self.tokenizer.encode(part)]
-            end = [self.tokenizer.end_of_document]
-        # An end of document is what training foresaw the first token of every document from.
-        return tokens or end
+        """Return the tokens of a prompt, as `prompt_tokens`."""
+        return prompt_tokens(self.tokenizer, self.first_token, prompt)
 
     def run(self, rows: Sequence[Continuation], steps: int = AT_ONCE) -> Iterator[None]:
         """Continue texts to their ends, at most `steps` tokens from one yield to the next."""
