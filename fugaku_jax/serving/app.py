@@ -124,7 +124,7 @@ def _add_reading(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> ModelList:
         """The model that is served."""
-        longest = service.thread.engine.config.sequence_length
+        longest = service.thread.engine.positions
         card = ModelCard(id=service.name, created=service.created, max_model_len=longest)
         return ModelList(data=[card])
 
