@@ -91,6 +91,7 @@ def serve(
     made = loaded.model, loaded.tokenizer, loaded.first_token
     engine = Engine(*made, dtype, slots, queue=limits.concurrent)
     del loaded, made
+    engine.prepare()
     with engine_thread.EngineThread(engine, limits.concurrent) as thread:
         served = service.Service(
             name=model.resolve().name,

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fugaku_jax.benchmarks.tables import Row
 from fugaku_jax.errors import InputError
@@ -17,6 +18,7 @@ _BACK_OFF_SECONDS = 0.5  # after a 429, whose Retry-After is a second
 
 @dataclass
 class _Heard:
+    tokens_wanted: int
     statuses: Counter[str] = field(default_factory=Counter)
     first_tokens: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
@@ -42,9 +44,9 @@ def run(
         say: told how far it is.
 
     Returns:
-        answers by status (`broken` for a stream that ended with an error, or none), the 50th and
-        99th percentile of the seconds to the first token and to the last, tokens a second, and
-        the server's memory before and after, in MB, with what it is still busy with.
+        answers by status (`broken` for a stream without an end), the 50th and 99th percentile of
+        the seconds to the first token and to the last, tokens a second, and the server's memory
+        before and after, in MB, with what it is still busy with.
 
     Raises:
         InputError: no server answers there, or httpx is not installed.
@@ -55,65 +57,35 @@ def run(
         raise InputError("httpx is not installed; `pip install httpx` brings it.") from error
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     limits = httpx.Limits(max_connections=clients + 2, max_keepalive_connections=clients + 2)
+    heard = _Heard(tokens)
 
-    async def ask(client: httpx.AsyncClient, number: int, heard: _Heard) -> None:
-        began, pieces, ended = time.perf_counter(), 0, False
-        prompt = _PROMPTS[number % len(_PROMPTS)]
-        asked = {"prompt": prompt, "max_tokens": tokens, "seed": number, "stream": True}
-        usage = {"stream_options": {"include_usage": True}}
-        async with client.stream("POST", "/v1/completions", json=asked | usage) as answer:
-            if answer.status_code != 200:
-                await answer.aread()
-                heard.statuses[str(answer.status_code)] += 1
-                await asyncio.sleep(_BACK_OFF_SECONDS)
-                return
-            async for line in answer.aiter_lines():
-                event = line.removeprefix("data: ")
-                ended |= event == "[DONE]"
-                if event.startswith("{"):
-                    counted = json.loads(event).get("usage") or {}
-                    heard.tokens += counted.get("completion_tokens", 0)
-                    if not pieces:
-                        heard.first_tokens.append(time.perf_counter() - began)
-                    pieces += 1
-        heard.statuses["200" if ended else "broken"] += 1
-        heard.answers.append(time.perf_counter() - began)
-
-    async def one(client: httpx.AsyncClient, number: int, end: float, heard: _Heard) -> None:
+    async def one(client: httpx.AsyncClient, number: int, end: float) -> None:
         while time.perf_counter() < end:
             try:
-                await ask(client, number, heard)
+                await _ask(client, number, heard)
             except httpx.HTTPError as error:
                 heard.statuses[type(error).__name__] += 1
             number += clients
 
-    async def figures(client: httpx.AsyncClient) -> dict[str, float]:
-        text = (await client.get("/metrics")).raise_for_status().text
-        names = "process_resident_memory_bytes", "fugaku_busy_slots", "fugaku_queued"
-        found = {name: re.search(rf"^{name} (\S+)$", text, re.M) for name in names}
-        return {name: float(each[1]) if each else 0.0 for name, each in found.items()}
-
     async def measure() -> Row:
-        heard = _Heard()
-        async with httpx.AsyncClient(
-            base_url=url, headers=headers, limits=limits, timeout=600
-        ) as client:
-            await ask(client, 0, _Heard())  # what is compiled at first
-            before, began = await figures(client), time.perf_counter()
+        given = {"headers": headers, "limits": limits, "timeout": 600}
+        async with httpx.AsyncClient(base_url=url, **given) as client:
+            await _ask(client, 0, _Heard(tokens))  # what is compiled at first
+            before, began = await _figures(client), time.perf_counter()
             say(f"{clients} clients for {seconds:g} seconds")
-            end = began + seconds
-            await asyncio.gather(*(one(client, number, end, heard) for number in range(clients)))
+            await asyncio.gather(
+                *(one(client, number, began + seconds) for number in range(clients))
+            )
             taken = time.perf_counter() - began
-            after = await figures(client)
-        memory = "process_resident_memory_bytes"
+            after = await _figures(client)
         return {
             "clients": clients,
             "statuses": dict(heard.statuses),
             **_percentiles("first_token_seconds", heard.first_tokens),
             **_percentiles("answer_seconds", heard.answers),
             "tokens_per_second": heard.tokens / taken,
-            "memory_before_mb": before[memory] / 1e6,
-            "memory_after_mb": after[memory] / 1e6,
+            "memory_before_mb": before["process_resident_memory_bytes"] / 1e6,
+            "memory_after_mb": after["process_resident_memory_bytes"] / 1e6,
             "busy_after": after["fugaku_busy_slots"] + after["fugaku_queued"],
         }
 
@@ -121,6 +93,42 @@ def run(
         return asyncio.run(measure())
     except httpx.HTTPError as error:
         raise InputError(f"--url {url}: no server of ours answers there: {error}.") from error
+
+
+async def _ask(client: Any, number: int, heard: _Heard) -> None:
+    """Ask once, and note what comes."""
+    began, is_first, ended = time.perf_counter(), True, False
+    asked = {
+        "prompt": _PROMPTS[number % len(_PROMPTS)],
+        "max_tokens": heard.tokens_wanted,
+        "seed": number,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    async with client.stream("POST", "/v1/completions", json=asked) as answer:
+        if answer.status_code != 200:
+            await answer.aread()
+            heard.statuses[str(answer.status_code)] += 1
+            await asyncio.sleep(_BACK_OFF_SECONDS)
+            return
+        async for line in answer.aiter_lines():
+            event = line.removeprefix("data: ")
+            ended |= event == "[DONE]"
+            if event.startswith("{"):
+                counted = json.loads(event).get("usage") or {}
+                heard.tokens += counted.get("completion_tokens", 0)
+                if is_first:
+                    heard.first_tokens.append(time.perf_counter() - began)
+                is_first = False
+    heard.statuses["200" if ended else "broken"] += 1
+    heard.answers.append(time.perf_counter() - began)
+
+
+async def _figures(client: Any) -> dict[str, float]:
+    text = (await client.get("/metrics")).raise_for_status().text
+    names = "process_resident_memory_bytes", "fugaku_busy_slots", "fugaku_queued"
+    found = {name: re.search(rf"^{name} (\S+)$", text, re.M) for name in names}
+    return {name: float(each[1]) if each else 0.0 for name, each in found.items()}
 
 
 def _percentiles(name: str, values: list[float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ def prompt_tokens(tokenizer: Tokenizer, first_token: int | None, prompt: str) ->
         tokenizer: of the model.
         first_token: what stands before every prompt, as before the texts of training; None for
             nothing.
-        prompt: a text. `data.marks.END_OF_DOCUMENT` in it, as a chat template puts it, is the token.
+        prompt: a text; `data.marks.END_OF_DOCUMENT` in it, as chat templates put it, is the token.
     """
     tokens, end = [] if first_token is None else [first_token], []
     for part in prompt.split(END_OF_DOCUMENT):

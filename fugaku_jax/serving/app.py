@@ -21,8 +21,8 @@ from fugaku_jax.serving.answering import ClientGone, EventStream, while_there
 from fugaku_jax.serving.chats import Chatting
 from fugaku_jax.serving.completions import Completing
 from fugaku_jax.serving.engine_thread import failed
-from fugaku_jax.serving.guard import OPEN_PATHS, Guard
-from fugaku_jax.serving.metrics import Measured
+from fugaku_jax.serving.gate import OPEN_PATHS, Gate
+from fugaku_jax.serving.metrics import Counted
 from fugaku_jax.serving.refusals import Refusal, RefusalBody, invalid
 from fugaku_jax.serving.requests import ChatRequest, CompletionRequest, Strict
 from fugaku_jax.serving.responses import (
@@ -68,7 +68,7 @@ def make_app(service: Service, api_key: str | None) -> ASGIApp:
     _add_tracing(app, service)
     _describe(app, service, api_key)
     paths = frozenset(app.openapi()["paths"]) | OPEN_PATHS
-    return Measured(Guard(app, service.limits, api_key), service.metrics, paths)
+    return Counted(Gate(app, service.limits, api_key), service.metrics, paths)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -124,7 +124,7 @@ def _add_reading(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> ModelList:
         """The model that is served."""
-        longest = service.thread.engine.config.sequence_length
+        longest = service.thread.engine.positions
         card = ModelCard(id=service.name, created=service.created, max_model_len=longest)
         return ModelList(data=[card])
 

@@ -4,11 +4,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
-from fugaku_jax.inference.engine import Progress
+from fugaku_jax.inference.scheduler import News
 from fugaku_jax.inference.stream import Detokenizer
 from fugaku_jax.serving.completions import REASONS
-from fugaku_jax.serving.engine_thread import Piece
+from fugaku_jax.serving.engine_thread import Heard
 from fugaku_jax.serving.requests import ChatRequest
 from fugaku_jax.serving.responses import (
     AnswerMessage,
@@ -86,13 +87,15 @@ class Chatting:
         request, limits = self._request, self._service.limits
         wanted = request.max_completion_tokens or request.max_tokens or limits.max_tokens
         next_turn = tuple(filter(None, [self._service.template.next_turn()]))
+        top = (request.top_logprobs or 0) if request.logprobs else 0
+        most = min(wanted, limits.max_tokens)
         asks = [
-            (self._prompt, request.options(min(wanted, limits.max_tokens), choice, next_turn))
+            (self._prompt, request.options(most, choice, next_turn), top)
             for choice in range(request.n or 1)
         ]
         return self._events(await stack.enter_async_context(self._service.answers(asks)))
 
-    async def _events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[ChatChunk]:
+    async def _events(self, pieces: AsyncIterator[Heard]) -> AsyncIterator[ChatChunk]:
         count = self._request.n or 1
         detokenizers = [self._service.detokenizer(self._prompt) for _ in range(count)]
         for index in range(count):
@@ -115,13 +118,21 @@ class Chatting:
     def _chunk(self, choice: ChunkChoice) -> ChatChunk:
         return ChatChunk(**self._told, choices=[choice])
 
-    def _log_probs(self, new: Progress, text: Detokenizer) -> ChatLogProbs | None:
+    def _log_probs(self, new: News, text: Detokenizer) -> ChatLogProbs | None:
         if not self._request.logprobs:
             return None
         told = []
-        for token, value in zip(new.tokens, new.log_probs, strict=True):
+        for place, token in enumerate(new.tokens):
             written = text.add([token])
-            said = {"token": written, "logprob": finite(value), "bytes": list(written.encode())}
-            top = [TopLogProb(**said)] if self._request.top_logprobs else []
-            told.append(TokenLogProb(**said, top_logprobs=top))
+            most = new.alternatives[place] if new.alternatives else {}
+            top = [
+                TopLogProb(**_told(*each))
+                for each in self._service.most_probable(most, token, written)
+            ]
+            chosen = _told(written, finite(new.log_probs[place]))
+            told.append(TokenLogProb(**chosen, top_logprobs=top))
         return ChatLogProbs(content=told)
+
+
+def _told(text: str, log_prob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": log_prob, "bytes": list(text.encode())}

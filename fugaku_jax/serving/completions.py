@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from fugaku_jax.inference.continuation import Finish
-from fugaku_jax.inference.engine import Progress
+from fugaku_jax.inference.scheduler import Alternatives
 from fugaku_jax.inference.stream import Detokenizer
-from fugaku_jax.serving.engine_thread import Ask, Piece
+from fugaku_jax.serving.engine_thread import Ask, Heard
 from fugaku_jax.serving.requests import CompletionRequest
 from fugaku_jax.serving.responses import (
     Completion,
@@ -96,13 +96,13 @@ class Completing:
         most = min(_MAX_TOKENS if wanted is None else wanted, self._service.limits.max_tokens)
         choices = range(self._choices) if most else ()
         return [
-            (prompt.tokens, request.options(most, choice))
+            (prompt.tokens, request.options(most, choice), request.logprobs or 0)
             for prompt in self._prompts
             for choice in choices
         ]
 
     async def _events(
-        self, echoes: Sequence[CompletionChoice], pieces: AsyncIterator[Piece]
+        self, echoes: Sequence[CompletionChoice], pieces: AsyncIterator[Heard]
     ) -> AsyncIterator[Completion]:
         detokenizers = []
         for number, prompt in enumerate(self._prompts):
@@ -110,14 +110,18 @@ class Completing:
                 index = number * self._choices + choice
                 detokenizers.append(self._service.detokenizer(prompt.tokens))
                 ends = None if self._request.max_tokens != 0 else "length"
-                first = echoes[number].model_copy(update={"index": index, "finish_reason": ends})
+                told = {"index": index, "finish_reason": ends}
+                first = echoes[number].model_copy(update=told, deep=True)
                 if first.text or ends:
                     yield Completion(**self._told, choices=[first])
         begins = [len(echo.text) for echo in echoes for _ in range(self._choices)]
         made = 0
         async for number, new in pieces:
             made += len(new.tokens)
-            found = self._log_probs(new, detokenizers[number], begins[number])
+            found = None
+            if self._request.logprobs is not None:
+                values = new.log_probs, new.alternatives
+                found = self._told_of(new.tokens, *values, detokenizers[number], begins[number])
             begins[number] += len(new.text)
             choice = CompletionChoice(
                 index=number,
@@ -138,32 +142,33 @@ class Completing:
             return choice
         choice.text = prompt.text
         if wanted.logprobs is not None:
-            scored = await self._service.thread.score(prompt.tokens)
-            values = [None, *scored][prompt.unwritten :]
-            tokens = prompt.tokens[prompt.unwritten :]
-            choice.logprobs = self._told_of(tokens, values, self._service.detokenizer(), 0)
+            values, most = await self._service.thread.score(prompt.tokens, wanted.logprobs)
+            skip, text = prompt.unwritten, self._service.detokenizer()
+            choice.logprobs = self._told_of(
+                prompt.tokens[skip:], [None, *values][skip:], [None, *most][skip:], text, 0
+            )
         return choice
-
-    def _log_probs(self, new: Progress, text: Detokenizer, begin: int) -> LogProbs | None:
-        if self._request.logprobs is None:
-            return None
-        return self._told_of(new.tokens, new.log_probs, text, begin)
 
     def _told_of(
         self,
         tokens: Sequence[int],
         values: Sequence[float | None],
+        alternatives: Sequence[Alternatives | None],
         text: Detokenizer,
         begin: int,
     ) -> LogProbs:
         written = [text.add([token]) for token in tokens]
         finites = [None if value is None else finite(value) for value in values]
-        pairs = zip(written, finites, strict=True)
-        top = [None if value is None else {token: value} for token, value in pairs]
+        top = None
+        if self._request.logprobs:
+            top = [
+                most and dict(self._service.most_probable(most, token, text))
+                for token, text, most in zip(tokens, written, alternatives, strict=True)
+            ]
         return LogProbs(
             tokens=written,
             token_logprobs=finites,
-            top_logprobs=top if self._request.logprobs else None,
+            top_logprobs=top,
             text_offset=list(_offsets(written, begin)),
         )
 

@@ -9,14 +9,17 @@ from concurrent.futures import Future, InvalidStateError
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.engine import Engine, EngineFull, Progress, Ticket
+from fugaku_jax.inference.engine import Engine
+from fugaku_jax.inference.scheduler import Alternatives, EngineFull, News, Ticket
 from fugaku_jax.serving.refusals import Refusal, too_many
 
-Ask = tuple[Sequence[int], Options]
-"""A prompt's tokens, and how it goes on."""
-Piece = tuple[int, Progress]
+Ask = tuple[Sequence[int], Options, int]
+"""A prompt's tokens, how it goes on, and how many alternatives of each token are told."""
+Heard = tuple[int, News]
 """Of which of several asks, and what is new of it."""
-_Listener = Callable[[Progress | None], None]
+Scored = tuple[list[float], list[Alternatives]]
+"""Of all tokens but the first: logarithms of their probabilities, and the most probable ones."""
+_Listener = Callable[[News | None], None]
 
 
 class EngineThread:
@@ -26,7 +29,7 @@ class EngineThread:
         """Args: the engine; most texts that are continued or wait at a time."""
         self.engine, self._concurrent = engine, concurrent
         self._listeners: dict[Ticket, _Listener] = {}
-        self._scores: deque[tuple[Sequence[int], Future[list[float]]]] = deque()
+        self._scores: deque[tuple[Sequence[int], int, Future[Scored]]] = deque()
         self._wake = threading.Condition()
         self._open = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -50,7 +53,7 @@ class EngineThread:
         return self._open and self._thread.is_alive()
 
     @contextlib.asynccontextmanager
-    async def answers(self, asks: Sequence[Ask]) -> AsyncIterator[AsyncIterator[Piece]]:
+    async def answers(self, asks: Sequence[Ask]) -> AsyncIterator[AsyncIterator[Heard]]:
         """Let the engine continue prompts side by side; what is left of it ends with the context.
 
         Yields:
@@ -60,17 +63,17 @@ class EngineThread:
             InputError: a prompt leaves no room.
             Refusal: too many texts are continued already, or the engine has failed.
         """
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Progress | None]]()
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, News | None]]()
         tickets: list[Ticket] = []
 
         def hear(number: int) -> _Listener:
-            def listen(new: Progress | None) -> None:
+            def listen(new: News | None) -> None:
                 with contextlib.suppress(RuntimeError):  # the loop has ended
                     loop.call_soon_threadsafe(queue.put_nowait, (number, new))
 
             return listen
 
-        async def pieces() -> AsyncIterator[Piece]:
+        async def pieces() -> AsyncIterator[Heard]:
             going_on = len(tickets)
             while going_on:
                 number, new = await queue.get()
@@ -82,8 +85,8 @@ class EngineThread:
         try:
             with self._wake:
                 self._check(len(asks))
-                for number, (tokens, options) in enumerate(asks):
-                    ticket = self.engine.submit(tokens, options)
+                for number, ask in enumerate(asks):
+                    ticket = self.engine.submit(*ask)
                     tickets.append(ticket)
                     self._listeners[ticket] = hear(number)
                 self._wake.notify()
@@ -93,17 +96,21 @@ class EngineThread:
         finally:
             self._forget(tickets)
 
-    async def score(self, tokens: Sequence[int]) -> list[float]:
-        """Return the logarithms of the probabilities of all tokens but the first.
+    async def score(self, tokens: Sequence[int], alternatives: int) -> Scored:
+        """Tell how probable all tokens but the first are.
+
+        Args:
+            tokens: of a text, with what stands before it.
+            alternatives: how many of the most probable tokens are told for each place.
 
         Raises:
             InputError: there are more than the model has positions.
             Refusal: too many texts are continued already, or the engine has failed.
         """
-        future: Future[list[float]] = Future()
+        future: Future[Scored] = Future()
         with self._wake:
             self._check(1)
-            self._scores.append((tokens, future))
+            self._scores.append((tokens, alternatives, future))
             self._wake.notify()
         return await asyncio.wrap_future(future)
 
@@ -137,7 +144,7 @@ class EngineThread:
                 self._open = False
                 for listener in self._listeners.values():
                     listener(None)
-                for _, future in self._scores:
+                for *_, future in self._scores:
                     with contextlib.suppress(InvalidStateError):  # nobody waits for it
                         future.set_exception(failed())
                 self._listeners.clear()
@@ -154,10 +161,10 @@ class EngineThread:
             waiting = self._scores[0] if self._scores else None
         if waiting is None:
             return
-        tokens, future = waiting
+        tokens, alternatives, future = waiting
         if future.set_running_or_notify_cancel():
             try:
-                found = self.engine.score(tokens)
+                found = self.engine.score(tokens, alternatives)
             except InputError as error:
                 future.set_exception(error)
             except EngineFull as error:

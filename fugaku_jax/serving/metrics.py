@@ -47,7 +47,7 @@ class Metrics:
             Gauge(f"fugaku_{name}", told, registry=registry).set_function(value)
 
 
-class Measured:
+class Counted:
     """An ASGI application around another, whose requests are counted and timed."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:

@@ -1,31 +1,13 @@
 """The server as a process: it listens, and on SIGTERM gives the answers that it has begun."""
 
-import contextlib
 import signal
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_address
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from fugaku_jax.errors import InputError
-
-
-class Server(uvicorn.Server):
-    """One that ends as a program that has done its work, when it is told to end."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Drain on SIGTERM and SIGINT, end at once on a second one."""
-        handlers = {
-            each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for each, handler in handlers.items():
-                signal.signal(each, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -72,4 +54,6 @@ def serve(app: ASGIApp, listening: socket.socket, drain_seconds: float) -> None:
     host, port = listening.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     print(f"http://{host}:{port}", flush=True)
-    Server(config).run(sockets=[listening])
+    for each in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again in the end
+        signal.signal(each, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listening])

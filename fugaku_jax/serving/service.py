@@ -6,8 +6,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from fugaku_jax.inference.scheduler import Alternatives
 from fugaku_jax.inference.stream import Detokenizer
-from fugaku_jax.serving.engine_thread import Ask, EngineThread, Piece
+from fugaku_jax.serving.engine_thread import Ask, EngineThread, Heard
 from fugaku_jax.serving.limits import Limits
 from fugaku_jax.serving.metrics import Metrics
 from fugaku_jax.serving.refusals import Refusal, invalid
@@ -48,13 +49,13 @@ class Service:
         return await asyncio.to_thread(self.thread.engine.tokens, text)
 
     @contextlib.asynccontextmanager
-    async def answers(self, asks: Sequence[Ask]) -> AsyncIterator[AsyncIterator[Piece]]:
+    async def answers(self, asks: Sequence[Ask]) -> AsyncIterator[AsyncIterator[Heard]]:
         """As `EngineThread.answers`, and counted; a prompt without room is a Refusal."""
-        for tokens, _ in asks:
+        for tokens, *_ in asks:
             self._check_room(tokens)
         began, metrics, heard = time.perf_counter(), self.metrics, set[int]()
 
-        async def counted(pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+        async def counted(pieces: AsyncIterator[Heard]) -> AsyncIterator[Heard]:
             async for number, new in pieces:
                 if number not in heard and new.tokens:
                     heard.add(number)
@@ -63,14 +64,30 @@ class Service:
                 yield number, new
 
         async with self.thread.answers(asks) as pieces:
-            metrics.prompt_tokens.inc(sum(len(tokens) for tokens, _ in asks))
+            metrics.prompt_tokens.inc(sum(len(tokens) for tokens, *_ in asks))
             yield counted(pieces)
 
     def _check_room(self, tokens: Sequence[int]) -> None:
-        room = self.thread.engine.config.sequence_length
+        room = self.thread.engine.positions
         if len(tokens) >= room:
-            told = f"The prompt has {len(tokens)} tokens, but the model has {room} positions in all"
+            told = f"The prompt has {len(tokens)} tokens, but there are {room} positions in all"
             raise invalid(f"{told}; shorten it.", code="context_length_exceeded")
+
+    def most_probable(
+        self, alternatives: Alternatives, token: int, written: str
+    ) -> list[tuple[str, float]]:
+        """Return the texts of alternatives with the logarithms of their probabilities.
+
+        Args:
+            alternatives: of a place.
+            token: the one that stands there.
+            written: its text there, which may be another than its text alone.
+        """
+        decode = self.thread.engine.tokenizer.decode
+        return [
+            (written if each == token else decode([each]), finite(log_prob))
+            for each, log_prob in alternatives.items()
+        ]
 
     def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
         """Return what writes tokens one by one, as they follow others."""

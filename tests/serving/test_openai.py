@@ -15,10 +15,9 @@ GREEDY = {"model": "small", "temperature": 0}
 @pytest.fixture(scope="module")
 def wanted(engine, server):
     """The text of a prompt's greedy continuation, its tokens and their log-probabilities."""
-    ticket = engine.submit(engine.tokens(PROMPT), Options(12, temperature=0))
     assert server.service.thread.alive
-    engine.run([ticket])
-    return ticket.continuation
+    (found,) = engine.answers([(engine.tokens(PROMPT), Options(12, temperature=0))])
+    return found
 
 
 def test_the_models_are_told(client):
@@ -42,8 +41,13 @@ def test_a_text_and_its_stream_are_what_the_engine_says(client, wanted):
 
 
 def test_log_probs_are_of_the_tokens_and_prompts_are_scored(client, engine, wanted):
-    asked = GREEDY | {"prompt": PROMPT, "max_tokens": 12, "logprobs": 1}
+    asked = GREEDY | {"prompt": PROMPT, "max_tokens": 12, "logprobs": 3}
     found = client.completions.create(**asked).choices[0].logprobs
+    for token, value, most in zip(
+        found.tokens, found.token_logprobs, found.top_logprobs, strict=True
+    ):
+        assert most[token] == pytest.approx(value, abs=1e-4) == max(most.values())  # greedy
+        assert len(most) <= 3
     assert "".join(found.tokens) == wanted.text
     assert found.token_logprobs == pytest.approx(wanted.log_probs, abs=1e-4)
     echoed = client.completions.create(**asked, echo=True).choices[0]
@@ -53,7 +57,7 @@ def test_log_probs_are_of_the_tokens_and_prompts_are_scored(client, engine, want
         assert echoed.text[offset:].startswith(token)
     # What is told of the prompt: the probability of each token after those before it.
     before = len(echoed.logprobs.tokens) - len(wanted.tokens)
-    scores = [None, *engine.score(engine.tokens(PROMPT))][-before:]
+    scores = [None, *engine.score(engine.tokens(PROMPT))[0]][-before:]
     told = echoed.logprobs.token_logprobs[:before]
     assert [each for each in told if each is not None] == pytest.approx(
         [each for each in scores if each is not None], abs=1e-4
@@ -64,8 +68,10 @@ def test_log_probs_are_of_the_tokens_and_prompts_are_scored(client, engine, want
         **GREEDY, prompt=[tokens], max_tokens=0, echo=True, logprobs=1
     ).choices[0]
     assert scored.logprobs.token_logprobs[0] is None
-    assert scored.logprobs.token_logprobs[1:] == pytest.approx(engine.score(tokens), abs=1e-4)
+    assert scored.logprobs.token_logprobs[1:] == pytest.approx(engine.score(tokens)[0], abs=1e-4)
     assert scored.finish_reason == "length"
+    several = client.completions.create(**asked, echo=True, n=2).choices
+    assert all("".join(each.logprobs.tokens) == each.text for each in several)
 
 
 def test_a_text_ends_before_a_stop_string(client, wanted):

@@ -16,7 +16,7 @@ _BODY_SECONDS = 30.0
 """What a body may take to come."""
 
 
-class Guard:
+class Gate:
     """An ASGI application around another: no more of a request is held than the limits say."""
 
     def __init__(self, app: ASGIApp, limits: Limits, api_key: str | None) -> None:
