@@ -37,7 +37,9 @@ FILE_TYPES = {
 CUTS = (
     "Texts are cut as by the model's SentencePiece unigram model, by bytes too, but that of two "
     "cuts of equal scores the one with the longest first piece is taken, not that with the "
-    "longest last; U+2581 is no space; and U+FEFF at the beginning is left out."
+    "longest last, which is seen in runs of one character (0.05% of 2.9 million tokens by a "
+    "tokenizer trained here, 0.6% of 3.2 million by llm-jp's); U+2581 is no space; and U+FEFF at "
+    "the beginning is left out."
 )
 """What is not alike in how llama.cpp cuts texts."""
 
