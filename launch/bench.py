@@ -229,7 +229,10 @@ def grading(
     """
     from fugaku_jax.benchmarks.grading import run
 
-    shown = ("items", "nats_apart", "texts_differing", "ours_seconds", "theirs_seconds", "ratio")
+    shown = (
+        *("items", "figures_apart", "nats_apart", "texts_differing"),
+        *("ours_seconds", "theirs_seconds", "ratio"),
+    )
     show(run(run_dir, tasks, data, limit, rounds, say), json, tasks=shown)
 
 

@@ -29,17 +29,19 @@ def keep(
 
 
 def print_scores(title: str, scores: Sequence[TaskScore]) -> None:
-    """Print a line for each figure of each task."""
+    """Print a line for each figure of each task, with what is known of contamination."""
     table = Table(title=Text(title), title_justify="left")
     table.add_column("task")
     table.add_column("figure")
-    headings = ("value", "± standard error", "items", "contaminated", "value of the clean")
-    for heading in headings:
+    known = any(each.contaminated is not None for each in scores)
+    headings = ("value", "± standard error", "items")
+    for heading in (*headings, *(("contaminated", "value of the clean") if known else ())):
         table.add_column(heading, justify="right")
     for each in scores:
         error = "" if each.standard_error is None else f"{each.standard_error:.4f}"
-        share = "not known" if each.contaminated is None else f"{each.contaminated:.1%}"
-        clean = "" if each.clean is None else f"{each.clean:.4f}"
-        cells = (f"{each.value:.4f}", error, f"{each.items:,}", share, clean)
+        cells = [f"{each.value:.4f}", error, f"{each.items:,}"]
+        if known:
+            cells.append("" if each.contaminated is None else f"{each.contaminated:.1%}")
+            cells.append("" if each.clean is None else f"{each.clean:.4f}")
         table.add_row(Text(each.task), Text(each.metric), *cells)
     Console().print(table)

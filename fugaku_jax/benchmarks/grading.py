@@ -41,9 +41,9 @@ def run(
 
     Returns:
         `tasks`, a row for each: `contender` (its name), `items`, `figures_ours` and
-        `figures_theirs` by name, `nats_apart` (the largest difference of two log-likelihoods),
-        `texts_differing`, `ours_seconds` and `theirs_seconds` (medians), and `ratio` of the latter
-        by the former.
+        `figures_theirs` by name, `figures_apart` (the largest difference of two), `nats_apart`
+        (likewise of two log-likelihoods), `texts_differing`, `ours_seconds` and `theirs_seconds`
+        (medians), and `ratio` of the latter by the former.
 
     Raises:
         InputError: something is not installed, or the run or a task cannot be read.
@@ -111,7 +111,9 @@ def _row(found: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     items = len({each["doc_id"] for each in samples[0]})
     times = {f"{name}_seconds": value for name, value in seconds.items()}
     ratio = seconds["theirs"] / seconds["ours"]
-    compared = {"nats_apart": apart, "texts_differing": differing}
+    pairs = zip(figures["figures_ours"].values(), figures["figures_theirs"].values(), strict=True)
+    worst = max((abs(mine - other) for mine, other in pairs), default=0.0)
+    compared = {"figures_apart": worst, "nats_apart": apart, "texts_differing": differing}
     return {"contender": task, "items": items, **figures, **compared, **times, "ratio": ratio}
 
 

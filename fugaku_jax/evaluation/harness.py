@@ -1,5 +1,6 @@
 """A model does tasks of lm-evaluation-harness, whose figures become scores of ours."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,8 @@ def _scores(
     for figure, value in figures.items():
         metric, _, chosen = figure.partition(",")
         if not chosen or not isinstance(value, float) or metric.endswith("_stderr"):
+            continue
+        if not math.isfinite(value):  # of a model that says what is impossible
             continue
         mine = [each for each in samples if each["filter"] == chosen and metric in each]
         error = figures.get(f"{metric}_stderr,{chosen}")

@@ -9,7 +9,7 @@ that it does not matter how the data cut the ends of a part into tokens.
 import numpy as np
 from jaxtyping import Int64
 
-from fugaku_jax.corpora.contamination import LEAST_LETTERS, EvaluationTexts
+from fugaku_jax.corpora.contamination import LETTERS, EvaluationTexts
 from fugaku_jax.data.store import Store
 from fugaku_jax.tracing.text_index import TextIndex
 
@@ -35,7 +35,7 @@ class Contamination:
             return False
         rule = EvaluationTexts([("", text)])
         # What is shorter stands anywhere.
-        least = min(LEAST_LETTERS, len(text)) // 2
+        least = min(LETTERS, len(text)) // 2
         for first, end in _longest_parts(self._index.longest(tokens)):
             said = self._tokenizer.decode_each(tokens[first:end])[0].decode(errors="replace")
             if len(said) < least:

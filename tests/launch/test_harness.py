@@ -176,7 +176,8 @@ def test_the_benchmark_tells_how_far_apart_both_models_are(monkeypatch, capsys, 
     bench.main()
     (row,) = json.loads(capsys.readouterr().out)["tasks"]
     assert (row["contender"], row["items"], row["texts_differing"]) == ("choice_here", 3, 0)
-    assert row["figures_ours"] == row["figures_theirs"]
+    assert row["figures_ours"] == row["figures_theirs"] != {}
+    assert row["figures_apart"] == 0
     assert 0 < row["nats_apart"] < 1e-3
     assert row["ratio"] == row["theirs_seconds"] / row["ours_seconds"]
 
