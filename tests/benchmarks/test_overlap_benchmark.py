@@ -1,5 +1,7 @@
 """Steps of two nodes on a slow link are measured, and what travels meanwhile is drawn."""
 
+import itertools
+
 import pytest
 
 from fugaku_jax.benchmarks import overlap
@@ -18,7 +20,7 @@ def test_the_sum_of_each_layer_starts_before_the_one_before_it_is_done_with(tmp_
     assert [row["contender"] for row in rows] == ["flat", "torus"]
     journeys = [Journey(*each) for each in rows[1]["journeys"]]
     assert len(journeys) == TOY.n_layers
-    for one, following in zip(journeys, journeys[1:], strict=False):
+    for one, following in itertools.pairwise(journeys):
         assert one.started < following.started < one.asked <= one.given
         assert one.started < one.ended <= one.given
     assert (tmp_path / "overlap.svg").read_text().startswith("<?xml")
