@@ -6,7 +6,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 # Where it is set, each of the hundreds of processes of the tests would compile this package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env train test sweep soak fuzz machine ray gguf sanitize a64fx measures licences audit check format clean
+.PHONY: help env train test sweep soak fuzz rounds machine ray gguf sanitize a64fx measures licences audit check format clean
 
 help: ## list what can be made (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ soak: $(VENV)/.installed-oracles ## kill runs of one and of four processes, for 
 # Broken files for everything that reads one: `make fuzz FUZZ_SECONDS=3600 SEED=7`.
 fuzz: $(VENV)/.installed-oracles ## hand broken files to every reader, for ten minutes
 	$(RUN) tests/faults/fuzz.py --seconds $(or $(FUZZ_SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+# Collectives of random sizes, axes and types: `make rounds ROUNDS=1000`.
+rounds: env ## hold random sums and gathers between four processes to XLA's
+	JAX_PLATFORMS=cpu $(RUN) launch/cluster/local.py -n 4 -- $(RUN) tests/collectives/torus_program.py rounds $(or $(ROUNDS),1000)
 
 # The real step of Fugaku-LLM, compiled for the whole machine it was trained on.
 machine: $(VENV)/.installed-oracles ## compile the step of Fugaku-LLM for 13,824 devices

@@ -153,6 +153,22 @@ def torus(
     show({"torus": run(shapes, megabytes, megabits, rounds, say)}, json, torus=shown)
 
 
+def overlap(
+    megabits: float = 100, rounds: int = 5, picture: Path | None = None, json: Json = False
+) -> None:
+    """Compare steps of two nodes on a slow link, and draw what travels while layers compute.
+
+    Args:
+        megabits: A second, of the link each way (needs root, as `torus`).
+        rounds: Timed steps of each, in turn.
+        picture: The .svg file to draw.
+    """
+    from fugaku_jax.benchmarks.overlap import run
+
+    shown = ("seconds", "seconds_min", "seconds_max", "travelled_seconds", "waited_seconds")
+    show({"steps": run(megabits, rounds, picture, say=say)}, json, steps=shown)
+
+
 def startup(
     processes: tuple[int, ...] = (4, 8, 16, 32),
     collectives: tuple[Literal["flat", "torus"], ...] = ("flat", "torus"),
@@ -239,7 +255,7 @@ def grading(
 def main() -> None:
     """Read the arguments and measure."""
     on_a_node = (model, step, tuning, generate, agents, serving, grading, kernels, tokenize, load)
-    programs = (*on_a_node, pipeline, scaling, startup, torus)
+    programs = (*on_a_node, pipeline, scaling, startup, torus, overlap)
     parse({each.__name__: each for each in programs}, description=__doc__)
 
 

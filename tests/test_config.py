@@ -152,7 +152,9 @@ def test_a_file_that_calls_fsdp_sharded_weights_is_read():
 def test_a_file_that_names_a_way_of_summing_that_is_no_more_is_read_with_the_default(removed):
     nested = CONFIG.to_dict() | {"mesh": {"data": 4, "collective": removed}}
     assert config_from_dict(nested).mesh == MeshConfig(data=4)
-    with pytest.raises(InputError, match=f"mesh.collective is {removed}, but it must be"):
+    with pytest.raises(
+        InputError, match=f"mesh.collective is '{removed}', but it must be torus or flat"
+    ):
         MeshConfig(collective=removed)
 
 

@@ -198,13 +198,13 @@ def run_step(processes: int, shape: ScalingShape, steps: int, mesh: dict[str, in
     return _run_processes("step", processes, arguments)[0]["seconds"]
 
 
-def step_config(shape: dict[str, Any], replicas: int, mesh: dict[str, int]) -> Config:
+def step_config(shape: dict[str, Any], replicas: int, mesh: dict[str, Any]) -> Config:
     """Return the run of a step.
 
     Args:
         shape: the fields of a `ScalingShape`.
         replicas: that have so many rows each.
-        mesh: degrees of parallelism, as fields of `MeshConfig`.
+        mesh: degrees of parallelism, and what else there is in `MeshConfig`.
     """
     model = {key: value for key, value in shape.items() if key != "rows"}
     return Config(

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.benchmarks.processes import print_joined, run_module
-from fugaku_jax.benchmarks.wiring import MTU, namespaces, on_node, wire
+from fugaku_jax.benchmarks.wiring import MTU, namespaces, on_all_nodes
 from fugaku_jax.collectives.routes import cut, plan_routes
 from fugaku_jax.errors import InputError
 from fugaku_jax.tofu.machine import Network
@@ -32,7 +31,6 @@ from fugaku_jax.tofu.network import collective_seconds
 from fugaku_jax.tofu.topology import AXES
 
 SHAPES = ("2x3x2", "2x3", "2x4", "3x3")
-PORT = 7777
 
 _PAYLOAD = (MTU - 52) / (MTU + 14)  # of a full packet: without the headers of TCP, IP and Ethernet
 _LATENCY, _HOP = 2e-4, 2e-5  # seconds of a small message to a neighbour, and of a node on the way
@@ -200,27 +198,6 @@ def _sizes(shape: str) -> tuple[int, ...]:
     raise InputError(f"The shape is {shape}; write it as 2x3x2, with one to six sizes.")
 
 
-def _on_all_nodes(task: TorusTask, argument: str) -> int:
-    """Wire the torus and run a process on each node; the exit code of the first that failed."""
-    wire(task.shape, task.megabits)
-    nodes = math.prod(task.shape)
-    command = [sys.executable, "-m", "fugaku_jax.benchmarks.torus", "node", argument]
-    processes = [
-        subprocess.Popen(
-            on_node(node, command),
-            env=os.environ
-            | {
-                "FUGAKU_JAX_COORDINATOR": f"node0:{PORT}",
-                "FUGAKU_JAX_PROCESSES": str(nodes),
-                "FUGAKU_JAX_PROCESS": str(node),
-            },
-            stdout=None if node == 0 else subprocess.DEVNULL,
-        )
-        for node in range(nodes)
-    ]
-    return max(abs(process.wait()) for process in processes)
-
-
 def main() -> int:
     """Make the torus, or be one of its nodes."""
     what, argument = sys.argv[1:]
@@ -229,7 +206,9 @@ def main() -> int:
         tuple(fields["shape"]), tuple(fields["megabytes"]), fields["megabits"], fields["rounds"]
     )
     if what == "wire":
-        return _on_all_nodes(task, argument)
+        return on_all_nodes(
+            task.shape, task.megabits, ("fugaku_jax.benchmarks.torus", "node", argument)
+        )
     return print_joined(measure(task))
 
 

@@ -6,8 +6,11 @@ ends with the process that made it, which has to be alone in its namespaces (`na
 """
 
 import itertools
+import math
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from fugaku_jax.errors import InputError, RunError
 
 MTU = 9000
 """Bytes of a packet: fewer, larger ones leave the processor to the processes."""
+
+PORT = 7777
 
 _TRIAL = "mount -t tmpfs tmpfs /run && ip link add type veth && ip netns add a"
 
@@ -98,7 +103,33 @@ def wire(shape: Sequence[int], megabits: float) -> None:
         _run(f"ip netns exec node{node} sh -c '{forward}'")
 
 
-def on_node(node: int, command: Sequence[str]) -> list[str]:
+def on_all_nodes(shape: Sequence[int], megabits: float, module: Sequence[str]) -> int:
+    """Wire a torus and run a module on each node; the exit code of the first that failed.
+
+    Args:
+        shape: as of `wire`.
+        megabits: as of `wire`.
+        module: its name and arguments; its processes are to join. What rank 0 prints is printed.
+    """
+    wire(shape, megabits)
+    nodes = math.prod(shape)
+    processes = [
+        subprocess.Popen(
+            _on_node(node, [sys.executable, "-m", *module]),
+            env=os.environ
+            | {
+                "FUGAKU_JAX_COORDINATOR": f"node0:{PORT}",
+                "FUGAKU_JAX_PROCESSES": str(nodes),
+                "FUGAKU_JAX_PROCESS": str(node),
+            },
+            stdout=None if node == 0 else subprocess.DEVNULL,
+        )
+        for node in range(nodes)
+    ]
+    return max(abs(process.wait()) for process in processes)
+
+
+def _on_node(node: int, command: Sequence[str]) -> list[str]:
     """Return the command that runs another on a node, which then has the node's name."""
     script = 'hostname "$1" && exec "${@:2}"'
     enter = ["ip", "netns", "exec", f"node{node}", "unshare", "--uts"]

@@ -10,11 +10,12 @@ The same call may be under way several times, as a loop starts it again: turns o
 another everywhere, so how often it came tells which belong together.
 """
 
+import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,34 @@ def nothing(like: Started) -> Started:
         like: what it is to look like, or the type of that.
     """
     return Started(jnp.zeros(2, jnp.uint32), like.results, like.specs)
+
+
+class Journey(NamedTuple):
+    """When what happened to something that was started, in seconds of `time.monotonic`."""
+
+    started: float
+    ended: float
+    """It had arrived, or failed."""
+    asked: float
+    """Its result was asked for."""
+    given: float
+    bytes: float
+    """Of the arrays."""
+
+
+def record(on: bool) -> None:
+    """Begin to note journeys anew, or end it."""
+    native.functions().fugaku_torus_record(ctypes.c_int(on))
+
+
+def recorded() -> list[Journey]:
+    """Return the journeys that were noted and are over."""
+    read = native.functions().fugaku_torus_recorded
+    read.restype = ctypes.c_int64
+    count = read(None, ctypes.c_int64(0))
+    numbers = (ctypes.c_double * (len(Journey._fields) * count))()
+    read(numbers, ctypes.c_int64(count))
+    return [Journey(*each) for each in np.array(numbers).reshape(count, -1).tolist()]
 
 
 def _check(arrays: Sequence[Array]) -> None:

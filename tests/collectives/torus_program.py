@@ -110,6 +110,8 @@ def compare(links, rounds: int) -> int:
         np.testing.assert_array_equal(*found["whole"])
         own, all_ = found["bits"]
         np.testing.assert_array_equal(all_.reshape(-1, *own.shape), np.stack([own] * len(all_)))
+        if (number + 1) % 50 == 0:
+            print(f"{number + 1} so far", flush=True)
     return rounds
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fugaku_jax.collectives.routes import plan_routes
+from fugaku_jax.collectives.routes import plan_routes, wires_of
 from fugaku_jax.layout.search import assign
 from fugaku_jax.tofu.machine import read_machine
 from fugaku_jax.tofu.network import collective_seconds
@@ -63,7 +63,7 @@ def test_the_object_holds_what_the_model_gives(ask):
         ("x1", "z", "k"),
         "reduce-scatter",
         64 * 2**20,
-        plan_routes((3, 24)),
+        plan_routes((3, 24), wires_of(tuple(told["mesh"].items()), ("x1", "z"))),
     )
     assert told["algorithms"][-1]["modelled"] == vars(expected)
 
