@@ -69,7 +69,7 @@ ray: $(VENV)/.installed-oracles ## prepare a corpus on a head of Ray on this mac
 # llama.cpp is compiled for this machine, which takes ten minutes of two cores.
 gguf: $(VENV)/.installed-oracles ## hold GGUF files to what llama.cpp makes of them
 	$(INSTALL) llama-cpp-python
-	$(RUN) -m pytest tests/interop -m llama_cpp
+	$(RUN) -m pytest tests/interop tests/benchmarks -m llama_cpp
 
 # The tests of the native kernels once more, compiled to refuse bad accesses and undefined behaviour.
 sanitize: $(VENV)/.installed-oracles ## run the kernels' tests under sanitizers (most of an hour)

@@ -46,6 +46,8 @@ def tuning(rounds: int = 3, steps: int = 3, json: Json = False) -> None:
 def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
     """Compare generation in bf16 with `transformers` (needs `pip install .[test]`).
 
+    Where `llama-cpp-python` is installed (`make gguf`), llama.cpp is compared with too.
+
     Args:
         rounds: Processes that each contender gets for each batch, in turn.
         calls: Timed calls of each process, each of 64 tokens after 64.

@@ -1,16 +1,18 @@
 """Tokens a second of generation beside `transformers`, in bf16, one machine, one run.
 
+Where `llama_cpp` can be imported, llama.cpp is a contender too.
+
 Each contender runs in a process of its own, one process at a time, with the same weights' shapes
 and prompts, others in each call; processes alternate, round by round. Ours answers a call's prompts
-by an engine with a slot for each. The most probable token is taken each time and
-nothing ends a text early. Loading, compilation and the first call are not timed; the prompt's pass
-is.
+by an engine with a slot for each. The most probable token is taken each time and nothing ends a
+text early. Loading, compilation and the first call are not timed; the prompt's pass is.
 
 As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.generation
-OURS_OR_THEIRS '{...}'`.
+CONTENDER '{...}'`.
 """
 
 import dataclasses
+import importlib.util
 import json
 import statistics
 import sys
@@ -20,9 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
+from fugaku_jax.config import ModelConfig
 from fugaku_jax.huge_pages import huge_page_variables
 
 CONTENDERS = ("fugaku_jax", "transformers")
+LLAMA_CPP = "llama.cpp"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def run(
     shape: GenerationShape | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure both contenders.
+    """Measure the contenders.
 
     Args:
         rounds: processes that each contender gets for each batch.
@@ -59,10 +63,11 @@ def run(
         say: is told what was measured as it goes.
 
     Returns:
-        `ratio_batch_N` for each batch: our speed by theirs, of the median calls;
-        `aggregate_batch_N`, the same by theirs of the first batch; and `contenders`, a row for each
-        and each batch: `contender`, `batch`, `tokens_per_second` (new tokens of all rows, of the
-        median call), `tokens_per_second_min` and `_max`, `timed_calls`.
+        `ratio_batch_N` for each batch: our speed by that of transformers, of the median calls;
+        `ratio_to_llama_cpp_batch_N` where that is installed; `aggregate_batch_N`, ours by that of
+        transformers at the first batch; and `contenders`, a row for each and each batch:
+        `contender`, `batch`, `tokens_per_second` (new tokens of all rows, of the median call),
+        `tokens_per_second_min` and `_max`, `timed_calls`.
 
     Raises:
         InputError: PyTorch or transformers is not installed.
@@ -70,17 +75,23 @@ def run(
     """
     require("torch", "transformers")
     shape = shape or GenerationShape()
+    has_llama_cpp = importlib.util.find_spec("llama_cpp") is not None
+    contenders = (*CONTENDERS, LLAMA_CPP) if has_llama_cpp else CONTENDERS
     seconds: dict[tuple[str, int], list[float]] = {}
     for batch in batches:
         for number in range(rounds):
-            for name in CONTENDERS[:: -1 if number % 2 else 1]:
+            for name in contenders[:: -1 if number % 2 else 1]:
                 found = _run_process(name, batch, calls, shape)
                 seconds.setdefault((name, batch), []).extend(found)
                 speed = batch * shape.new_tokens / statistics.median(found)
                 say(f"{name}, batch {batch}: {speed:.1f} tokens/s")
+    ratios = {"ratio": "transformers"} | (
+        {"ratio_to_llama_cpp": LLAMA_CPP} if has_llama_cpp else {}
+    )
     figures: dict[str, Any] = {
-        f"ratio_batch_{batch}": statistics.median(seconds["transformers", batch])
+        f"{ratio}_batch_{batch}": statistics.median(seconds[name, batch])
         / statistics.median(seconds["fugaku_jax", batch])
+        for ratio, name in ratios.items()
         for batch in batches
     }
     first = batches[0]
@@ -112,6 +123,16 @@ def _prompts(batch: int, shape: GenerationShape, call: int) -> Any:
     return np.random.default_rng(call).integers(0, shape.vocab_size, size)
 
 
+def _config(shape: GenerationShape) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=shape.vocab_size,
+        n_layers=shape.n_layers,
+        d_model=shape.d_model,
+        n_heads=shape.n_heads,
+        sequence_length=shape.positions,
+    )
+
+
 class NoText:
     """A tokenizer that knows all ids, of which none ends a text and none has any text."""
 
@@ -131,22 +152,14 @@ def make_engine(shape: GenerationShape, slots: int) -> Any:
     """Return an engine of a model with random weights, whose tokens have no text."""
     import jax
 
-    from fugaku_jax.config import ModelConfig
     from fugaku_jax.inference.engine import Engine
     from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.models.gpt import GPT
 
-    config = ModelConfig(
-        vocab_size=shape.vocab_size,
-        n_layers=shape.n_layers,
-        d_model=shape.d_model,
-        n_heads=shape.n_heads,
-        sequence_length=shape.positions,
-    )
     tokenizer: Any = NoText(shape.vocab_size)
     mesh, rules = make_mesh()
     with active(mesh):
-        model = GPT(config, jax.random.key(0), rules)
+        model = GPT(_config(shape), jax.random.key(0), rules)
     engine = Engine(model, tokenizer, tokenizer.end_of_document, slots=slots)
     engine.prepare()
     return engine
@@ -198,11 +211,20 @@ def _theirs(batch: int, shape: GenerationShape) -> Callable[[int], int]:
     return generate
 
 
+def _llama_cpp(batch: int, shape: GenerationShape) -> Callable[[int], int]:
+    """Return a function that generates and returns how many tokens a row got."""
+    from fugaku_jax.benchmarks.llama_cpp import Greedy
+
+    generate = Greedy(_config(shape), batch, shape.prompt_tokens)
+    return lambda call: generate(_prompts(batch, shape, call), shape.new_tokens).shape[1]
+
+
 def main() -> None:
     """Run as one contender: print the seconds of its calls as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     shape = GenerationShape(**arguments["shape"])
-    generate = {"fugaku_jax": _ours, "transformers": _theirs}[name](arguments["batch"], shape)
+    contenders = {"fugaku_jax": _ours, "transformers": _theirs, LLAMA_CPP: _llama_cpp}
+    generate = contenders[name](arguments["batch"], shape)
     seconds = []
     for call in range(1 + arguments["calls"]):
         start = time.perf_counter()
