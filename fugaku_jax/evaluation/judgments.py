@@ -136,7 +136,7 @@ def task_scores(
         task, share, value = f"MT-Bench {name}", None, None
         if knows is not None:
             of_these = [q.id in known for q in questions if name in (q.category, "all categories")]
-            share = mean(of_these)
+            share = float(mean(of_these))
             rest = clean_total if each is total else clean.get(name)
             value = rest.both.mean if rest else None
         error, count = each.both.standard_error, each.both.judgments

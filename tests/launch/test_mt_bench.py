@@ -15,6 +15,7 @@ from stub_judge import stub_judge
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.mt_bench import TEMPERATURES, WITH_REFERENCE
+from fugaku_jax.run.scores import read_gradings
 from fugaku_jax.tuning.chat_template import FUGAKU
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,7 @@ def mt_bench(monkeypatch, capsys, given):
     monkeypatch.syspath_prepend(ROOT / "launch")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("JUDGE", "secret")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(given / "cache"))
     program = importlib.import_module("evaluate")
 
     def run(*arguments: object) -> str:
@@ -125,6 +127,12 @@ def test_a_run_survives_a_failing_judge_and_a_kill_and_asks_nothing_twice(mt_ben
         assert each["both"]["standard_error"] == 0
     assert found["total"]["both"]["judgments"] == 160
     assert found == json.loads((out / "scores.json").read_text())
+    (kept,) = read_gradings(given / "run")
+    assert (kept.program, kept.step, len(kept.scores)) == ("mt-bench", 1, len(TEMPERATURES) + 1)
+    everything = kept.scores[-1]
+    assert (everything.value, everything.items) == (6.5, 160)
+    assert (everything.contaminated, everything.clean) == (0, 6.5)  # what is so short is no part
+    assert "0.0% of the questions are contaminated; the score of the others is 6.50" in table
     assert "6.50" in table
     assert "stem" in table
     picture = (out / "radar.svg").read_text()
