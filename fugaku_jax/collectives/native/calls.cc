@@ -132,7 +132,8 @@ ffi::Future done(ffi::BufferR1<ffi::U32> ticket, ffi::BufferR1<ffi::U32> after,
   ffi::Promise promise;
   ffi::Future future(promise);
   std::vector<Array> arrays;
-  for (size_t i = 0; i < outputs.size(); ++i) arrays.push_back(array_of(**outputs.get<ffi::AnyBuffer>(i)));
+  for (size_t i = 0; i < outputs.size(); ++i)
+    arrays.push_back(array_of(**outputs.get<ffi::AnyBuffer>(i)));
   uint64_t number;
   std::memcpy(&number, ticket.untyped_data(), sizeof number);
   std::shared_ptr<Started> one;
