@@ -29,7 +29,7 @@ FLAGS = (
 def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path):
     library = tmp_path / "fugaku_jax" / "kernels" / "native" / "generic.so"
     library.parent.mkdir(parents=True)
-    sources = [NATIVE / name for name in ("matmul.cc", "attention.cc")]
+    sources = [NATIVE / name for name in ("matmul.cc", "attention.cc", "panels.cc")]
     subprocess.run(
         ["c++", *FLAGS, "-isystem", jax.ffi.include_dir(), "-o", library, *sources], check=True
     )
@@ -44,7 +44,8 @@ def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == str(library)
-    tests = [HERE / name for name in ("test_matmul.py", "test_native_attention.py")]
+    names = "test_matmul.py", "test_native_attention.py", "test_panels.py"
+    tests = [HERE / name for name in names]
     options = (
         "-q",
         "-k",
