@@ -43,6 +43,19 @@ def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
     show(run(rounds, calls, say=say), json)
 
 
+def agents(prompts: int = 2000, alone: int = 50, slots: int = 64, json: Json = False) -> None:
+    """Compare prompts that begin alike side by side with the same one after the other.
+
+    Args:
+        prompts: How many are answered side by side, each of 200 common tokens and 20 of its own.
+        alone: How many are answered one after the other.
+        slots: Most that are answered at once.
+    """
+    from fugaku_jax.benchmarks.agents import run
+
+    show(run(prompts, alone, slots, say=say), json)
+
+
 def kernels(
     rounds: int = 5,
     group: Literal["products", "attention", "adamw"] | None = None,
@@ -188,7 +201,7 @@ def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json =
 def main() -> None:
     """Read the arguments and measure."""
     programs = (
-        *(model, step, generate, serving, kernels, tokenize, load),
+        *(model, step, generate, agents, serving, kernels, tokenize, load),
         *(pipeline, scaling, startup, torus),
     )
     parse({each.__name__: each for each in programs}, description=__doc__)

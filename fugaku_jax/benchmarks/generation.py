@@ -1,7 +1,8 @@
 """Tokens a second of generation beside `transformers`, in bf16, one machine, one run.
 
 Each contender runs in a process of its own, one process at a time, with the same weights' shapes
-and prompts; processes alternate, round by round. The most probable token is taken each time and
+and prompts, others in each call; processes alternate, round by round. Ours answers a call's prompts
+by an engine with a slot for each. The most probable token is taken each time and
 nothing ends a text early. Loading, compilation and the first call are not timed; the prompt's pass
 is.
 
@@ -44,7 +45,7 @@ class GenerationShape:
 def run(
     rounds: int = 3,
     calls: int = 3,
-    batches: Sequence[int] = (1, 16),
+    batches: Sequence[int] = (1, 16, 64),
     shape: GenerationShape | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
@@ -58,9 +59,10 @@ def run(
         say: is told what was measured as it goes.
 
     Returns:
-        `ratio_batch_N` for each batch: our speed by theirs, of the median calls; and `contenders`,
-        a row for each and each batch: `contender`, `batch`, `tokens_per_second` (new tokens of all
-        rows, of the median call), `tokens_per_second_min` and `_max`, `timed_calls`.
+        `ratio_batch_N` for each batch: our speed by theirs, of the median calls;
+        `aggregate_batch_N`, the same by theirs of the first batch; and `contenders`, a row for each
+        and each batch: `contender`, `batch`, `tokens_per_second` (new tokens of all rows, of the
+        median call), `tokens_per_second_min` and `_max`, `timed_calls`.
 
     Raises:
         InputError: PyTorch or transformers is not installed.
@@ -81,6 +83,11 @@ def run(
         / statistics.median(seconds["fugaku_jax", batch])
         for batch in batches
     }
+    first = batches[0]
+    for batch in batches[1:]:
+        one_by_one = statistics.median(seconds["transformers", first]) * batch / first
+        ours = statistics.median(seconds["fugaku_jax", batch])
+        figures[f"aggregate_batch_{batch}"] = one_by_one / ours
     return figures | {"contenders": [_row(*key, shape, seconds[key]) for key in seconds]}
 
 
@@ -98,13 +105,14 @@ def _row(name: str, batch: int, shape: GenerationShape, seconds: list[float]) ->
     return {"contender": name, "batch": batch, **speeds, "timed_calls": len(seconds)}
 
 
-def _prompts(batch: int, shape: GenerationShape) -> Any:
+def _prompts(batch: int, shape: GenerationShape, call: int) -> Any:
     import numpy as np
 
-    return np.random.default_rng(0).integers(0, shape.vocab_size, (batch, shape.prompt_tokens))
+    size = batch, shape.prompt_tokens
+    return np.random.default_rng(call).integers(0, shape.vocab_size, size)
 
 
-class _NoText:
+class NoText:
     """A tokenizer that knows all ids, of which none ends a text and none has any text."""
 
     end_of_document = 0
@@ -119,13 +127,12 @@ class _NoText:
         return ""
 
 
-def _ours(batch: int, shape: GenerationShape) -> Callable[[], int]:
-    """Return a function that generates and returns how many tokens a row got."""
+def make_engine(shape: GenerationShape, slots: int) -> Any:
+    """Return an engine of a model with random weights, whose tokens have no text."""
     import jax
 
     from fugaku_jax.config import ModelConfig
-    from fugaku_jax.inference.continuation import Continuation, Options
-    from fugaku_jax.inference.generate import Generator
+    from fugaku_jax.inference.engine import Engine
     from fugaku_jax.layout.mesh import active, make_mesh
     from fugaku_jax.models.gpt import GPT
 
@@ -136,24 +143,31 @@ def _ours(batch: int, shape: GenerationShape) -> Callable[[], int]:
         n_heads=shape.n_heads,
         sequence_length=shape.positions,
     )
-    tokenizer: Any = _NoText(shape.vocab_size)
+    tokenizer: Any = NoText(shape.vocab_size)
     mesh, rules = make_mesh()
     with active(mesh):
         model = GPT(config, jax.random.key(0), rules)
-    generator = Generator(model, tokenizer, tokenizer.end_of_document)
-    options = Options(max_tokens=shape.new_tokens, temperature=0.0)
-    prompts = _prompts(batch, shape).tolist()
+    engine = Engine(model, tokenizer, tokenizer.end_of_document, slots=slots)
+    engine.prepare()
+    return engine
 
-    def generate() -> int:
-        rows = [Continuation(tokenizer, prompt, options) for prompt in prompts]
-        for _ in generator.run(rows):
-            pass
-        return len(rows[0].tokens)
+
+def _ours(batch: int, shape: GenerationShape) -> Callable[[int], int]:
+    """Return a function that generates and returns how many tokens a row got."""
+    from fugaku_jax.inference.continuation import Options
+
+    engine = make_engine(shape, batch)
+    options = Options(max_tokens=shape.new_tokens, temperature=0.0)
+
+    def generate(call: int) -> int:
+        prompts = _prompts(batch, shape, call).tolist()
+        rows = list(engine.answers((prompt, options) for prompt in prompts))
+        return len(rows[-1].tokens)
 
     return generate
 
 
-def _theirs(batch: int, shape: GenerationShape) -> Callable[[], int]:
+def _theirs(batch: int, shape: GenerationShape) -> Callable[[int], int]:
     """Return a function that generates and returns how many tokens a row got."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -167,9 +181,9 @@ def _theirs(batch: int, shape: GenerationShape) -> Callable[[], int]:
         n_head=shape.n_heads,
     )
     model = GPT2LMHeadModel(config).to(torch.bfloat16).eval()
-    prompts = torch.from_numpy(_prompts(batch, shape))
 
-    def generate() -> int:
+    def generate(call: int) -> int:
+        prompts = torch.from_numpy(_prompts(batch, shape, call))
         with torch.inference_mode():
             tokens = model.generate(
                 prompts,
@@ -190,9 +204,9 @@ def main() -> None:
     shape = GenerationShape(**arguments["shape"])
     generate = {"fugaku_jax": _ours, "transformers": _theirs}[name](arguments["batch"], shape)
     seconds = []
-    for _ in range(1 + arguments["calls"]):
+    for call in range(1 + arguments["calls"]):
         start = time.perf_counter()
-        assert generate() == shape.new_tokens
+        assert generate(call) == shape.new_tokens
         seconds.append(time.perf_counter() - start)
     print(json.dumps({"seconds": seconds[1:]}))
 

@@ -22,6 +22,7 @@ from fugaku_jax.inference.blocks import BlockPool
 from fugaku_jax.inference.cache import empty_cache
 from fugaku_jax.inference.continuation import Continuation, Options
 from fugaku_jax.inference.decoding import Pieces
+from fugaku_jax.inference.packing import pack
 from fugaku_jax.inference.ragged import (
     ALTERNATIVES,
     Chosen,
@@ -31,7 +32,6 @@ from fugaku_jax.inference.ragged import (
     repeat,
     score,
 )
-from fugaku_jax.inference.sampler import Choice
 from fugaku_jax.inference.scheduler import Alternatives, News, Piece, Scheduler, Ticket
 from fugaku_jax.inference.weights import laid_out
 from fugaku_jax.layout.mesh import active, mesh_of
@@ -176,10 +176,10 @@ class Engine:
     def prepare(self) -> None:
         """Compile all programs that steps need, so that none is compiled while somebody waits."""
         for width in self._widths:
-            self._repeat(*self._arrays([], width, width), 0)
+            self._repeat(*self._pack([], width, width), 0)
         for width in self._widths[::-2]:
             for length in {max(length, width) for length in self._lengths}:
-                self._extend(*self._arrays([], length, width))
+                self._extend(*self._pack([], length, width))
 
     def answers(self, asked: Iterable[tuple[Sequence[int], Options]]) -> Iterator[Continuation]:
         """Yield what follows prompts, whole, in their order; all slots are kept busy.
@@ -188,16 +188,20 @@ class Engine:
             asked: tokens and options as for `submit`, which raises what this raises.
         """
         rows: deque[Ticket] = deque()
-        for tokens, options in asked:
-            while self.queued >= self.requests.queue:
-                self.step()
-            rows.append(self.submit(tokens, options))
-            while rows and rows[0].continuation.finish:
+        try:
+            for tokens, options in asked:
+                while self.queued >= self.requests.queue:
+                    self.step()
+                rows.append(self.submit(tokens, options))
+                while rows and rows[0].continuation.finish:
+                    yield rows.popleft().continuation
+            while rows:
+                while not rows[0].continuation.finish:
+                    self.step()
                 yield rows.popleft().continuation
-        for row in rows:
-            while not row.continuation.finish:
-                self.step()
-            yield row.continuation
+        finally:  # nobody may want the rest
+            for row in rows:
+                self.cancel(row)
 
     def score(
         self, tokens: Sequence[int], alternatives: int = 0
@@ -222,13 +226,13 @@ class Engine:
         told: list[Alternatives] = []
         for start in range(0, count, CHUNK):
             piece = Piece(row, range(start, min(start + CHUNK, count)))
-            ragged, _ = self._arrays([piece], CHUNK, 1)
+            ragged, _ = self._pack([piece], CHUNK, 1)
             targets: Any = np.zeros(CHUNK, np.int32)
             targets[: len(piece.places)] = tokens[start + 1 : piece.places.stop + 1]
             with active(self._mesh):
                 given = self._weights, self._cache, ragged, targets, self._pieces
                 self._cache, found = score(self._structure, *given)
-            here = Chosen(*(np.asarray(x)[: len(piece.places)] for x in found))
+            here = _on_host(found, len(piece.places))
             log_probs += here.log_probs[:, 0].tolist()
             told += _alternatives(here, 0, alternatives)
         self.requests.give_back(row.blocks)
@@ -239,47 +243,28 @@ class Engine:
         only_newest = all(piece.row.continuation.tokens for piece in pieces)
         if only_newest:
             width = _bucket(len(pieces), self._widths)
-            ragged, texts = self._arrays(pieces, width, width)
+            ragged, texts = self._pack(pieces, width, width)
             return self._repeat(ragged, texts, min(AT_ONCE, int(np.max(texts.room))))
         width = _bucket(len(pieces), self._widths[::-2])
         length = _bucket(sum(len(piece.places) for piece in pieces), self._lengths)
-        return self._extend(*self._arrays(pieces, max(length, width), width))
+        return self._extend(*self._pack(pieces, max(length, width), width))
+
+    def _pack(self, pieces: Sequence[Piece], length: int, width: int) -> tuple[Ragged, Texts]:
+        limits = [self.requests.limit(piece.row) for piece in pieces]
+        whole = self.config.sequence_length
+        return pack(pieces, limits, length, width, whole, self.pool.needed(whole))
 
     def _extend(self, ragged: Ragged, texts: Texts) -> Chosen:
         with active(self._mesh):
             given = self._weights, self._cache, ragged, texts, self._pieces
             self._cache, found = extend(self._structure, *given)
-        return Chosen(*map(np.asarray, found))
+        return _on_host(found, 1)
 
     def _repeat(self, ragged: Ragged, texts: Texts, steps: int) -> Chosen:
         with active(self._mesh):
             given = self._weights, self._cache, ragged, texts, self._pieces
             self._cache, found = repeat(self._structure, AT_ONCE, *given, steps)
-        return Chosen(*(np.asarray(x)[:steps] for x in found))
-
-    def _arrays(self, pieces: Sequence[Piece], length: int, width: int) -> tuple[Ragged, Texts]:
-        """Return so many tokens, and so many rows; what only fills them is nobody's."""
-        whole = self.config.sequence_length
-        tokens, positions, owners = (np.zeros(length, np.int32) for _ in range(3))
-        tables = np.zeros((width + 1, self.pool.needed(whole)), np.int32)
-        last, lengths, prompts, room = (np.zeros(width, np.int32) for _ in range(4))
-        held, place = np.zeros((width, whole), np.int32), 0
-        owners[:] = width
-        for number, (row, places) in enumerate((each.row, each.places) for each in pieces):
-            here = slice(place, place + len(places))
-            tokens[here], positions[here], owners[here] = row.part(places), places, number
-            place += len(places)
-            tables[number, : len(row.blocks)] = row.blocks
-            last[number], lengths[number] = place - 1, row.length
-            prompts[number] = len(row.continuation.prompt)
-            room[number] = self.requests.limit(row) - row.length
-            if row.continuation.options.repetition_penalty != 1:
-                held[number, : row.length] = row.part(range(row.length))
-        options = [each.row.continuation.options for each in pieces]
-        tell: Any = np.bool_(any(each.row.alternatives for each in pieces))
-        ragged: Any = (tokens, positions, owners, tables)
-        given: Any = (last, held, lengths, prompts, room)
-        return Ragged(*ragged), Texts(*given, tell, _choice(options, width))
+        return _on_host(found, steps)
 
 
 def _without_replicas(model: GPT) -> GPT:
@@ -291,19 +276,10 @@ def _without_replicas(model: GPT) -> GPT:
     return new
 
 
-def _choice(options: Sequence[Options], width: int) -> Choice:
-    options = [*options, *[Options(1, temperature=0)] * (width - len(options))]
-
-    def column(name: str, dtype: type) -> Any:
-        return np.array([getattr(each, name) for each in options], dtype)
-
-    return Choice(
-        temperature=column("temperature", np.float32),
-        top_k=column("top_k", np.int32),
-        top_p=column("top_p", np.float32),
-        repetition_penalty=column("repetition_penalty", np.float32),
-        seed=column("seed", np.uint32),
-    )
+def _on_host(found: Chosen, count: int) -> Chosen:
+    """Return the first passes of what was found, as NumPy's arrays."""
+    fields: Any = [np.asarray(x)[:count] for x in found]
+    return Chosen(*fields)
 
 
 def _alternatives(found: Chosen, number: int, count: int) -> list[Alternatives]:

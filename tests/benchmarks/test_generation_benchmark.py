@@ -2,6 +2,7 @@
 
 import pytest
 
+from fugaku_jax.benchmarks import agents
 from fugaku_jax.benchmarks.generation import CONTENDERS, GenerationShape, run
 
 pytestmark = pytest.mark.slow
@@ -13,17 +14,26 @@ TOY = GenerationShape(
 
 def test_ours_and_transformers_generate_as_many_tokens():
     told: list[str] = []
-    figures = run(rounds=1, calls=2, batches=(3,), shape=TOY, say=told.append)
+    figures = run(rounds=1, calls=2, batches=(1, 3), shape=TOY, say=told.append)
     rows = figures["contenders"]
-    assert {(row["contender"], row["batch"]) for row in rows} == {(name, 3) for name in CONTENDERS}
-    assert len(told) == 2
+    assert {(row["contender"], row["batch"]) for row in rows} == {
+        (name, batch) for name in CONTENDERS for batch in (1, 3)
+    }
+    assert len(told) == 4
     speed = {}
     for row in rows:
         assert row["timed_calls"] == 2
         slowest, fastest = row["tokens_per_second_min"], row["tokens_per_second_max"]
         assert 0 < slowest <= row["tokens_per_second"] <= fastest
-        speed[row["contender"]] = row["tokens_per_second"]
-    assert figures["ratio_batch_3"] == pytest.approx(speed["fugaku_jax"] / speed["transformers"])
+        speed[row["contender"], row["batch"]] = row["tokens_per_second"]
+    ours = speed["fugaku_jax", 3]
+    assert figures["ratio_batch_3"] == pytest.approx(ours / speed["transformers", 3])
+    assert figures["aggregate_batch_3"] == pytest.approx(ours / speed["transformers", 1])
+
+
+def test_prompts_that_begin_alike_are_answered_both_ways():
+    found = agents.run(prompts=6, alone=2, slots=3, shape=TOY)
+    assert found["ratio"] == pytest.approx(found["side_by_side"] / found["one_by_one"])
 
 
 def test_a_contender_that_fails_is_named_with_its_error():

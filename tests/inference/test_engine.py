@@ -102,6 +102,16 @@ def test_in_bf16_a_row_is_the_same_bit_by_bit_alone_and_among_others(model, toke
     np.testing.assert_allclose(among.log_probs, alone.log_probs, atol=1e-5)
 
 
+def test_who_wants_no_more_answers_leaves_the_engine_free(engine):
+    asked = [(engine.tokens(f"{n} x"), Options(8, temperature=0.0)) for n in range(9)]
+    answers = engine.answers(asked)
+    next(answers)
+    assert engine.busy
+    answers.close()
+    assert (engine.busy, engine.queued) == (0, 0)
+    assert engine.pool.free == engine.pool.blocks
+
+
 def test_nothing_is_compiled_while_somebody_waits(model, tokenizer):
     engine = Engine(model, tokenizer, 2, slots=3)
     engine.prepare()

@@ -6,6 +6,7 @@
 // Every sum is taken in the order of the depth, so a row's result does not depend on the other rows,
 // nor on the threads.
 #include <algorithm>
+#include <type_traits>
 
 #include "dtypes.h"
 #include "pool.h"
@@ -28,6 +29,13 @@ static_assert(WIDTH % (VECTORS * LANES) == 0);
 // while those AHEAD of them come from memory.
 constexpr int64_t AT_ONCE = 16 * 1024, AHEAD = 8 * 1024;
 
+// Whether rows and weights are multiplied two of the depth at once; then rows stay as they are, and
+// are made fp32 else.
+template <class T>
+constexpr bool PAIRED = vector::PAIRS && std::is_same_v<T, vector::Bfloat16>;
+template <class T>
+using Row = std::conditional_t<PAIRED<T>, vector::Bfloat16, float>;
+
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A matrix in panels, `[panels][depth][WIDTH]`.
@@ -41,25 +49,45 @@ struct Panels {
 // partial[i][j] += the sum over `steps` s of x[i][s] w[s][j], for ROWS rows and some columns. With
 // FETCH it asks for the weights that come AHEAD bytes after these.
 template <int64_t ROWS, bool FETCH, class T>
-[[gnu::always_inline]] inline void add_tile(const float* x, int64_t stride, const T* w,
+[[gnu::always_inline]] inline void add_tile(const Row<T>* x, int64_t stride, const T* w,
                                             int64_t steps, float* partial) {
   Float sums[ROWS][VECTORS];
 #pragma GCC unroll 8
   for (int64_t i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
     for (int64_t j = 0; j < VECTORS; ++j) sums[i][j] = vector::load(partial + i * WIDTH + j * LANES);
-  for (int64_t s = 0; s < steps; ++s, w += WIDTH) {
+  constexpr int64_t DEEP = PAIRED<T> ? 2 : 1;
+  for (int64_t s = 0; s < steps; s += DEEP, w += DEEP * WIDTH) {
     if constexpr (FETCH)
-      for (uint64_t byte = 0; byte < WIDTH * sizeof(T); byte += 64)
+      for (uint64_t byte = 0; byte < DEEP * WIDTH * sizeof(T); byte += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(w) + AHEAD + byte, 0, 2);
-    Float right[VECTORS];
+    if constexpr (PAIRED<T>) {
+      const bool whole = s + 1 < steps;  // else the last one's partner is 0
+      vector::Bits right[VECTORS];
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < VECTORS; ++j) right[j] = vector::load(w + j * LANES);
+      for (int64_t j = 0; j < VECTORS; ++j) {
+        right[j] = isa::widen(w + j * LANES);
+        if (whole) right[j] |= isa::widen(w + WIDTH + j * LANES) << 16;
+      }
 #pragma GCC unroll 8
-    for (int64_t i = 0; i < ROWS; ++i) {
-      const Float left = vector::broadcast(x + i * stride + s);
+      for (int64_t i = 0; i < ROWS; ++i) {
+        const vector::Bfloat16* from = x + i * stride + s;
+        const uint32_t pair = from[0].bits | (whole ? uint32_t(from[1].bits) << 16 : 0);
+        const vector::Bits left = pair - vector::Bits{};
 #pragma GCC unroll 4
-      for (int64_t j = 0; j < VECTORS; ++j) sums[i][j] += left * right[j];
+        for (int64_t j = 0; j < VECTORS; ++j)
+          sums[i][j] = vector::add_pairs(sums[i][j], left, right[j]);
+      }
+    } else {
+      Float right[VECTORS];
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < VECTORS; ++j) right[j] = vector::load(w + j * LANES);
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < ROWS; ++i) {
+        const Float left = vector::broadcast(x + i * stride + s);
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < VECTORS; ++j) sums[i][j] += left * right[j];
+      }
     }
   }
 #pragma GCC unroll 8
@@ -70,7 +98,7 @@ template <int64_t ROWS, bool FETCH, class T>
 
 // Does so for up to MOST rows and all columns of a panel.
 template <int64_t MOST, bool FETCH, class T>
-void add_rows(int64_t rows, const float* x, int64_t stride, const T* w, int64_t steps,
+void add_rows(int64_t rows, const Row<T>* x, int64_t stride, const T* w, int64_t steps,
               float* partial) {
   if constexpr (MOST > 1)
     if (rows < MOST) return add_rows<MOST - 1, FETCH>(rows, x, stride, w, steps, partial);
@@ -79,9 +107,9 @@ void add_rows(int64_t rows, const float* x, int64_t stride, const T* w, int64_t 
     add_tile<MOST, false>(x, stride, w + j, steps, partial + j);
 }
 
-// Multiplies `rows` rows of floats by a panel.
+// Multiplies `rows` rows by a panel.
 template <class T, class Out>
-void multiply(const float* x, int64_t rows, const Panels<T>& w, int64_t panel, Out* y) {
+void multiply(const Row<T>* x, int64_t rows, const Panels<T>& w, int64_t panel, Out* y) {
   constexpr int64_t STEPS = AT_ONCE / (WIDTH * sizeof(T));
   float* partial = scratch<struct Partial, float>(rows * WIDTH);
   std::fill_n(partial, rows * WIDTH, 0.0f);
@@ -111,13 +139,19 @@ void run_all(ffi::ThreadPool threads, const T* x, int64_t rows, const Panels<T>&
   const int64_t most = std::max(8 * ROWS, fitting / ROWS * ROWS);
   for (int64_t row = 0; row < rows; row += most, x += most * w.depth, y += most * w.columns) {
     const int64_t here = std::min(most, rows - row), count = here * w.depth;
-    float* wide = scratch<struct Wide, float>(count);
-    for (int64_t i = 0; i < count; i += LANES) {
-      const int64_t some = std::min(LANES, count - i);
-      vector::store_some(vector::load_some(x + i, some), wide + i, some);
+    const Row<T>* left;
+    if constexpr (PAIRED<T>) {
+      left = x;
+    } else {
+      float* wide = scratch<struct Wide, float>(count);
+      for (int64_t i = 0; i < count; i += LANES) {
+        const int64_t some = std::min(LANES, count - i);
+        vector::store_some(vector::load_some(x + i, some), wide + i, some);
+      }
+      left = wide;
     }
     pool::parallel_for(threads, divide_up(w.columns, WIDTH),
-                       [&](int64_t panel) { multiply(wide, here, w, panel, y); });
+                       [&](int64_t panel) { multiply(left, here, w, panel, y); });
   }
 }
 
