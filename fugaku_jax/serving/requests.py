@@ -10,7 +10,7 @@ Source: https://platform.openai.com/docs/api-reference/completions, and …/chat
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypeAliasType
 
 from fugaku_jax.inference.continuation import Options
@@ -29,10 +29,22 @@ Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Nothing = Annotated[float, Field(ge=0, le=0)]
 
 
+def _whole(value: Any) -> Any:
+    """Return 1 for 1.0, also in lists: to JSON they are the same number."""
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Strict(BaseModel):
     """Fields that must be known and of their very types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_whole(cls, value: Any) -> Any:
+        return _whole(value)
 
 
 class StreamOptions(Strict):

@@ -9,6 +9,10 @@ from starlette.types import ASGIApp
 
 from fugaku_jax.errors import InputError
 
+_IDLE_SECONDS = 75
+"""How long a connection is kept for another request. As uvicorn has it, 5, a busy client's next
+request often meets the connection's end."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
@@ -49,6 +53,7 @@ def serve(app: ASGIApp, listening: socket.socket, drain_seconds: float) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=int(drain_seconds) or 1,
     )
     host, port = listening.getsockname()[:2]

@@ -152,7 +152,7 @@ def test_what_clients_send_of_themselves_and_changes_nothing_is_taken(client):
         "frequency_penalty": 0.0,
         "logit_bias": {},
         "user": "someone",
-        "n": 1,
+        "n": 1.0,
         "best_of": 1,
         "top_p": 1,
         "stop": None,
