@@ -20,7 +20,6 @@ from fugaku_jax.training.gradient import Found, accumulated_gradient, pipelined_
 from fugaku_jax.training.learning_rate import make_learning_rate
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.optimizer import AdamW, Optimizer, clip_factor, make_optimizer
-from fugaku_jax.training.overlapped_gradient import overlap_of_layers, overlapped_gradient
 from fugaku_jax.training.preference import pair_count
 from fugaku_jax.training.reduced_gradients import reduced_gradients
 from fugaku_jax.training.state import TrainState, run_keys, state_specs
@@ -55,10 +54,10 @@ def make_train_step(
     """
     config, rules, where = layout.config, layout.rules, layout.learned_placements
     optimizer, learning_rate = optimizer or make_optimizer(layout), make_learning_rate(config)
-    collectives = _collectives(layout)
+    collectives, overlaps = _collectives(layout), False
     find_gradient = pipelined_gradient if rules.pipeline else accumulated_gradient
-    if overlap := overlap_of_layers(layout, collectives):
-        find_gradient = functools.partial(overlapped_gradient, overlap)
+    if overlapped := _overlapped_gradient(layout, collectives):
+        find_gradient, overlaps = overlapped, True
 
     def gradient(state: TrainState, batch: Batch, weight: Array) -> Found:
         """Return this device's losses, and the gradient where the optimizer's state is."""
@@ -73,7 +72,7 @@ def make_train_step(
         fsdp = _fsdp_of_layers(layout, collectives)
         loss, losses, total = find_gradient(layout, local, weights, fsdp, weight, frozen)
         if rules.manual:
-            total = reduced_gradients(total, where, collectives, rules.pipeline, bool(overlap))
+            total = reduced_gradients(total, where, collectives, rules.pipeline, overlaps)
         return loss, losses, total
 
     def reduced(
@@ -128,6 +127,16 @@ def _collectives(layout: Layout) -> Collectives:
     from fugaku_jax.layout.neighbours import connected  # which no other step has to read
 
     return connected(layout.mesh)
+
+
+def _overlapped_gradient(layout: Layout, collectives: Collectives) -> Callable | None:
+    """Return how gradients are found while their sums travel; None if sums come afterwards."""
+    if layout.mesh.size == 1:
+        return None
+    from fugaku_jax.training.overlapped_gradient import overlap_of_layers, overlapped_gradient
+
+    overlap = overlap_of_layers(layout, collectives)
+    return overlap and functools.partial(overlapped_gradient, overlap)
 
 
 def _counted(layout: Layout, batch: Batch, collectives: Collectives) -> Any:
