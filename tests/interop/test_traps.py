@@ -68,7 +68,7 @@ def test_both_ends_of_a_text_are_known(piece, exported, store, tmp_path):
     run = tmp_path / "run"
     for path in (exported / "out").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+    (tmp_path / "sentencepiece.model").write_bytes(tokenizer.model_bytes)
     import_run(open_hf(tmp_path), run)
     export_run(run, tmp_path / "again", None, "float32", GIGABYTE)
     generation = GenerationConfig.from_pretrained(tmp_path / "again")
