@@ -1,15 +1,14 @@
 """Rows of a store whose gradient is NaN, wherever they are read."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fugaku_jax.training import step
+from fugaku_jax.training import overlapped_gradient, step
 
 
 @contextlib.contextmanager
@@ -19,12 +18,21 @@ def poisoned(rows: np.ndarray) -> Iterator[None]:
     Args:
         rows: `[N, T+1]`, tokens.
     """
-    gradient = step.accumulated_gradient
 
-    def with_poison(layout: Any, batch: Any, *arguments: Any) -> Any:
-        loss, losses, found = gradient(layout, batch, *arguments)
-        is_bad = jnp.any(jnp.all(batch.batch.tokens[..., None, :] == jnp.asarray(rows), -1))
-        return loss, losses, jax.tree.map(lambda x: jnp.where(is_bad, jnp.nan, x), found)
+    def with_poison(gradient: Callable) -> Callable:
+        def poisoned(*given: Any) -> Any:
+            *before, batch, weights, fsdp, scale, frozen = given
+            is_bad = jnp.any(jnp.all(batch.batch.tokens[..., None, :] == jnp.asarray(rows), -1))
+            scale = jnp.where(is_bad, jnp.nan, scale)  # what the gradient is multiplied by
+            return gradient(*before, batch, weights, fsdp, scale, frozen)
 
-    with mock.patch.object(step, "accumulated_gradient", with_poison):
+        return poisoned
+
+    with contextlib.ExitStack() as stack:
+        for module, name in (
+            (step, "accumulated_gradient"),
+            (overlapped_gradient, "overlapped_gradient"),
+        ):
+            wrapped = with_poison(getattr(module, name))
+            stack.enter_context(mock.patch.object(module, name, wrapped))
         yield
