@@ -136,7 +136,7 @@ def _overlapped_gradient(layout: Layout, collectives: Collectives) -> Callable |
     from fugaku_jax.training.overlapped_gradient import overlap_of_layers, overlapped_gradient
 
     overlap = overlap_of_layers(layout, collectives)
-    return overlap and functools.partial(overlapped_gradient, overlap)
+    return functools.partial(overlapped_gradient, overlap) if overlap else None
 
 
 def _counted(layout: Layout, batch: Batch, collectives: Collectives) -> Any:
