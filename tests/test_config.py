@@ -82,6 +82,7 @@ WRONG = [
     ("data.store", ""),
     ("data.seed", -1),
     ("data.prefetch", 0),
+    ("data.prompt_weight", 0.1),  # where all tokens are learned
     ("checkpoint.every", 0),
     ("checkpoint.keep", 0),
 ]

@@ -33,6 +33,7 @@ class Loader:
         stop_step: int,
         prefetch: int = 2,
         reference: Float[np.ndarray, "N"] | None = None,
+        prompt_weight: float = 0.0,
     ) -> None:
         """Starts to read.
 
@@ -46,6 +47,7 @@ class Loader:
             prefetch: batches read ahead.
             reference: of each token of the store's only set, the loss of what predicts it, for a
                 batch with `reference`.
+            prompt_weight: as `marked_batch`.
 
         Raises:
             ValueError: the shapes are not those of the order's rows.
@@ -55,7 +57,7 @@ class Loader:
         if (micro_batches * rows, length) != (order.batch_size, order.sequence_length + 1):
             raise ValueError(f"No batch of {batch.tokens.shape} in an order of {order.batch_size}.")
         self._store, self._order, self._batch = store, order, batch
-        self._reference = reference
+        self._reference, self._prompt_weight = reference, prompt_weight
         try:
             self._needed = _needed_rows(batch.tokens.sharding, batch.tokens.shape)
         except ValueError as error:
@@ -113,7 +115,8 @@ class Loader:
     def _read_batch(self, step: int) -> Batch:
         rows = self._read_rows(step)
         if self._batch.weights is not None:
-            read = replace(marked_batch(rows), reference=self._read_reference(step))
+            read = marked_batch(rows, self._prompt_weight)
+            read = replace(read, reference=self._read_reference(step))
         elif self._batch.segments is not None:
             read = Batch(rows, segments=document_segments(rows, self._store.end_of_document))
         else:

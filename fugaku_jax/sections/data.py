@@ -18,6 +18,9 @@ class DataConfig:
     """Whether attention and positions start anew after an end-of-document token."""
     learn: Literal["all", "answers"] = "all"
     """Which tokens count in the loss: all, or the answers of a store of dialogues."""
+    prompt_weight: float = 0.0
+    """What the other tokens of a dialogue, its questions and their frame, count in the loss of a
+    step, where a token of an answer counts 1. Held-out loss is of answers alone."""
     prefetch: int = 2
     """Batches read ahead of the step."""
 
@@ -32,3 +35,6 @@ class DataConfig:
             self.reset_at_document,
             "true with data.learn answers, whose dialogues share rows",
         )
+        weight, most = self.prompt_weight, 1.0 if self.learn == "answers" else 0.0
+        allowed = "from 0 to 1 with data.learn answers, else 0"
+        require(0 <= weight <= most, "data.prompt_weight", weight, allowed)

@@ -70,6 +70,8 @@ def check_tuning(
         learn, context, kept = data.learn, mesh.context, training.document_losses
         require(learn == "answers", "data.learn", learn, f"answers with {method}")
         require(context == 1, "mesh.context", context, f"1 with {method}")
-        z_loss = training.z_loss
+        prompt_weight, z_loss = data.prompt_weight, training.z_loss
+        allowed = f"0 with {method}"
+        require(not prompt_weight, "data.prompt_weight", prompt_weight, allowed)
         require(not z_loss, "training.z_loss", z_loss, f"0 with {method}")
         require(not kept, "training.document_losses", kept, f"false with {method}")

@@ -116,6 +116,7 @@ def test_loss_gradient_accuracy_and_margin_are_those_of_the_formula(method):
     [
         ({"data": {"learn": "all"}}, r"data\.learn is 'all', but it must be answers with"),
         ({"mesh": {"context": 2}}, r"mesh\.context is 2, but it must be 1 with"),
+        ({"data": {"prompt_weight": 0.1}}, r"data\.prompt_weight is 0\.1, but it must be 0 with"),
         ({"training": {"document_losses": True}}, r"document_losses is True"),
         ({"training": {"z_loss": 0.1}}, r"training\.z_loss is 0\.1, but it must be 0 with"),
         ({"tuning": {"beta": 0.0}}, r"tuning\.beta is 0\.0"),

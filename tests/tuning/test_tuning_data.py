@@ -10,6 +10,7 @@ import pytest
 from talks import dialogue
 
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from fugaku_jax.data.batch import marked_batch
 from fugaku_jax.data.loader import Loader
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
@@ -103,6 +104,37 @@ def test_a_row_is_learned_as_its_dialogues_alone_are(built, config, encoded):
             assert np.array_equal(weights, wanted[1:])
             seen += len(inside)
     assert seen >= len(table)
+
+
+def test_prompts_count_as_much_as_they_are_given_and_padding_nothing(built, config, encoded):
+    """Every token of a row's dialogues has a weight but for their first; nothing else has."""
+    store, _ = built
+    rows = store.sets[0].train.tokens // T
+    marked = store.read_marked(0, "train", T * np.arange(rows), T + 1)
+    weights, plain = marked_batch(marked, 0.25).weights, marked_batch(marked).weights
+    assert np.array_equal(weights == 1, plain == 1)
+    assert set(np.unique(weights)) == {0, 0.25, 1}
+    table = store.documents(0, "train").spanning(0, rows * T).to_pylist()
+    tokens = sum(len(encoded[each["id"]].tokens) for each in table)
+    assert np.count_nonzero(weights) == tokens - len(table)
+    for each in table:
+        row, place = divmod(each["start"], T)
+        own = encoded[each["id"]].learned
+        wanted = np.where(own[1:], 1, 0.25)
+        assert np.array_equal(weights[row, place : place + len(wanted)], wanted)
+
+
+def test_a_run_learns_prompts_if_they_count(built, config, encoded):
+    """The loader of such a run gives the weights."""
+    store, _ = built
+    layout = make_layout(config)
+    order = SampleOrder.of_store(store, T, 4, seed=3)
+    given = {"stop_step": 1, "prompt_weight": 0.25}
+    with layout.active(), Loader(store, order, layout.batch, **given) as loader:
+        ((_, batch),) = loader
+    starts = order.locate(0)[1]
+    wanted = marked_batch(store.read_marked(0, "train", starts, T + 1), 0.25).weights
+    assert np.array_equal(np.asarray(batch.weights).reshape(wanted.shape), wanted)
 
 
 def test_the_loss_of_a_packed_row_is_that_of_its_dialogues_alone(built, config, encoded):
