@@ -1,25 +1,25 @@
 """Speed and memory of a training step beside the same model in PyTorch, one machine, one run.
 
-Each contender runs in a process of its own, one process at a time. A round runs every contender
-once; the next round starts with another, so that a machine that slows down or is disturbed does
-so for all. Compilation and the first steps are not timed.
-
 As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.step
 JAX_OR_TORCH... '{...}'`.
 """
 
-import dataclasses
-import json
-import resource
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
+from fugaku_jax.benchmarks.contenders import (
+    ADAMW,
+    NO_DROPOUT,
+    Measured,
+    StepShape,
+    alternate,
+    describe,
+    print_steps,
+    run_contender,
+    sum_up,
+)
+from fugaku_jax.benchmarks.processes import require
 from fugaku_jax.huge_pages import huge_page_variables
 
 CONTENDERS = (
@@ -43,23 +43,6 @@ RATIOS = {
     "memory_ratio": ("peak_memory_bytes", "jax_bf16", ["torch_compile_bf16"]),
 }
 """What is compared of ours with PyTorch's: the fastest of those named."""
-
-
-@dataclass(frozen=True)
-class StepShape:
-    """The step: AdamW, gradients clipped to a global norm of 1, no dropout."""
-
-    n_layers: int = 6
-    d_model: int = 768
-    n_heads: int = 12
-    sequence_length: int = 512
-    batch_size: int = 4
-    vocab_size: int = 50_304
-
-    @property
-    def tokens(self) -> int:
-        """Tokens a step."""
-        return self.batch_size * self.sequence_length
 
 
 def run(
@@ -95,52 +78,30 @@ def run(
     if any(name.startswith("torch") for name in contenders):
         require("torch", "transformers")
     shape = shape or StepShape()
-    order = [(name, allocator) for allocator in ALLOCATORS for name in contenders]
-    measured: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in order}
+    each = [(name, allocator) for allocator in ALLOCATORS for name in contenders]
     with tempfile.TemporaryDirectory() as cache:
-        for _ in range(rounds):
-            for name, allocator in order:
-                result = _run_process(name, allocator, shape, steps, warmup, cache)
-                measured[name, allocator].append(result)
-                speed = shape.tokens / statistics.median(result["seconds"])
-                memory = result["peak_memory_bytes"] / 1e9
-                say(f"{name}, {allocator} allocator: {speed:.0f} tokens/s, {memory:.2f} GB")
-            order = order[1:] + order[:1]
-    rows = [_row(*key, shape, processes) for key, processes in measured.items()]
+        # The caches spare later rounds the compilation, which is not timed.
+        caches = {
+            "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
+            "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
+        }
+
+        def measure(contender: tuple[str, str]) -> Measured:
+            name, allocator = contender
+            # As `launch/train.py` starts itself.
+            ours = huge_page_variables() if name.startswith("jax") else {}
+            variables = ours | ALLOCATORS[allocator] | caches
+            measured = run_contender(__name__, name, shape, steps, warmup, variables)
+            say(f"{name}, {allocator} allocator: {describe(shape, measured)}")
+            return measured
+
+        measured = alternate(rounds, each, measure)
+    rows = [
+        {"contender": name, "allocator": allocator, **sum_up(shape, processes)}
+        for (name, allocator), processes in measured.items()
+    ]
     same = {"variables": ALLOCATORS["same"], **_ratios(rows, "same")}
     return {"contenders": rows, **_ratios(rows, "own"), "same_allocator": same}
-
-
-def _run_process(
-    name: str, allocator: str, shape: StepShape, steps: int, warmup: int, cache: str
-) -> dict[str, Any]:
-    arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "warmup": warmup}
-    # The caches spare later rounds the compilation, which is not timed.
-    caches = {
-        "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
-        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
-    }
-    # As `launch/train.py` starts itself.
-    ours = huge_page_variables() if name.startswith("jax") else {}
-    return run_module(
-        f"The contender {name}",
-        *(__name__, name, json.dumps(arguments)),
-        variables=ours | ALLOCATORS[allocator] | caches,
-    )[-1]
-
-
-def _row(
-    name: str, allocator: str, shape: StepShape, processes: list[dict[str, Any]]
-) -> dict[str, Any]:
-    seconds = [s for process in processes for s in process["seconds"]]
-    return {
-        "contender": name,
-        "allocator": allocator,
-        **token_speeds(shape.tokens, seconds),
-        "peak_memory_bytes": max(process["peak_memory_bytes"] for process in processes),
-        "loss": processes[-1]["loss"],
-        "timed_steps": len(seconds),
-    }
 
 
 def _ratios(rows: list[dict[str, Any]], allocator: str) -> dict[str, float]:
@@ -153,36 +114,23 @@ def _ratios(rows: list[dict[str, Any]], allocator: str) -> dict[str, float]:
     return ratios
 
 
-def _random_tokens(shape: StepShape) -> Any:
-    import numpy as np
-
-    size = (shape.batch_size, shape.sequence_length + 1)
-    return np.random.default_rng(0).integers(0, shape.vocab_size, size, np.int32)
-
-
 def _jax_step(shape: StepShape, precision: Any) -> Callable[[], float]:
     """Return a function that takes a step and returns its loss."""
     import jax
 
-    from fugaku_jax.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+    from fugaku_jax.config import Config, OptimizerConfig, TrainingConfig
     from fugaku_jax.data.batch import Batch
     from fugaku_jax.models.layout import make_layout
     from fugaku_jax.training.state import init_state
     from fugaku_jax.training.step import make_train_step
 
     config = Config(
-        model=ModelConfig(
-            vocab_size=shape.vocab_size,
-            n_layers=shape.n_layers,
-            d_model=shape.d_model,
-            n_heads=shape.n_heads,
-            sequence_length=shape.sequence_length,
-        ),
+        model=shape.model(),
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=shape.batch_size, precision=precision),
     )
     layout = make_layout(config)
-    batch = jax.device_put(Batch(_random_tokens(shape)[None]), layout.rows)
+    batch = jax.device_put(Batch(shape.draw()[None]), layout.rows)
     state = init_state(layout)
     train_step = make_train_step(layout)
 
@@ -208,16 +156,12 @@ def _torch_step(shape: StepShape, precision: str, compiled: bool) -> Callable[[]
             n_embd=shape.d_model,
             n_layer=shape.n_layers,
             n_head=shape.n_heads,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
             use_cache=False,
+            **NO_DROPOUT,
         )
     )
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-    )
-    tokens = torch.from_numpy(_random_tokens(shape)).long()
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    tokens = torch.from_numpy(shape.draw()).long()
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].flatten()
 
     def loss_of(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -238,26 +182,13 @@ def _torch_step(shape: StepShape, precision: str, compiled: bool) -> Callable[[]
     return step
 
 
-def main() -> None:
-    """Run as one contender: print the seconds of its steps and its peak memory as JSON."""
-    name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    shape = StepShape(**arguments["shape"])
+def _make(name: str, shape: StepShape) -> tuple[Callable[[], float], Callable[[], Measured]]:
+    """Return a contender's step; there is nothing else to say of it."""
     framework, *_, precision = name.split("_")
     if framework == "jax":
-        step = _jax_step(shape, precision)
-    else:
-        step = _torch_step(shape, precision, compiled="compile" in name)
-    loss = 0.0
-    seconds = []
-    for _ in range(arguments["warmup"] + arguments["steps"]):
-        start = time.perf_counter()
-        loss = step()
-        seconds.append(time.perf_counter() - start)
-    # In KiB on Linux. A process inherits the mark of the one that started it, which is small.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result = {"seconds": seconds[arguments["warmup"] :], "peak_memory_bytes": peak, "loss": loss}
-    print(json.dumps(result))
+        return _jax_step(shape, precision), dict
+    return _torch_step(shape, precision, compiled="compile" in name), dict
 
 
 if __name__ == "__main__":
-    main()
+    print_steps(_make)

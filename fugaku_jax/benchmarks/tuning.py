@@ -1,27 +1,30 @@
 """Speed and memory of a tuning step beside `trl` and `peft` on the same model, in one run.
 
-Each contender runs in a process of its own, one process at a time; a round runs each once, and the
-next begins with another, as in `benchmarks.step`. Rows are full, and three fifths of their tokens
+Rows are full, and three fifths of their tokens
 are answers, as in the instructions that Fugaku-LLM was tuned on.
 
 As a program, this module is one contender's process: `python -m fugaku_jax.benchmarks.tuning
 OURS_OR_TRL... '{...}'`.
 """
 
-import dataclasses
-import json
-import resource
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
-from fugaku_jax.benchmarks.step import StepShape
+from fugaku_jax.benchmarks.contenders import (
+    ADAMW,
+    NO_DROPOUT,
+    Measured,
+    StepShape,
+    alternate,
+    describe,
+    print_steps,
+    run_contender,
+    sum_up,
+)
+from fugaku_jax.benchmarks.processes import require
 from fugaku_jax.huge_pages import huge_page_variables
 
 METHODS, PRECISIONS = ("full", "lora"), ("bf16", "fp32")
@@ -70,40 +73,22 @@ def run(
     if any(name.startswith("trl") for name in contenders):
         require("torch", "transformers", "trl", "peft")
     shape = shape or StepShape()
-    order, measured = list(contenders), {name: [] for name in contenders}
     with tempfile.TemporaryDirectory() as cache:
-        for _ in range(rounds):
-            for name in order:
-                found = _run_process(name, shape, steps, warmup, cache)
-                measured[name].append(found)
-                speed = shape.tokens / statistics.median(found["seconds"])
-                say(f"{name}: {speed:.0f} tokens/s, {found['peak_memory_bytes'] / 1e9:.2f} GB")
-            order = order[1:] + order[:1]
-    rows = [_row(name, shape, processes) for name, processes in measured.items()]
+
+        def measure(name: str) -> Measured:
+            variables = {"JAX_COMPILATION_CACHE_DIR": cache} | huge_page_variables()
+            if name.startswith("trl"):
+                variables = {"HF_HUB_OFFLINE": "1"}
+            measured = run_contender(__name__, name, shape, steps, warmup, variables)
+            say(f"{name}: {describe(shape, measured)}")
+            return measured
+
+        measured = alternate(rounds, contenders, measure)
+    rows = [
+        {"contender": name, **sum_up(shape, each), "learned_bytes": each[-1]["learned_bytes"]}
+        for name, each in measured.items()
+    ]
     return {"contenders": rows, **_ratios(rows)}
-
-
-def _run_process(
-    name: str, shape: StepShape, steps: int, warmup: int, cache: str
-) -> dict[str, Any]:
-    arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "warmup": warmup}
-    variables = {"JAX_COMPILATION_CACHE_DIR": cache} | huge_page_variables()
-    if name.startswith("trl"):
-        variables = {"HF_HUB_OFFLINE": "1"}
-    who = f"The contender {name}"
-    return run_module(who, __name__, name, json.dumps(arguments), variables=variables)[-1]
-
-
-def _row(name: str, shape: StepShape, processes: list[dict[str, Any]]) -> dict[str, Any]:
-    seconds = [s for process in processes for s in process["seconds"]]
-    return {
-        "contender": name,
-        **token_speeds(shape.tokens, seconds),
-        "learned_bytes": processes[-1]["learned_bytes"],
-        "peak_memory_bytes": max(process["peak_memory_bytes"] for process in processes),
-        "loss": processes[-1]["loss"],
-        "timed_steps": len(seconds),
-    }
 
 
 def _ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -125,19 +110,18 @@ def _ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _drawn(shape: StepShape) -> tuple[Any, Any]:
     """Return tokens `[B, T + 1]`, and which of them are answers."""
-    size = (shape.batch_size, shape.sequence_length + 1)
-    tokens = np.random.default_rng(0).integers(0, shape.vocab_size, size, np.int32)
-    return tokens, np.broadcast_to(np.arange(size[1]) >= 0.4 * size[1], size)
+    tokens = shape.draw()
+    length = tokens.shape[1]
+    return tokens, np.broadcast_to(np.arange(length) >= 0.4 * length, tokens.shape)
 
 
-def _our_step(shape: StepShape, method: Any, precision: Any) -> tuple[_Step, int]:
-    """Return a function that takes a step and returns its loss, and the bytes of what learns."""
+def _our_step(shape: StepShape, method: Any, precision: Any) -> tuple[_Step, Callable[[], int]]:
+    """Return a function that takes a step, and one that gives the bytes of what learns."""
     import jax
 
     from fugaku_jax.config import (
         Config,
         DataConfig,
-        ModelConfig,
         OptimizerConfig,
         TrainingConfig,
         TuningConfig,
@@ -148,13 +132,7 @@ def _our_step(shape: StepShape, method: Any, precision: Any) -> tuple[_Step, int
     from fugaku_jax.training.step import make_train_step
 
     config = Config(
-        model=ModelConfig(
-            vocab_size=shape.vocab_size,
-            n_layers=shape.n_layers,
-            d_model=shape.d_model,
-            n_heads=shape.n_heads,
-            sequence_length=shape.sequence_length,
-        ),
+        model=shape.model(),
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(steps=1000, batch_size=shape.batch_size, precision=precision),
         data=DataConfig(learn="answers", reset_at_document=True),
@@ -176,7 +154,8 @@ def _our_step(shape: StepShape, method: Any, precision: Any) -> tuple[_Step, int
         jax.block_until_ready(state)
         return float(metrics["loss"])
 
-    return step, sum(x.nbytes for x in learned if x.ndim)
+    learned_bytes = sum(x.nbytes for x in learned if x.ndim)
+    return step, lambda: learned_bytes
 
 
 def _trl_step(shape: StepShape, method: str, precision: str) -> tuple[_Step, Callable[[], int]]:
@@ -197,9 +176,7 @@ def _trl_step(shape: StepShape, method: str, precision: str) -> tuple[_Step, Cal
             n_embd=shape.d_model,
             n_layer=shape.n_layers,
             n_head=shape.n_heads,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
+            **NO_DROPOUT,
         )
     )
     names = ["c_attn", "c_proj", "c_fc"]
@@ -229,7 +206,7 @@ def _trl_step(shape: StepShape, method: str, precision: str) -> tuple[_Step, Cal
         )
     model = trainer.model.train()
     learned = [x for x in model.parameters() if x.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(learned, **ADAMW)
     batch = trainer.data_collator(rows)
 
     def step() -> float:
@@ -248,24 +225,12 @@ def _trl_step(shape: StepShape, method: str, precision: str) -> tuple[_Step, Cal
     return step, learned_bytes
 
 
-def main() -> None:
-    """Run as one contender: print the seconds of its steps and its memory as JSON."""
-    name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    shape = StepShape(**arguments["shape"])
+def _make(name: str, shape: StepShape) -> tuple[_Step, Callable[[], Measured]]:
+    """Return a contender's step, and what tells the bytes of what learns."""
     who, method, precision = name.split("_")
-    make = _our_step if who == "ours" else _trl_step
-    step, learned_bytes = make(shape, method, precision)
-    seconds, loss = [], 0.0
-    for _ in range(arguments["warmup"] + arguments["steps"]):
-        start = time.perf_counter()
-        loss = step()
-        seconds.append(time.perf_counter() - start)
-    # In KiB on Linux. A process inherits the mark of the one that started it, which is small.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    learned = learned_bytes if isinstance(learned_bytes, int) else learned_bytes()
-    result = {"seconds": seconds[arguments["warmup"] :], "peak_memory_bytes": peak}
-    print(json.dumps(result | {"loss": loss, "learned_bytes": learned}))
+    step, learned_bytes = (_our_step if who == "ours" else _trl_step)(shape, method, precision)
+    return step, lambda: {"learned_bytes": learned_bytes()}
 
 
 if __name__ == "__main__":
-    main()
+    print_steps(_make)

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from fugaku_jax.benchmarks.step import ALLOCATORS, StepShape, _ratios, run
+from fugaku_jax.benchmarks.contenders import StepShape
+from fugaku_jax.benchmarks.step import ALLOCATORS, _ratios, run
 
 pytestmark = pytest.mark.slow
 

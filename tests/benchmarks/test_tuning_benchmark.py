@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fugaku_jax.benchmarks.step import StepShape
+from fugaku_jax.benchmarks.contenders import StepShape
 from fugaku_jax.benchmarks.tuning import run
 
 pytestmark = pytest.mark.slow

@@ -106,7 +106,7 @@ def test_a_row_is_learned_as_its_dialogues_alone_are(built, config, encoded):
     assert seen >= len(table)
 
 
-def test_prompts_count_as_much_as_they_are_given_and_padding_nothing(built, config, encoded):
+def test_prompts_count_as_much_as_they_are_given_and_padding_nothing(built, encoded):
     """Every token of a row's dialogues has a weight but for their first; nothing else has."""
     store, _ = built
     rows = store.sets[0].train.tokens // T
@@ -124,7 +124,7 @@ def test_prompts_count_as_much_as_they_are_given_and_padding_nothing(built, conf
         assert np.array_equal(weights[row, place : place + len(wanted)], wanted)
 
 
-def test_a_run_learns_prompts_if_they_count(built, config, encoded):
+def test_a_run_learns_prompts_if_they_count(built, config):
     """The loader of such a run gives the weights."""
     store, _ = built
     layout = make_layout(config)
