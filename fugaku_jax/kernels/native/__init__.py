@@ -132,9 +132,20 @@ def _library(wanted: str | None) -> ctypes.CDLL | None:
     for name in [wanted] if wanted else _LIBRARIES:
         path = installed(f"fugaku_jax/kernels/native/{name}.so")
         if path is not None and _LIBRARIES.get(name, lambda: True)():
+            if any(source.stat().st_mtime > path.stat().st_mtime for source in _sources()):
+                print(
+                    f"The native kernels {path} are older than their sources, and may not be what "
+                    "is called: `touch pyproject.toml && make env` builds them again.",
+                    file=sys.stderr,
+                )
             return ctypes.CDLL(str(path))
     print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
     return None
+
+
+def _sources() -> list[Path]:
+    """Return what libraries are built from; nothing where only the package is installed."""
+    return [*Path(__file__).parent.glob("**/*.cc"), *Path(__file__).parent.glob("**/*.h")]
 
 
 @functools.cache

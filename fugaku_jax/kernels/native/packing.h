@@ -90,17 +90,25 @@ template <class Kind, class T, class Read = AsItIs>
 constexpr int64_t AHEAD = 16;  // rows that are asked for early: each may be on a page of its own
 
 // Packs op(X)[row .. row + depth, column .. column + width], rows being what is summed over, as
-// `[steps][PANEL]` numbers; columns from `width` on are 0, and so are steps that no rows are left
-// for. PANEL is a multiple of LANES.
+// `[steps][PANEL]` numbers, or for AMX as tiles, `[steps / UNIT][PANEL / 16][UNIT][16]`. Columns from
+// `width` on are 0, and so are steps that no rows are left for. PANEL is a multiple of LANES.
 template <class Kind, int64_t PANEL, class T>
 void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, int64_t width,
                 typename Kind::Number* target) {
   constexpr int64_t DEPTH = Kind::DEPTH;
   const int64_t steps = tile::steps_of<Kind>(depth);
+  const auto place = [target](int64_t s, int64_t lane) {
+    if constexpr (!std::is_same_v<Kind, Tiles>) return target + s * PANEL + lane;
+    constexpr int64_t UNIT = tile::UNIT<Tiles>, WIDTH = amx::BYTES / sizeof *target;
+    return target + s / UNIT * UNIT * PANEL + lane / WIDTH * UNIT * WIDTH + s % UNIT * WIDTH +
+           lane % WIDTH;
+  };
   if (!x.transposed) {
     const T* source = x.at(row, column);
     const int64_t filled = (depth + DEPTH - 1) / DEPTH;
-    std::fill(target + filled * PANEL, target + steps * PANEL, typename Kind::Number{});
+    for (int64_t s = filled; s < steps; ++s)
+      for (int64_t lane = 0; lane < PANEL; lane += LANES)
+        std::fill_n(place(s, lane), LANES, typename Kind::Number{});
     for (int64_t s = 0; s < filled; ++s, source += DEPTH * x.stride) {
       const int64_t rows = depth - s * DEPTH;
       for (int64_t k = AHEAD; k < std::min(AHEAD + DEPTH, rows); ++k)
@@ -110,7 +118,7 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
       for (int64_t lane = 0; lane < PANEL; lane += LANES) {
         const int64_t here = std::clamp(width - lane, int64_t(0), LANES);
         const auto packed = across<Kind>(source + lane, x.stride, rows, here);
-        std::memcpy(target + s * PANEL + lane, &packed, sizeof packed);
+        std::memcpy(place(s, lane), &packed, sizeof packed);
       }
     }
     return;
@@ -129,12 +137,11 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
       vector::transpose(square);
 #pragma GCC unroll 16
       for (int64_t i = 0; i < LANES; ++i) {
-        typename Kind::Number* place = target + s * PANEL + lane;
         if constexpr (std::is_same_v<Kind, Halves>) {
-          if (2 * i < some) isa::narrow(square[i], place + 2 * i * PANEL);
-          if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place + (2 * i + 1) * PANEL);
+          if (2 * i < some) isa::narrow(square[i], place(s + 2 * i, lane));
+          if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place(s + 2 * i + 1, lane));
         } else if (i < some) {
-          std::memcpy(place + i * PANEL, &square[i], sizeof square[i]);
+          std::memcpy(place(s + i, lane), &square[i], sizeof square[i]);
         }
       }
     }

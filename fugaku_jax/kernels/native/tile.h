@@ -182,26 +182,36 @@ template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = type
 }
 
 // total = the sum over `steps` s of a(:, s) b(s, :), by tiles. Of `a` UNIT numbers of a row lie
-// together, the next row's `row` numbers further on and the row's next ones `block`; the steps of b
-// follow each other.
+// together, the next row's `row` numbers further on and the row's next ones `block`; `b` is a panel.
+//
+// What the next step needs is loaded as soon as a tile is free: a core whose two threads both use
+// tiles does not rename them.
 template <int64_t V>
 [[gnu::always_inline]] inline void multiply_tiles(const Tiles::Number* a, int64_t row, int64_t block,
                                                   const Tiles::Number* b, int64_t steps,
                                                   Float (&total)[ROWS<Tiles>][V]) {
   constexpr int64_t NUMBER = sizeof *a, WIDTH = PANEL<Tiles> * NUMBER;
+  constexpr int64_t TILE = amx::ROWS * UNIT<Tiles>;
   amx::clear<0>();
   amx::clear<1>();
   amx::clear<2>();
   amx::clear<3>();
-  for (int64_t s = 0; s < steps; s += UNIT<Tiles>, a += block, b += UNIT<Tiles> * PANEL<Tiles>) {
-    amx::load<4>(a, row * NUMBER);
-    amx::load<6>(b, WIDTH);
-    amx::load<7>(b + PANEL<Tiles> / 2, WIDTH);
-    amx::add_bf16<0, 4, 6>();
-    amx::add_bf16<1, 4, 7>();
-    amx::load<5>(a + amx::ROWS * row, row * NUMBER);
-    amx::add_bf16<2, 5, 6>();
-    amx::add_bf16<3, 5, 7>();
+  const auto step = [&](bool first, bool last) __attribute__((always_inline)) {
+    if (!first) amx::add_bf16<0, 4, 6>();
+    if (!first) amx::add_bf16<1, 4, 7>();
+    if (!last) amx::load<4>(a, row * NUMBER);
+    if (!first) amx::add_bf16<2, 5, 6>();
+    if (!last) amx::load<6>(b, amx::BYTES);
+    if (!first) amx::add_bf16<3, 5, 7>();
+    if (!last) amx::load<5>(a + amx::ROWS * row, row * NUMBER);
+    if (!last) amx::load<7>(b + TILE, amx::BYTES);
+    a += block;
+    b += 2 * TILE;
+  };
+  if (steps > 0) {
+    step(true, false);
+    for (int64_t s = UNIT<Tiles>; s < steps; s += UNIT<Tiles>) step(false, false);
+    step(false, true);
   }
   amx::store<0>(total[0], WIDTH);
   amx::store<1>(total[0] + V / 2, WIDTH);
