@@ -17,6 +17,9 @@ A64FX_FLAGS = {
 
 _PR_SVE_GET_VL = 51  # <linux/prctl.h>
 _PR_SVE_VL_LEN_MASK = 0xFFFF
+_SYS_ARCH_PRCTL = 158  # <asm/unistd_64.h>, <asm/prctl.h>
+_ARCH_REQ_XCOMP_PERM = 0x1023
+_XFEATURE_XTILEDATA = 18
 
 
 def available_cores() -> list[int]:
@@ -62,6 +65,19 @@ def is_a64fx() -> bool:
     A program may be started with shorter ones, and what is compiled for 512 bits is wrong there.
     """
     return {"0x46", "0x001"} <= features() and vector_bytes() == 64
+
+
+def may_use_tiles() -> bool:
+    """Ask Linux to let this process use AMX's tiles, and return whether it does.
+
+    It does not if a signal's handler has a stack too small for them, and before Linux 5.16.
+
+    Source: the Linux kernel's documentation, "Using XSTATE features in user space applications".
+    """
+    if platform.machine() != "x86_64" or "amx_tile" not in features():
+        return False
+    ask = ctypes.CDLL(None).syscall
+    return ask(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
 
 def widen_fused_loops() -> None:

@@ -32,8 +32,8 @@ def measure_peak(precision: Precision) -> Peak:
     """Measure what the processors of a run can do at most in the precision of its products.
 
     With native kernels these are multiply-adds on registers, in the format that the kernels
-    multiply in: fp32, but bf16 where the processor has AVX512-BF16 and fp16 on A64FX. Without
-    them it is a matrix product of XLA's, which may be far below what the processor can do.
+    multiply in: fp32, but bf16 where the processor has AVX512-BF16 or AMX, and fp16 on A64FX.
+    Without them it is a matrix product of XLA's, which may be far below what the processor can do.
 
     A core counts once, however many emulated devices or processes share it. All processes must
     call it.

@@ -1,5 +1,9 @@
 """Which implementation of a kernel runs is told by a context that JAX's caches know of."""
 
+import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -33,3 +37,46 @@ def test_a_choice_is_that_of_its_thread():
 def test_another_choice_is_refused():
     with native.use("fast"), pytest.raises(InputError, match="'fast', but it must be one of auto,"):
         native.enabled()
+
+
+# A signal's handler that runs on 4 KiB has no room for eight tiles, so Linux refuses them.
+REFUSED = """
+import ctypes
+class Stack(ctypes.Structure):
+    _fields_ = [("at", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(4096)
+stack = Stack(ctypes.addressof(memory), 0, len(memory))
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+from fugaku_jax import processor
+from fugaku_jax.kernels import native
+print(processor.may_use_tiles(), native.loaded())
+"""
+
+
+def test_where_linux_refuses_tiles_the_next_library_runs():
+    command = [sys.executable, "-c", REFUSED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    allowed, library = done.stdout.split()
+    assert allowed == "False"
+    assert library not in ("avx512_amx", "None")
+
+
+def test_kernels_older_than_their_sources_are_told(tmp_path):
+    """They may take other arguments than they are given, which XLA says in words of its own."""
+    file = "fugaku_jax/kernels/native/generic.so"
+    built, copy = native.installed(file), tmp_path / file
+    assert built is not None
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(built, copy)
+    installed = tmp_path / "fugaku_jax-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fugaku-jax\nVersion: 0\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), native.ISA_VARIABLE: "generic"}
+    command = [sys.executable, "-c", "from fugaku_jax.kernels import native; native.loaded()"]
+    told = []
+    for seconds in (4_000_000_000, 0):
+        os.utime(copy, (seconds, seconds))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        told.append(done.stderr)
+    assert told[0] == ""
+    assert f"The native kernels {copy} are older than their sources" in told[1]

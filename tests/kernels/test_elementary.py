@@ -13,6 +13,7 @@ from fugaku_jax.kernels import native
 
 SOURCE = Path(__file__).with_name("elementary.cc")
 FLAGS = {
+    "avx512_amx": ["-march=x86-64-v4", "-mavx512bf16"],
     "avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"],
     "avx512": ["-march=x86-64-v4"],
     "avx2": ["-march=x86-64-v3"],
@@ -28,7 +29,7 @@ def functions(library, tmp_path_factory):
     """The functions, compiled for the instruction set of a library."""
     compiler = shutil.which("c++")
     assert compiler, "what compiled the library is needed to see the functions within it"
-    header = library.removesuffix("_bf16")  # which adds to the products alone
+    header = library.split("_")[0]  # what follows adds to the products alone
     target = tmp_path_factory.mktemp(library) / "elementary.so"
     headers = (Path(native.__file__).parent, Path(jax.ffi.include_dir()))
     subprocess.run(

@@ -1,8 +1,8 @@
 """Products in the narrow arithmetic that few processors have, and attention in pairs of bf16.
 
-AVX512-BF16 multiplies bf16 in pairs, A64FX multiplies fp16 as such. The generic library is compiled
-once more with a software version of both (in vector.h), and the tests of products and of attention
-run with that library.
+AVX512-BF16 multiplies bf16 in pairs, A64FX multiplies fp16 as such, AMX multiplies bf16 by tiles.
+The generic library is compiled once more with a software version of these (in vector.h and
+isa/amx.h), and the tests of products and of attention run with that library.
 """
 
 import os
@@ -21,17 +21,19 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "fugaku_jax" / "kernels" / "native"
 FLAGS = (
     *("-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-ffp-contract=fast"),
-    *("-fno-math-errno", "-fno-trapping-math", "-DFUGAKU_JAX_PAIRS"),
-    *("-DFUGAKU_JAX_HALVES", '-DISA="isa/generic.h"'),
+    *("-fno-math-errno", "-fno-trapping-math", '-DISA="isa/generic.h"'),
 )
 
 
-def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path):
+@pytest.mark.parametrize("kinds", [("PAIRS", "HALVES"), ("TILES",)], ids="+".join)
+def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path, kinds):
     library = tmp_path / "fugaku_jax" / "kernels" / "native" / "generic.so"
     library.parent.mkdir(parents=True)
     sources = [NATIVE / name for name in ("matmul.cc", "attention.cc", "panels.cc")]
+    defined = [f"-DFUGAKU_JAX_{kind}" for kind in kinds]
     subprocess.run(
-        ["c++", *FLAGS, "-isystem", jax.ffi.include_dir(), "-o", library, *sources], check=True
+        ["c++", *FLAGS, *defined, "-isystem", jax.ffi.include_dir(), "-o", library, *sources],
+        check=True,
     )
     # What comes first in PYTHONPATH is found before the environment's own.
     installed = tmp_path / "fugaku_jax-0.dist-info"
@@ -44,7 +46,9 @@ def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == str(library)
-    names = "test_matmul.py", "test_native_attention.py", "test_panels.py"
+    names = ["test_matmul.py"]  # by tiles are products alone
+    if "PAIRS" in kinds:
+        names += ["test_native_attention.py", "test_panels.py"]
     tests = [HERE / name for name in names]
     options = (
         "-q",

@@ -32,9 +32,11 @@ CHOICES = ("auto", "native", "reference")
 
 _AVX2 = {"avx2", "bmi2", "fma", "f16c"}
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"}
+_AMX = {"amx_tile", "amx_bf16", "amx_int8", "avx512_bf16"}
 # Whether the processor can run a library; the best comes first.
 _LIBRARIES: dict[str, Callable[[], bool]] = {
     "a64fx": processor.is_a64fx,
+    "avx512_amx": lambda: processor.features() >= _AVX512 | _AMX and processor.may_use_tiles(),
     "avx512_bf16": lambda: processor.features() >= _AVX512 | {"avx512_bf16"},
     "avx512": lambda: processor.features() >= _AVX512,
     "avx2": lambda: processor.features() >= _AVX2,
@@ -130,9 +132,20 @@ def _library(wanted: str | None) -> ctypes.CDLL | None:
     for name in [wanted] if wanted else _LIBRARIES:
         path = installed(f"fugaku_jax/kernels/native/{name}.so")
         if path is not None and _LIBRARIES.get(name, lambda: True)():
+            if any(source.stat().st_mtime > path.stat().st_mtime for source in _sources()):
+                print(
+                    f"The native kernels {path} are older than their sources, and may not be what "
+                    "is called: `touch pyproject.toml && make env` builds them again.",
+                    file=sys.stderr,
+                )
             return ctypes.CDLL(str(path))
     print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
     return None
+
+
+def _sources() -> list[Path]:
+    """Return what libraries are built from; nothing where only the package is installed."""
+    return [*Path(__file__).parent.glob("**/*.cc"), *Path(__file__).parent.glob("**/*.h")]
 
 
 @functools.cache

@@ -22,13 +22,7 @@ using vector::LANES;
 
 inline int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit; }
 
-constexpr int64_t ROWS = isa::TILE_ROWS;
-constexpr int64_t MAX_STEPS = 448;           // of the sum, for a tile's rows of A to stay in L1
-constexpr int64_t ROWS_OF_GROUP = 8 * ROWS;  // of A, packed together: whole lines of the cache
-constexpr int64_t MOST_ROWS = 32 * ROWS_OF_GROUP;  // of a task; half as many if A is packed
-constexpr int64_t LEAST_ROWS = 2 * ROWS_OF_GROUP;  // for the packing of B to be worth it
-constexpr int64_t MOST_SUMS = 1 << 21;             // of a task
-constexpr double PACKING = 80;  // multiplications in whose time a number is packed
+constexpr int64_t MOST_SUMS = 1 << 21;  // of a task
 
 // What else is done while the operands are read and the sums written.
 template <class Out>
@@ -44,16 +38,26 @@ template <class A, class B, class Out>
 class Product {
   using Kind = tile::KindOf<A>;
   using Number = typename Kind::Number;
-  static constexpr int64_t PANEL = isa::TILE_VECTORS * tile::NUMBERS<Kind>;  // columns of a tile
-  static constexpr int64_t VECTORS = PANEL / LANES;                          // of its sums
+  static constexpr bool tiles = std::is_same_v<Kind, tile::Tiles>;
+  static constexpr int64_t ROWS = tile::ROWS<Kind>, PANEL = tile::PANEL<Kind>;  // at once
+  static constexpr int64_t VECTORS = PANEL / LANES;                                // of its sums
+  // Steps of the sum, for a tile's rows of A to stay in L1; for AMX, L2 is fast enough.
+  static constexpr int64_t MAX_STEPS = tiles ? 512 : 448;
+  // Rows of A that are packed together: whole lines of the cache.
+  static constexpr int64_t ROWS_OF_GROUP = (tiles ? 2 : 8) * ROWS;
+  static constexpr int64_t MOST_ROWS = 32 * ROWS_OF_GROUP;  // of a task; half if A is packed
+  static constexpr int64_t LEAST_ROWS = 2 * ROWS_OF_GROUP;  // for the packing of B to be worth it
+  // Multiplications in whose time a number is packed.
+  static constexpr double PACKING = tiles ? 320 : 80;
 
  public:
   Product(Matrix<A> a, Matrix<B> b, Out* c, int64_t rows, int64_t columns, int64_t depth,
           const Fused<Out>& fused, int64_t threads)
       : a_(a), b_(b), c_(c), rows_(rows), columns_(columns), depth_(depth), fused_(fused) {
-    const int64_t steps = divide_up(depth, Kind::DEPTH);
-    const int64_t block_steps = divide_up(steps, std::max<int64_t>(1, divide_up(steps, MAX_STEPS)));
-    block_depth_ = block_steps * Kind::DEPTH;
+    const int64_t units = divide_up(depth, Kind::DEPTH * tile::UNIT<Kind>);
+    const int64_t blocks = divide_up(units * tile::UNIT<Kind>, MAX_STEPS);
+    block_depth_ =
+        divide_up(units, std::max<int64_t>(1, blocks)) * tile::UNIT<Kind> * Kind::DEPTH;
     choose_tasks(threads);
   }
 
@@ -75,6 +79,7 @@ class Product {
     const int64_t rows = std::min(block_rows_, rows_ - row);
     const int64_t end = std::min(first + span_columns_, columns_);
     const int64_t block_steps = block_depth_ / Kind::DEPTH;
+    [[maybe_unused]] const tile::Session<Kind> session;
     Number* packed_a = scratch<struct PackedA, Number>((rows + ROWS) * block_steps);
     Number* packed_b = scratch<struct PackedB, Number>(block_columns_ * block_steps);
     float* partial = nullptr;
@@ -83,7 +88,7 @@ class Product {
     int64_t k = 0;
     do {
       const int64_t depth = std::min(block_depth_, depth_ - k);
-      const int64_t steps = divide_up(depth, Kind::DEPTH);
+      const int64_t steps = tile::steps_of<Kind>(depth);
       for (int64_t column = first; column < end; column += block_columns_) {
         const int64_t columns = std::min(block_columns_, end - column);
         for (int64_t j = 0; j < columns; j += PANEL)
@@ -102,16 +107,14 @@ class Product {
               fetch(place);
               Float sums[ROWS][VECTORS];
               const Number* panel = packed_b + j * steps;
-              if (a_.transposed)
-                tile::multiply_wide<Kind, true>(packed_a + i * steps, ROWS, panel, PANEL, steps,
-                                                sums);
-              else if (lies_ready(height))
-                tile::multiply_wide<Kind, false>(
-                    reinterpret_cast<const Number*>(a_.at(row + i, k)), a_.stride / Kind::DEPTH,
-                    panel, PANEL, steps, sums);
+              if (lies_ready(height))
+                multiply(reinterpret_cast<const Number*>(a_.at(row + i, k)),
+                         a_.stride / Kind::DEPTH, tile::UNIT<Kind>, panel, steps, sums);
+              else if (tiles)
+                multiply(packed_a + i * steps, tile::UNIT<Kind>, ROWS * tile::UNIT<Kind>, panel,
+                         steps, sums);
               else
-                tile::multiply_wide<Kind, false>(packed_a + i * steps, steps, panel, PANEL, steps,
-                                                 sums);
+                multiply(packed_a + i * steps, a_.transposed ? ROWS : steps, 0, panel, steps, sums);
               finish(sums, place, k == 0, k + depth == depth_);
             }
         }
@@ -132,10 +135,26 @@ class Product {
     const auto gelu = [](const A* values, int64_t count) {
       return activation::gelu(vector::load_some(values, count));
     };
-    if (fused_.gelu_of_a)
-      packing::pack_tiles<Kind, ROWS>(a_, row, height, k, depth, gelu, target);
+    const auto pack_as = [&](const auto& read) {
+      if constexpr (tiles)
+        packing::pack_for_amx(a_, row, height, k, depth, read, target);
+      else
+        packing::pack_tiles<Kind, ROWS>(a_, row, height, k, depth, read, target);
+    };
+    fused_.gelu_of_a ? pack_as(gelu) : pack_as(packing::AsItIs{});
+  }
+
+  // Multiplies ROWS rows of A by a panel of B. The rows' numbers lie `stride` apart, or their steps'
+  // if A lies transposed; for AMX see `multiply_tiles`.
+  [[gnu::always_inline]] void multiply(const Number* a, int64_t stride,
+                                       [[maybe_unused]] int64_t block, const Number* panel,
+                                       int64_t steps, Float (&sums)[ROWS][VECTORS]) const {
+    if constexpr (tiles)
+      tile::multiply_tiles(a, stride, block, panel, steps, sums);
+    else if (a_.transposed)
+      tile::multiply_wide<Kind, true>(a, stride, panel, PANEL, steps, sums);
     else
-      packing::pack_tiles<Kind, ROWS>(a_, row, height, k, depth, packing::AsItIs{}, target);
+      tile::multiply_wide<Kind, false>(a, stride, panel, PANEL, steps, sums);
   }
 
   // Cuts C in tasks, for the threads to end together and little to be packed twice: A is packed for
@@ -178,7 +197,8 @@ class Product {
   // Whether a group of rows of A can be read where it lies: as floats, or as whole pairs.
   bool lies_ready(int64_t height) const {
     return sizeof(A) * Kind::DEPTH == sizeof(Number) && !a_.transposed && !fused_.gelu_of_a &&
-           height % ROWS == 0 && a_.stride % Kind::DEPTH == 0 && depth_ % Kind::DEPTH == 0;
+           height % ROWS == 0 && a_.stride % Kind::DEPTH == 0 &&
+           depth_ % (Kind::DEPTH * tile::UNIT<Kind>) == 0;
   }
 
   // Asks for the part of C that a tile will be added to, and for where its slope is taken, while the

@@ -12,6 +12,7 @@ namespace packing {
 using tile::Halves;
 using tile::Pairs;
 using tile::Singles;
+using tile::Tiles;
 using vector::Bfloat16;
 using vector::Bits;
 using vector::Float;
@@ -89,15 +90,26 @@ template <class Kind, class T, class Read = AsItIs>
 constexpr int64_t AHEAD = 16;  // rows that are asked for early: each may be on a page of its own
 
 // Packs op(X)[row .. row + depth, column .. column + width], rows being what is summed over, as
-// `[steps][PANEL]` numbers; columns from `width` on are 0. PANEL is a multiple of LANES.
+// `[steps][PANEL]` numbers, or for AMX as tiles, `[steps / UNIT][PANEL / 16][UNIT][16]`. Columns from
+// `width` on are 0, and so are steps that no rows are left for. PANEL is a multiple of LANES.
 template <class Kind, int64_t PANEL, class T>
 void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, int64_t width,
                 typename Kind::Number* target) {
   constexpr int64_t DEPTH = Kind::DEPTH;
-  const int64_t steps = (depth + DEPTH - 1) / DEPTH;
+  const int64_t steps = tile::steps_of<Kind>(depth);
+  const auto place = [target](int64_t s, int64_t lane) {
+    if constexpr (!std::is_same_v<Kind, Tiles>) return target + s * PANEL + lane;
+    constexpr int64_t UNIT = tile::UNIT<Tiles>, WIDTH = amx::BYTES / sizeof *target;
+    return target + s / UNIT * UNIT * PANEL + lane / WIDTH * UNIT * WIDTH + s % UNIT * WIDTH +
+           lane % WIDTH;
+  };
   if (!x.transposed) {
     const T* source = x.at(row, column);
-    for (int64_t s = 0; s < steps; ++s, source += DEPTH * x.stride) {
+    const int64_t filled = (depth + DEPTH - 1) / DEPTH;
+    for (int64_t s = filled; s < steps; ++s)
+      for (int64_t lane = 0; lane < PANEL; lane += LANES)
+        std::fill_n(place(s, lane), LANES, typename Kind::Number{});
+    for (int64_t s = 0; s < filled; ++s, source += DEPTH * x.stride) {
       const int64_t rows = depth - s * DEPTH;
       for (int64_t k = AHEAD; k < std::min(AHEAD + DEPTH, rows); ++k)
         for (int64_t j = 0; j < width; j += 64 / sizeof(T))
@@ -106,7 +118,7 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
       for (int64_t lane = 0; lane < PANEL; lane += LANES) {
         const int64_t here = std::clamp(width - lane, int64_t(0), LANES);
         const auto packed = across<Kind>(source + lane, x.stride, rows, here);
-        std::memcpy(target + s * PANEL + lane, &packed, sizeof packed);
+        std::memcpy(place(s, lane), &packed, sizeof packed);
       }
     }
     return;
@@ -125,12 +137,11 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
       vector::transpose(square);
 #pragma GCC unroll 16
       for (int64_t i = 0; i < LANES; ++i) {
-        typename Kind::Number* place = target + s * PANEL + lane;
         if constexpr (std::is_same_v<Kind, Halves>) {
-          if (2 * i < some) isa::narrow(square[i], place + 2 * i * PANEL);
-          if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place + (2 * i + 1) * PANEL);
+          if (2 * i < some) isa::narrow(square[i], place(s + 2 * i, lane));
+          if (2 * i + 1 < some) isa::narrow(square[i] >> 16, place(s + 2 * i + 1, lane));
         } else if (i < some) {
-          std::memcpy(place + i * PANEL, &square[i], sizeof square[i]);
+          std::memcpy(place(s + i, lane), &square[i], sizeof square[i]);
         }
       }
     }
@@ -184,6 +195,35 @@ void pack_tiles(const Matrix<T>& x, int64_t row, int64_t height, int64_t column,
       std::memcpy(last + s * ROWS, &rest, left * sizeof(Number));
     }
   }
+}
+
+// Does so for AMX: tiles of ROWS rows as `[steps / UNIT][ROWS][UNIT]`, however X lies; rows of the
+// last from `height` on are 0, and so are steps that no columns are left for.
+template <class T, class Read>
+void pack_for_amx(const Matrix<T>& x, int64_t row, int64_t height, int64_t column, int64_t depth,
+                  const Read& read, Tiles::Number* target) {
+  constexpr int64_t DEPTH = Tiles::DEPTH, ROWS = tile::ROWS<Tiles>, UNIT = tile::UNIT<Tiles>;
+  const int64_t steps = tile::steps_of<Tiles>(depth);
+  const auto place = [&](int64_t i, int64_t s) {
+    return target + i / ROWS * ROWS * steps + s / UNIT * ROWS * UNIT + i % ROWS * UNIT + s % UNIT;
+  };
+  for (int64_t i = 0; i < (height + ROWS - 1) / ROWS * ROWS; i += LANES)
+    for (int64_t s = 0; s < steps; s += LANES) {
+      Bits square[LANES];
+      const int64_t rows = height - i, products = depth - s * DEPTH;
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < LANES; ++k) {
+        square[k] = Bits{};
+        if (!x.transposed && k < rows && products > 0)
+          square[k] = along<Tiles>(x.at(row + i + k, column + s * DEPTH), products, read);
+        else if (x.transposed && rows > 0 && k * DEPTH < products)
+          square[k] = across<Tiles>(x.at(row + i, column + (s + k) * DEPTH), x.stride,
+                                    products - k * DEPTH, std::min(LANES, rows), read);
+      }
+      if (x.transposed) vector::transpose(square);
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < LANES; ++k) std::memcpy(place(i + k, s), &square[k], sizeof(Bits));
+    }
 }
 
 }  // namespace packing

@@ -47,6 +47,31 @@ float multiply_and_add(int32_t rounds) {
   return total;
 }
 
+// Does so on the four tiles of sums that AMX has room for.
+template <>
+float multiply_and_add<tile::Tiles>(int32_t rounds) {
+  const amx::Session session;
+  constexpr float ZEROS[amx::ROWS * amx::BYTES / sizeof(float)]{};
+  amx::load<4>(ZEROS, amx::BYTES);
+  amx::load<5>(ZEROS, amx::BYTES);
+  amx::load<6>(ZEROS, amx::BYTES);
+  amx::load<7>(ZEROS, amx::BYTES);
+  for (int32_t round = 0; round < rounds; ++round) {
+    amx::add_bf16<0, 4, 6>();
+    amx::add_bf16<1, 4, 7>();
+    amx::add_bf16<2, 5, 6>();
+    amx::add_bf16<3, 5, 7>();
+  }
+  return 0;
+}
+
+// The multiply-adds of a round.
+template <class Kind>
+constexpr int32_t A_ROUND = SUMS * tile::NUMBERS<Kind> * Kind::DEPTH;
+template <>
+constexpr int32_t A_ROUND<tile::Tiles> =
+    tile::ROWS<tile::Tiles> * tile::PANEL<tile::Tiles> * tile::UNIT<tile::Tiles> * 2;
+
 // Gives one number for each task; a task does `rounds` rounds, in the kind in which numbers of
 // `like`'s type are multiplied. The second result tells how many multiply-adds of one element a
 // round is, and how many bits the elements have.
@@ -57,7 +82,7 @@ ffi::Error fma_peak(ffi::ThreadPool threads, ffi::AnyBuffer like,
     return ffi::Error::InvalidArgument("fma_peak: the second result must have two numbers");
   return dtypes::dispatch("fma_peak", like.element_type(), [&](auto type) {
     using Kind = tile::KindOf<typename decltype(type)::type>;
-    round->typed_data()[0] = SUMS * tile::NUMBERS<Kind> * Kind::DEPTH;
+    round->typed_data()[0] = A_ROUND<Kind>;
     round->typed_data()[1] = 8 * sizeof(typename Kind::Number) / Kind::DEPTH;
     pool::parallel_for(threads, sums->element_count(), [&](int64_t task) {
       sums->typed_data()[task] = multiply_and_add<Kind>(*rounds.typed_data());

@@ -2,12 +2,14 @@
 //
 // A kind of numbers says how the operands are packed: `Singles` are floats; `Pairs` are two bf16
 // that follow each other in the sum, which AVX512-BF16 multiplies and adds at once; `Halves` are
-// fp16, twice as many in a register, which A64FX multiplies and adds as they are. A step of the sum
-// is one packed number of each operand.
+// fp16, twice as many in a register, which A64FX multiplies and adds as they are; `Tiles` are pairs
+// again, which AMX multiplies 16 x 16 x 16 at once, and there the sums stay in tiles of its own. A
+// step of the sum is one packed number of each operand.
 #pragma once
 
 #include <algorithm>
 
+#include "isa/amx.h"
 #include "transpose.h"
 #include "vector.h"
 
@@ -56,9 +58,49 @@ struct Halves {
   }
 };
 
+struct Tiles : Pairs {};
+
 // Numbers of a kind in a register.
 template <class Kind>
 constexpr int64_t NUMBERS = isa::BYTES / sizeof(typename Kind::Number);
+
+// Rows of a product's sums at once, and their columns, which are a panel of its right operand. Of
+// AMX's eight tiles, 2 x 2 are sums.
+template <class Kind>
+constexpr int64_t ROWS = isa::TILE_ROWS;
+template <>
+constexpr int64_t ROWS<Tiles> = 2 * amx::ROWS;
+template <class Kind>
+constexpr int64_t PANEL = isa::TILE_VECTORS * NUMBERS<Kind>;
+template <>
+constexpr int64_t PANEL<Tiles> = 2 * amx::BYTES / sizeof(Tiles::Number);
+
+// Steps of a sum that are done at once: what is missing is filled up by zeros.
+template <class Kind>
+constexpr int64_t UNIT = 1;
+template <>
+constexpr int64_t UNIT<Tiles> = amx::BYTES / sizeof(Tiles::Number);
+
+// The steps of a sum of `depth` products.
+template <class Kind>
+constexpr int64_t steps_of(int64_t depth) {
+  constexpr int64_t PRODUCTS = Kind::DEPTH * UNIT<Kind>;
+  return (depth + PRODUCTS - 1) / PRODUCTS * UNIT<Kind>;
+}
+
+// Whether products of bf16 are one instruction for a whole tile. (Tests define it to run what uses
+// this.)
+#if defined(__AMX_BF16__) || defined(FUGAKU_JAX_TILES)
+constexpr bool TILES = true;
+#else
+constexpr bool TILES = false;
+#endif
+
+// What a thread has to hold while it multiplies numbers of a kind.
+template <class Kind>
+struct Session {};
+template <>
+struct Session<Tiles> : amx::Session {};
 
 // The kind in which numbers of type T are multiplied where sums of every kind are of fp32.
 template <class T>
@@ -67,8 +109,9 @@ using WideKindOf =
 
 // The kind in which numbers of type T are multiplied.
 template <class T>
-using KindOf =
-    std::conditional_t<vector::HALVES && std::is_same_v<T, vector::Half>, Halves, WideKindOf<T>>;
+using KindOf = std::conditional_t<
+    vector::HALVES && std::is_same_v<T, vector::Half>, Halves,
+    std::conditional_t<TILES && std::is_same_v<T, vector::Bfloat16>, Tiles, WideKindOf<T>>>;
 
 // total[i][j] = the sum over `steps` s of a(i, s) b(s, j), j counting registers.
 //
@@ -136,6 +179,44 @@ template <class Kind, bool COLUMNS, int64_t ROWS, int64_t V, class Number = type
         row[j + 1] = vector::interleave<true>(even, odd, lanes);
       }
   }
+}
+
+// total = the sum over `steps` s of a(:, s) b(s, :), by tiles. Of `a` UNIT numbers of a row lie
+// together, the next row's `row` numbers further on and the row's next ones `block`; `b` is a panel.
+//
+// What the next step needs is loaded as soon as a tile is free: a core whose two threads both use
+// tiles does not rename them.
+template <int64_t V>
+[[gnu::always_inline]] inline void multiply_tiles(const Tiles::Number* a, int64_t row, int64_t block,
+                                                  const Tiles::Number* b, int64_t steps,
+                                                  Float (&total)[ROWS<Tiles>][V]) {
+  constexpr int64_t NUMBER = sizeof *a, WIDTH = PANEL<Tiles> * NUMBER;
+  constexpr int64_t TILE = amx::ROWS * UNIT<Tiles>;
+  amx::clear<0>();
+  amx::clear<1>();
+  amx::clear<2>();
+  amx::clear<3>();
+  const auto step = [&](bool first, bool last) __attribute__((always_inline)) {
+    if (!first) amx::add_bf16<0, 4, 6>();
+    if (!first) amx::add_bf16<1, 4, 7>();
+    if (!last) amx::load<4>(a, row * NUMBER);
+    if (!first) amx::add_bf16<2, 5, 6>();
+    if (!last) amx::load<6>(b, amx::BYTES);
+    if (!first) amx::add_bf16<3, 5, 7>();
+    if (!last) amx::load<5>(a + amx::ROWS * row, row * NUMBER);
+    if (!last) amx::load<7>(b + TILE, amx::BYTES);
+    a += block;
+    b += 2 * TILE;
+  };
+  if (steps > 0) {
+    step(true, false);
+    for (int64_t s = UNIT<Tiles>; s < steps; s += UNIT<Tiles>) step(false, false);
+    step(false, true);
+  }
+  amx::store<0>(total[0], WIDTH);
+  amx::store<1>(total[0] + V / 2, WIDTH);
+  amx::store<2>(total[amx::ROWS], WIDTH);
+  amx::store<3>(total[amx::ROWS] + V / 2, WIDTH);
 }
 
 }  // namespace tile
