@@ -45,6 +45,7 @@ def generate(
     stop: Stops = (),
     seed: int = 0,
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
+    weights: Literal["int8"] | None = None,
     log_probs: Annotated[bool, Off] = False,
     emulate_devices: int | None = None,
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
@@ -63,6 +64,7 @@ def generate(
         stop: The text ends before this; may be given several times. A newline is $'\\n' in bash.
         seed: Of the random choice.
         dtype: Type of weights, cache and arithmetic.
+        weights: Type of weights in products, if it is another: int8 is half of what bf16 reads.
         log_probs: Print each token with the logarithm of its probability instead of the text.
         emulate_devices: Let this process have so many devices, by emulation on its CPU.
         mesh: How many devices share the work, and how.
@@ -75,7 +77,7 @@ def generate(
         raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
     use_compile_cache()
     loaded = load_for_inference(model, dtype, mesh)
-    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
+    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype, weights)
     del loaded
     if log_probs:
         print_tokens(generator, prompts, options)

@@ -23,6 +23,7 @@ def batch(
     out: Path,
     options: Choices = Options(),  # noqa: B008
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
+    weights: Literal["int8"] | None = None,
     slots: int = 32,
     cache_tokens: int | None = None,
     emulate_devices: int | None = None,
@@ -37,6 +38,7 @@ def batch(
         out: File for the same lines with their continuations.
         options: Of lines that do not say otherwise.
         dtype: Type of weights, cache and arithmetic.
+        weights: Type of weights in products, if it is another: int8 is half of what bf16 reads.
         slots: Most prompts that are continued side by side.
         cache_tokens: Tokens whose keys and values are kept; as many as all slots can use if not
             given.
@@ -49,6 +51,6 @@ def batch(
     use_compile_cache()
     loaded = load_for_inference(model, dtype, mesh)
     given = loaded.model, loaded.tokenizer, loaded.first_token, dtype
-    engine = Engine(*given, slots=slots, positions=cache_tokens)
+    engine = Engine(*given, slots=slots, positions=cache_tokens, weights=weights)
     del loaded, given
     print(f"{out}: {continue_file(engine, prompts, out, options)} continuations")

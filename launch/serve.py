@@ -45,6 +45,7 @@ def serve(
     api_key: str | None = None,
     slots: int = 16,
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
+    weights: Literal["int8"] | None = None,
     chat_template: Path | None = None,
     index: Path | None = None,
     store: str | None = None,
@@ -62,6 +63,7 @@ def serve(
         api_key: What requests must carry, as OpenAI's clients send it; none without it.
         slots: Texts that are continued at once.
         dtype: Type of weights, cache and arithmetic.
+        weights: Type of weights in products, if it is another: int8 is half of what bf16 reads.
         chat_template: A Jinja file of how a dialogue is told; else the one that came with the
             model, else Fugaku-LLM's.
         index: Folder of an index of the run's store, made by `data.py index`; one in your cache
@@ -89,7 +91,7 @@ def serve(
     template = read_template(chat_template) if chat_template else open_base(model).template
     loaded = load_for_inference(model, dtype, mesh)
     made = loaded.model, loaded.tokenizer, loaded.first_token
-    engine = Engine(*made, dtype, slots, queue=limits.concurrent)
+    engine = Engine(*made, dtype, slots, queue=limits.concurrent, weights=weights)
     del loaded, made
     engine.prepare()
     with engine_thread.EngineThread(engine, limits.concurrent) as thread:

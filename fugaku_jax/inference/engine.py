@@ -33,7 +33,7 @@ from fugaku_jax.inference.ragged import (
     score,
 )
 from fugaku_jax.inference.scheduler import Alternatives, News, Piece, Scheduler, Ticket
-from fugaku_jax.inference.weights import laid_out
+from fugaku_jax.inference.weights import Weights, laid_out
 from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.models.gpt import GPT
 
@@ -57,6 +57,7 @@ class Engine:
         slots: int = 16,
         queue: int = 256,
         positions: int | None = None,
+        weights: Weights = None,
     ) -> None:
         """Lay the weights out, and make a cache.
 
@@ -68,6 +69,7 @@ class Engine:
             slots: most requests that are answered at once.
             queue: most that wait.
             positions: of the cache; as many as all slots can use if not given.
+            weights: type of what products read, if it is not `dtype`.
 
         Raises:
             InputError: a number is below 1.
@@ -83,7 +85,7 @@ class Engine:
         self.requests = Scheduler(self.pool, slots, queue, min(whole, self.pool.blocks * BLOCK))
         self._mesh = mesh_of(nnx.state(model))
         with active(self._mesh):
-            self._structure, self._weights = nnx.split(laid_out(model, dtype))
+            self._structure, self._weights = nnx.split(laid_out(model, dtype, weights))
             self._cache = empty_cache(model, self.pool.blocks + 1, BLOCK, dtype)
         ends: Any = np.array(tokenizer.ends, np.int32)
         count: Any = np.int32(tokenizer.vocab_size)

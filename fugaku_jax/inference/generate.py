@@ -19,7 +19,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options, prompt_tokens
 from fugaku_jax.inference.decoding import Pieces, Request, advance, start
 from fugaku_jax.inference.sampler import Choice
-from fugaku_jax.inference.weights import laid_out
+from fugaku_jax.inference.weights import Weights, laid_out
 from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.models.gpt import GPT
 
@@ -36,6 +36,7 @@ class Generator:
         tokenizer: Tokenizer,
         first_token: int | None,
         dtype: DTypeLike = jnp.bfloat16,
+        weights: Weights = None,
     ) -> None:
         """Lay the weights out.
 
@@ -45,12 +46,13 @@ class Generator:
             first_token: what stands before every prompt, as before the texts of training; None
                 for nothing.
             dtype: type of weights, cache and arithmetic.
+            weights: type of what products read, if it is not `dtype`.
         """
         self.config, self.tokenizer, self.dtype = model.config, tokenizer, jnp.dtype(dtype)
         self.first_token = first_token
         self._rules, self._mesh = model.rules, mesh_of(nnx.state(model))
         with active(self._mesh):
-            self._structure, self._weights = nnx.split(laid_out(model, dtype))
+            self._structure, self._weights = nnx.split(laid_out(model, dtype, weights))
 
     def __call__(
         self, prompts: Sequence[str], options: Options | Sequence[Options]

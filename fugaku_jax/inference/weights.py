@@ -1,8 +1,9 @@
-"""A model's weights as generation reads them: in the type of its arithmetic, and in panels."""
+"""A model's weights as generation reads them: in panels, of its arithmetic's type or of int8."""
 
 import functools
 import math
 import re
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,14 @@ from jaxtyping import Array, Float, Int
 
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.matmul import axis_names
-from fugaku_jax.kernels.panels import lay_out, panel_product
+from fugaku_jax.kernels.panels import lay_out, panel_product, quantise
 from fugaku_jax.layout.rules import LogicalAxis, Rules
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layers import Linear
 from fugaku_jax.parallel.product import Activation
+
+Weights = Literal["int8"] | None
+"""What products read instead of weights in the type of the arithmetic."""
 
 
 class Stacked(nnx.Param):
@@ -36,6 +40,7 @@ class PanelLinear(nnx.Module):
         rules: Rules,
         dtype: DTypeLike,
         result_dtype: DTypeLike,
+        weights: Weights,
     ) -> None:
         """Lay a stack of kernels out.
 
@@ -45,14 +50,16 @@ class PanelLinear(nnx.Module):
             equation: the einsum of input and a layer's kernel; input and result start with `bt`.
             axes: of a layer's kernel.
             rules: which mesh axes carry them.
-            dtype: of the panels.
+            dtype: of the operands.
             result_dtype: of the result: the same, or fp32.
+            weights: of the panels, if it is not that of the operands.
         """
         outputs = len(re.split(",|->", equation)[2]) - len("bt")
         self.axes, self.output_axes, self.rules = axes, axes[-outputs:], rules
         self.output_shape = kernel.shape[-outputs:]
-        self.result_dtype = jnp.dtype(result_dtype)
-        self.panels = Stacked(_panels(kernel, rules.spec(*axes), outputs, jnp.dtype(dtype)))
+        self.dtype, self.result_dtype = jnp.dtype(dtype), jnp.dtype(result_dtype)
+        panels, scales = _panels(kernel, rules.spec(*axes), outputs, self.dtype, weights)
+        self.panels, self.scales = Stacked(panels), None if scales is None else Stacked(scales)
         self.bias = None if bias is None else Stacked(bias.astype(jnp.float32))
         self.layer = nnx.Param(jnp.arange(len(kernel), dtype=jnp.int32))
 
@@ -61,7 +68,7 @@ class PanelLinear(nnx.Module):
     ) -> Float[Array, "B T ..."]:
         """Map each position, or its activation, by the one layer that `layer` names.
 
-        The result is in the type of the panels, or in fp32.
+        The result is in the type of the operands, or in fp32.
         """
         x = x if activation is None else activation(x)
         spec = self.rules.spec
@@ -74,29 +81,34 @@ class PanelLinear(nnx.Module):
             for size, entry in zip(self.output_shape, result[2:], strict=True)
         )
 
-        def local(x: Array, panels: Array, layer: Array, bias: Array | None) -> Array:
+        def local(
+            x: Array, panels: Array, scales: Array | None, layer: Array, bias: Array | None
+        ) -> Array:
             rows = x.reshape(x.shape[0] * x.shape[1], -1)
             biases = None if bias is None else bias.reshape(len(bias), -1)
-            columns = math.prod(shape)
+            given = rows, panels, layer, math.prod(shape)
             if not summed:
-                y = panel_product(rows, panels, layer, columns, biases, self.result_dtype)
+                y = panel_product(*given, biases, self.result_dtype, scales)
             else:
-                y = panel_product(rows, panels, layer, columns, None, jnp.float32)
+                y = panel_product(*given, None, jnp.float32, scales)
                 y = jax.lax.psum(y, summed)
                 y = y if biases is None else y + biases[layer]
             return y.reshape(*x.shape[:2], *shape).astype(self.result_dtype)
 
-        panels, bias = self.panels[...], None if self.bias is None else self.bias[...]
-        x = reshard(x.astype(panels.dtype), given)
-        return native.on_each_device(local, result, x, panels, self.layer[...], bias)
+        scales, bias = (None if x is None else x[...] for x in (self.scales, self.bias))
+        x, panels = reshard(x.astype(self.dtype), given), self.panels[...]
+        return native.on_each_device(local, result, x, panels, scales, self.layer[...], bias)
 
 
 class PanelOutput(PanelLinear):
     """The output matrix, its results in fp32."""
 
-    def __init__(self, table: Float[Array, "V D"], rules: Rules, dtype: DTypeLike) -> None:
+    def __init__(
+        self, table: Float[Array, "V D"], rules: Rules, dtype: DTypeLike, weights: Weights
+    ) -> None:
         axes: tuple[LogicalAxis | None, ...] = "embed", "vocab"
-        super().__init__(table.T[None], None, "btd,dv->btv", axes, rules, dtype, jnp.float32)
+        types = dtype, jnp.float32, weights
+        super().__init__(table.T[None], None, "btd,dv->btv", axes, rules, *types)
         self.layer = nnx.Param(jnp.int32(0))
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
@@ -119,7 +131,7 @@ class BitEmbedding(nnx.Module):
         return jax.lax.bitcast_convert_type(rows, self.dtype)
 
 
-def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
+def laid_out(model: GPT, dtype: DTypeLike, weights: Weights = None) -> GPT:
     """Return a copy of a model whose products read panels.
 
     Its `output` is so even where the model has none but its embedding. What is no operand of a
@@ -127,15 +139,16 @@ def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
 
     Args:
         dtype: type of the weights and of the arithmetic.
+        weights: type of the operands of products among the weights, if it is not that.
     """
     dtype, rules = jnp.dtype(dtype), model.rules
     new = nnx.merge(*nnx.split(model))
     for name, linear in vars(model.blocks).items():
         if isinstance(linear, Linear):
             bias = None if linear.bias is None else linear.bias[...]
-            product = linear.kernel[...], bias, linear.equation, linear.axes, rules, dtype, dtype
-            setattr(new.blocks, name, PanelLinear(*product))
-    output = PanelOutput(model.output_table, rules, dtype)
+            product = linear.kernel[...], bias, linear.equation, linear.axes, rules
+            setattr(new.blocks, name, PanelLinear(*product, dtype, dtype, weights))
+    output = PanelOutput(model.output_table, rules, dtype, weights)
     new.output = output  # pyrefly: ignore[bad-assignment]
     new.tokens = BitEmbedding(  # pyrefly: ignore[bad-assignment]
         model.tokens.table[...], dtype, rules
@@ -143,17 +156,25 @@ def laid_out(model: GPT, dtype: DTypeLike) -> GPT:
     return new
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _panels(kernel: Array, entries: PartitionSpec, outputs: int, dtype: jnp.dtype) -> Array:
-    """Lay out what each device has of the kernels, each layer's cut as `entries` say."""
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _panels(
+    kernel: Array, entries: PartitionSpec, outputs: int, dtype: jnp.dtype, weights: Weights
+) -> tuple[Array, Array | None]:
+    """Lay out what each device has of the kernels, each layer's cut as `entries` say; and scales,
+    which are of each device's own where a column's sum is cut.
+    """
     inputs, results = entries[:-outputs], entries[-outputs:]
 
-    def local(kernel: Array) -> Array:
-        columns = math.prod(kernel.shape[-outputs:])
-        return lay_out(kernel.astype(dtype).reshape(len(kernel), -1, columns))
+    def local(kernel: Array) -> tuple[Array, Array | None]:
+        kernel = kernel.reshape(len(kernel), -1, math.prod(kernel.shape[-outputs:]))
+        if weights is None:
+            return lay_out(kernel.astype(dtype)), None
+        whole, scales = quantise(kernel)
+        return lay_out(whole), lay_out(scales)
 
     def merged(entries: tuple) -> tuple[str, ...] | None:
         return tuple(axis for entry in entries for axis in axis_names(entry)) or None
 
     cut = PartitionSpec(None, merged(results), merged(inputs), None)
-    return native.on_each_device(local, cut, reshard(kernel, PartitionSpec(None, *entries)))
+    specs = cut, None if weights is None else cut
+    return native.on_each_device(local, specs, reshard(kernel, PartitionSpec(None, *entries)))

@@ -59,6 +59,12 @@ def answer(mesh: dict, model: dict, tokenizer: Tokenizer) -> dict[str, list]:
     return {"tokens": [row.tokens for row in found], "log_probs": [row.log_probs for row in found]}
 
 
+def judge(mesh: dict, model: dict, tokenizer: Tokenizer) -> list[float]:
+    """Say how probable a text is, by weights of int8."""
+    engine = Engine(make(mesh, model), tokenizer, 2, jnp.float32, slots=1, weights="int8")
+    return engine.score(engine.tokens("the rain in Spain"))[0]
+
+
 def main() -> None:
     """Run every family on every mesh."""
     tokenizer = train(TEXTS * 9, 303)
@@ -67,6 +73,7 @@ def main() -> None:
         for name, model in MODELS.items()
     }
     found["engine"] = [answer(mesh, LLAMA, tokenizer) for mesh in ENGINES]
+    found["int8"] = [judge(mesh, LLAMA, tokenizer) for mesh in ENGINES]
     print(json.dumps(found))
 
 

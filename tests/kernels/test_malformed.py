@@ -114,6 +114,10 @@ WRONG = [
     ("panels", {2: ROW}, {}),
     ("panels", {3: of(9)}, {}),
     ("panels", {3: of(2, 9, dtype="float16")}, {}),
+    ("panels", {1: of(2, 1, 16, 256, dtype="int8")}, {}),  # has no scales
+    ("panels", {1: of(2, 1, 3, 64, dtype="bfloat16")}, {}),
+    ("panels", {0: of(4, 3, dtype="bfloat16"), 1: of(2, 1, 3, 64, dtype="bfloat16")}, {}),
+    ("panels", {0: of()}, {}),
     ("panels", {}, {0: of(4, 64)}),
     ("panels", {}, {0: of(4, 9, dtype="float16")}),
     ("cached_attention", {0: of(3, 2, 4)}, {0: of(3, 2, 4)}),

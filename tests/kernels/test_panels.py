@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fugaku_jax.kernels.panels import WIDTH, lay_out, panel_product
+from fugaku_jax.kernels.panels import GROUP, WIDTH, lay_out, panel_product, quantise
 
 SIZES = st.sampled_from([0, 1, 2, 3, 7, 13, 16, 61, 64, 97, 131])
 DTYPES = ("float32", "bfloat16", "float16")
@@ -20,9 +20,10 @@ def draw(seed, shape, dtype):
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def multiply(x, weights, layer, bias, dtype):
+def multiply(x, weights, layer, bias, dtype, scales=None):
     panels, columns = lay_out(weights), weights.shape[2]
-    return panel_product(x, panels, jnp.asarray(layer, jnp.int32), columns, bias, dtype)
+    scales = None if scales is None else lay_out(scales)
+    return panel_product(x, panels, jnp.asarray(layer, jnp.int32), columns, bias, dtype, scales)
 
 
 @pytest.mark.slow
@@ -55,22 +56,93 @@ def test_a_product_is_that_of_float64(
     assert np.all(np.abs(np.float64(got) - want) <= bound), implementation
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=SIZES,
+    depth=SIZES,
+    columns=SIZES,
+    dtype=st.sampled_from(DTYPES),
+    biased=st.booleans(),
+    layer=st.integers(0, 2),
+)
+@example(rows=1, depth=601, columns=70, dtype="bfloat16", biased=True, layer=2)
+@example(rows=3, depth=768, columns=130, dtype="bfloat16", biased=False, layer=1)
+@example(rows=200, depth=300, columns=65, dtype="float32", biased=True, layer=1)
+def test_a_product_with_int8_is_as_near_to_float64_as_its_rounding(
+    implementation, rows, depth, columns, dtype, biased, layer
+):
+    x = np.array(draw(0, (rows, depth), "float32"))
+    x[:, depth // 3 : depth // 3 + 1] *= 500  # spoils its own group alone
+    x = jnp.asarray(x, dtype)
+    weights, scales = quantise(draw(1, (3, depth, columns), "float32"))
+    bias = draw(2, (3, columns), "float32") if biased else None
+    got = multiply(x, weights, layer, bias, "float32", scales)
+    assert got.dtype == "float32"
+    assert got.shape == (rows, columns)
+    exact = np.float64(weights[layer]) * np.float64(scales[layer])
+    want = np.float64(x) @ exact + (0 if bias is None else np.float64(bias[layer]))
+    # Half a step of each of a row's numbers: their groups' greatest by 127.
+    filled = np.pad(np.abs(np.float64(x)), ((0, 0), (0, -depth % GROUP)))
+    steps = filled.reshape(rows, filled.shape[1] // GROUP, GROUP).max(2, initial=0) / 127
+    steps = np.repeat(steps, GROUP, 1)[:, :depth]
+    bound = 0.5001 * steps @ np.abs(exact) + 1e-6 * (np.abs(want) + 1)
+    assert np.all(np.abs(got - want) <= bound), implementation
+
+
+@pytest.mark.slow
+def test_int8_products_of_whole_numbers_are_exact(implementation):
+    whole = np.random.default_rng(0).integers(-127, 128, (21, 200))
+    whole[:, ::GROUP] = 127  # so that a step is 1 in every group
+    matrix = np.random.default_rng(1).integers(-127, 128, (1, 200, 90))
+    given = jnp.asarray(whole, "float32"), jnp.asarray(matrix, "int8")
+    for rows in (1, 3, 21):  # few and many are multiplied by other instructions
+        got = multiply(given[0][:rows], given[1], 0, None, "float32", jnp.ones((1, 1, 90)))
+        np.testing.assert_array_equal(got, (whole[:rows] @ matrix)[0], err_msg=implementation)
+
+
+def test_int8_weights_are_the_nearest_and_a_column_of_zeros_stays_so():
+    weights = np.array(draw(0, (2, 30, 5), "float32"))
+    weights[1, :, 3] = 0
+    whole, scales = quantise(jnp.asarray(weights))
+    assert whole.dtype == "int8"
+    assert np.abs(np.int32(whole)).max((0, 1)).min() == 127
+    assert not np.asarray(whole)[1, :, 3].any()
+    assert np.all(np.abs(np.float64(whole) * scales - weights) <= np.float64(scales) * 0.5001)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_what_is_not_finite_is_not_hidden_by_int8():
+    weights, scales = quantise(draw(1, (1, 100, 10), "float32"))
+    x = np.ones((3, 100), np.float32)
+    x[0, 70], x[1, 3] = np.nan, -np.inf
+    got = np.asarray(multiply(jnp.asarray(x), weights, 0, None, "float32", scales))
+    assert not np.isfinite(got[:2]).any()
+    assert np.isfinite(got[2]).all()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "int8"])
 def test_a_row_is_the_same_bit_by_bit_among_any_others(library, dtype):
-    x, weights = draw(0, (300, 530), dtype), draw(1, (1, 530, 100), dtype)
-    everything = np.asarray(multiply(x, weights, 0, None, "float32"))
+    x, scales = draw(0, (300, 530), "bfloat16" if dtype == "int8" else dtype), None
+    weights = draw(1, (1, 530, 100), "float32" if dtype == "int8" else dtype)
+    if dtype == "int8":
+        weights, scales = quantise(weights)
+    everything = np.asarray(multiply(x, weights, 0, None, "float32", scales))
     for start, stop in ((0, 1), (5, 7), (3, 19), (250, 300)):
-        some = multiply(x[start:stop], weights, 0, None, "float32")
+        some = multiply(x[start:stop], weights, 0, None, "float32", scales)
         np.testing.assert_array_equal(some, everything[start:stop], err_msg=library)
 
 
-def test_panels_hold_the_columns_and_zeros():
-    weights = draw(0, (2, 3, WIDTH + 5), "float32")
+@pytest.mark.parametrize(("dtype", "together"), [("float16", 1), ("bfloat16", 2), ("int8", 4)])
+def test_panels_hold_the_columns_and_zeros(dtype, together):
+    weights = jnp.asarray(100 * draw(0, (2, 7, WIDTH + 5), "float32"), dtype)
     panels = np.asarray(lay_out(weights))
-    assert panels.shape == (2, 2, 3, WIDTH)
-    np.testing.assert_array_equal(panels[:, 0], weights[:, :, :WIDTH])
-    np.testing.assert_array_equal(panels[:, 1, :, :5], weights[:, :, WIDTH:])
-    assert not panels[:, 1, :, 5:].any()
+    assert panels.shape == (2, 2, {1: 7, 2: 16, 4: 16}[together], WIDTH * together)
+    found = panels.reshape(2, 2, -1, WIDTH, together).swapaxes(3, 4).reshape(2, 2, -1, WIDTH)
+    np.testing.assert_array_equal(found[:, 0, :7], weights[:, :, :WIDTH])
+    np.testing.assert_array_equal(found[:, 1, :7, :5], weights[:, :, WIDTH:])
+    assert not found[:, 1, :, 5:].any()
+    assert not found[:, :, 7:].any()
 
 
 @pytest.mark.usefixtures("library")

@@ -83,6 +83,19 @@ def test_prompts_are_printed_with_what_follows(generate, run_dir):
 
 
 @pytest.mark.slow
+def test_int8_weights_are_asked_for_by_a_flag(generate, run_dir, tmp_path):
+    arguments = "--max-tokens", 6, "--temperature", 0, "--dtype", "float32"
+    plain = generate(run_dir, "3 wet", *arguments, "--log-probs").splitlines()
+    small = generate(run_dir, "3 wet", *arguments, "--log-probs", "--weights", "int8").splitlines()
+    first, other = (float(lines[1].split()[0]) for lines in (plain, small))
+    assert first != other
+    assert abs(first - other) < 0.1
+    source, out = write_lines(tmp_path / "in.jsonl", {"prompt": "3 wet"}), tmp_path / "out.jsonl"
+    generate("batch", run_dir, source, "--out", out, *arguments, "--weights", "int8")
+    assert json.loads(out.read_text())["log_probs"][0] == pytest.approx(other, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
     lines = [{"prompt": f"{n} wet", "seed": n, "n": [n], "temperature": 1} for n in range(18)]
     lines[3] |= {"max_tokens": 2, "stop": ["\n"], "top_k": 3, "top_p": 0.9}
@@ -157,6 +170,7 @@ def test_a_wrong_line_is_named_and_nothing_is_written(generate, run_dir, tmp_pat
         (["batch", "RUN", "x", "--out", "y", "--top-p", "2"], "top_p is 2.0, but it must be"),
         (["batch", "RUN", "x", "--out", "y", "--mesh.data", "2"], "shared by --mesh.tensor alone"),
         (["RUN", "a", "--temperature", "-1"], "temperature is -1.0, but it must be at least 0"),
+        (["RUN", "a", "--weights", "int4"], "--weights"),
         (["RUN", "a", "--mesh.pipeline", "2"], "shared by --mesh.data and --mesh.tensor alone"),
         (["RUN", "a", "--mesh.tensor", "3"], "mesh.tensor"),
         (["RUN", "1" * 40], "has 41 tokens, but the model has 32 positions"),

@@ -9,185 +9,128 @@
 #include <type_traits>
 
 #include "dtypes.h"
+#include "panel_float.h"
+#include "panel_int8.h"
 #include "pool.h"
-#include "scratch.h"
-#include "vector.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
+using panel::WIDTH;
 using vector::Float;
 using vector::LANES;
 
-constexpr int64_t WIDTH = 64;  // columns of a panel; of every instruction set, as Python packs them
-// A tile's sums, as many as in matmul.h but of an even number of registers, which divides a panel.
-constexpr int64_t VECTORS = isa::TILE_VECTORS + isa::TILE_VECTORS % 2;
-constexpr int64_t ROWS = isa::TILE_ROWS * isa::TILE_VECTORS / VECTORS;
-static_assert(WIDTH % (VECTORS * LANES) == 0);
-
-// Weights that are multiplied by all rows before the next ones are: they stay in the first cache,
-// while those AHEAD of them come from memory.
-constexpr int64_t AT_ONCE = 16 * 1024, AHEAD = 8 * 1024;
-
-// Whether rows and weights are multiplied two of the depth at once; then rows stay as they are, and
-// are made fp32 else.
-template <class T>
-constexpr bool PAIRED = vector::PAIRS && std::is_same_v<T, vector::Bfloat16>;
-template <class T>
-using Row = std::conditional_t<PAIRED<T>, vector::Bfloat16, float>;
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// A matrix in panels, `[panels][depth][WIDTH]`.
-template <class T>
+// A matrix in panels.
+template <class W>
 struct Panels {
-  const T* data;
+  const W* data;
   int64_t columns, depth;
-  const float* bias;  // of each column, or null
+  const float* scales;  // what each column is multiplied by, `[panels][WIDTH]`, or null
+  const float* bias;    // of each column, or null
+
+  const W* at(int64_t number) const { return data + number * panel::filled<W>(depth) * WIDTH; }
 };
 
-// partial[i][j] += the sum over `steps` s of x[i][s] w[s][j], for ROWS rows and some columns. With
-// FETCH it asks for the weights that come AHEAD bytes after these.
-template <int64_t ROWS, bool FETCH, class T>
-[[gnu::always_inline]] inline void add_tile(const Row<T>* x, int64_t stride, const T* w,
-                                            int64_t steps, float* partial) {
-  Float sums[ROWS][VECTORS];
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < VECTORS; ++j) sums[i][j] = vector::load(partial + i * WIDTH + j * LANES);
-  constexpr int64_t DEEP = PAIRED<T> ? 2 : 1;
-  for (int64_t s = 0; s < steps; s += DEEP, w += DEEP * WIDTH) {
-    if constexpr (FETCH)
-      for (uint64_t byte = 0; byte < DEEP * WIDTH * sizeof(T); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(w) + AHEAD + byte, 0, 2);
-    if constexpr (PAIRED<T>) {
-      const bool whole = s + 1 < steps;  // else the last one's partner is 0
-      vector::Bits right[VECTORS];
-#pragma GCC unroll 4
-      for (int64_t j = 0; j < VECTORS; ++j) {
-        right[j] = isa::widen(w + j * LANES);
-        if (whole) right[j] |= isa::widen(w + WIDTH + j * LANES) << 16;
-      }
-#pragma GCC unroll 8
-      for (int64_t i = 0; i < ROWS; ++i) {
-        const vector::Bfloat16* from = x + i * stride + s;
-        const uint32_t pair = from[0].bits | (whole ? uint32_t(from[1].bits) << 16 : 0);
-        const vector::Bits left = pair - vector::Bits{};
-#pragma GCC unroll 4
-        for (int64_t j = 0; j < VECTORS; ++j)
-          sums[i][j] = vector::add_pairs(sums[i][j], left, right[j]);
-      }
-    } else {
-      Float right[VECTORS];
-#pragma GCC unroll 4
-      for (int64_t j = 0; j < VECTORS; ++j) right[j] = vector::load(w + j * LANES);
-#pragma GCC unroll 8
-      for (int64_t i = 0; i < ROWS; ++i) {
-        const Float left = vector::broadcast(x + i * stride + s);
-#pragma GCC unroll 4
-        for (int64_t j = 0; j < VECTORS; ++j) sums[i][j] += left * right[j];
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < VECTORS; ++j) vector::store(sums[i][j], partial + i * WIDTH + j * LANES);
+template <class W, class T>
+panel::Rows<W> take(const T* x, int64_t count, int64_t depth) {
+  if constexpr (std::is_same_v<W, int8_t>)
+    return panel::quantise_rows(x, count, depth);
+  else
+    return panel::take_rows<W>(x, count, depth);
 }
 
-// Does so for up to MOST rows and all columns of a panel.
-template <int64_t MOST, bool FETCH, class T>
-void add_rows(int64_t rows, const Row<T>* x, int64_t stride, const T* w, int64_t steps,
-              float* partial) {
-  if constexpr (MOST > 1)
-    if (rows < MOST) return add_rows<MOST - 1, FETCH>(rows, x, stride, w, steps, partial);
-  add_tile<MOST, FETCH>(x, stride, w, steps, partial);
-  for (int64_t j = VECTORS * LANES; j < WIDTH; j += VECTORS * LANES)
-    add_tile<MOST, false>(x, stride, w + j, steps, partial + j);
-}
-
-// Multiplies `rows` rows by a panel.
-template <class T, class Out>
-void multiply(const Row<T>* x, int64_t rows, const Panels<T>& w, int64_t panel, Out* y) {
-  constexpr int64_t STEPS = AT_ONCE / (WIDTH * sizeof(T));
-  float* partial = scratch<struct Partial, float>(rows * WIDTH);
-  std::fill_n(partial, rows * WIDTH, 0.0f);
-  const T* data = w.data + panel * w.depth * WIDTH;
-  const int64_t height = divide_up(rows, divide_up(rows, ROWS));  // equal tiles
-  for (int64_t k = 0; k < w.depth; k += STEPS) {
-    const int64_t steps = std::min(STEPS, w.depth - k);
-    add_rows<ROWS, true>(height, x + k, w.depth, data + k * WIDTH, steps, partial);
-    for (int64_t i = height; i < rows; i += height)
-      add_rows<ROWS, false>(std::min(height, rows - i), x + i * w.depth + k, w.depth,
-                            data + k * WIDTH, steps, partial + i * WIDTH);
-  }
-  for (int64_t i = 0; i < rows; ++i)
+// Multiplies rows by a panel.
+template <class W, class Out>
+void multiply(const panel::Rows<W>& x, const Panels<W>& w, int64_t number, Out* y) {
+  float* sums = scratch<struct Sums, float>(panel::round_up(x.count, amx::ROWS) * WIDTH);
+  panel::multiply(x, w.at(number), sums);
+  for (int64_t i = 0; i < x.count; ++i)
     for (int64_t j = 0; j < WIDTH; j += LANES) {
-      const int64_t column = panel * WIDTH + j, some = std::min(LANES, w.columns - column);
+      const int64_t column = number * WIDTH + j, some = std::min(LANES, w.columns - column);
       if (some <= 0) break;
-      Float sum = vector::load(partial + i * WIDTH + j);
+      Float sum = vector::load(sums + i * WIDTH + j);
+      if (w.scales) sum *= vector::load(w.scales + column);
       if (w.bias) sum += vector::load_some(w.bias + column, some);
       vector::store_some(sum, y + i * w.columns + column, some);
     }
 }
 
-template <class T, class Out>
-void run_all(ffi::ThreadPool threads, const T* x, int64_t rows, const Panels<T>& w, Out* y) {
+template <class W, class T, class Out>
+void run_all(ffi::ThreadPool threads, const T* x, int64_t rows, const Panels<W>& w, Out* y) {
   // As many rows at once as the second cache holds.
+  constexpr int64_t UNIT = panel::TILES ? amx::ROWS : panel::TILE_ROWS;
   const int64_t fitting = isa::CACHE_BYTES / (sizeof(float) * std::max<int64_t>(1, w.depth));
-  const int64_t most = std::max(8 * ROWS, fitting / ROWS * ROWS);
+  const int64_t most = std::max(8 * UNIT, fitting / UNIT * UNIT);
   for (int64_t row = 0; row < rows; row += most, x += most * w.depth, y += most * w.columns) {
-    const int64_t here = std::min(most, rows - row), count = here * w.depth;
-    const Row<T>* left;
-    if constexpr (PAIRED<T>) {
-      left = x;
-    } else {
-      float* wide = scratch<struct Wide, float>(count);
-      for (int64_t i = 0; i < count; i += LANES) {
-        const int64_t some = std::min(LANES, count - i);
-        vector::store_some(vector::load_some(x + i, some), wide + i, some);
-      }
-      left = wide;
-    }
-    pool::parallel_for(threads, divide_up(w.columns, WIDTH),
-                       [&](int64_t panel) { multiply(left, here, w, panel, y); });
+    const panel::Rows<W> taken = take<W>(x, std::min(most, rows - row), w.depth);
+    pool::parallel_for(threads, panel::divide_up(w.columns, WIDTH),
+                       [&](int64_t number) { multiply(taken, w, number, y); });
   }
 }
 
-// Arguments: rows `[..., depth]`; the panels of several layers, `[layers, panels, depth, WIDTH]`, in
-// the same type; an int32, the layer; if `add_bias`, the layers' biases `[layers, columns]` in fp32.
-// Result: rows of `columns` numbers, in that type or in fp32.
+template <class W, class T>
+ffi::Error run_type(ffi::ThreadPool threads, ffi::AnyBuffer x, int64_t rows, const Panels<W>& w,
+                    ffi::AnyBuffer y) {
+  if (y.element_type() == ffi::F32)
+    run_all(threads, dtypes::data<T>(x), rows, w, dtypes::data<float>(y));
+  else if (y.element_type() == x.element_type())
+    run_all(threads, dtypes::data<T>(x), rows, w, dtypes::data<T>(y));
+  else
+    return ffi::Error::InvalidArgument("panels: the result must be float32 or like the rows");
+  return ffi::Error::Success();
+}
+
+// The fp32 numbers of a layer, of which an operand holds those of several, `size` each.
+ffi::ErrorOr<const float*> of_layer(ffi::RemainingArgs rest, size_t index, int64_t layers,
+                                    int64_t size, int64_t number) {
+  const auto given = rest.get<ffi::Buffer<ffi::F32>>(index);
+  if (!given || int64_t(given->element_count()) != layers * size)
+    return ffi::Unexpected(ffi::Error::InvalidArgument(
+        "panels: scales and biases must be an fp32 number for each column"));
+  return given->typed_data() + number * size;
+}
+
+// Arguments: rows `[..., depth]`; the panels of several layers, `[layers, panels, depth / DEEP, WIDTH
+// DEEP]` (panel.h), in the same type or int8; an int32, the layer; of int8, the layers' scales
+// `[layers, panels, 1, WIDTH]` in fp32; if `add_bias`, their biases `[layers, columns]` in fp32.
+// Result: rows of `columns` numbers, in the type of the rows or in fp32.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer panels,
                ffi::BufferR0<ffi::S32> layer, ffi::RemainingArgs rest,
                ffi::Result<ffi::AnyBuffer> y, int64_t rows, int64_t columns, bool add_bias) {
-  const auto sizes = panels.dimensions();
-  if (rows < 0 || columns < 0 || sizes.size() != 4 || sizes[3] != WIDTH ||
-      sizes[1] != divide_up(columns, WIDTH) || int64_t(x.element_count()) != rows * sizes[2] ||
+  const auto sizes = panels.dimensions(), of_x = x.dimensions();
+  const bool scaled = panels.element_type() == ffi::S8;
+  const int64_t depth = of_x.size() ? of_x.back() : 0, number = *layer.typed_data();
+  if (rows < 0 || columns < 0 || of_x.size() == 0 || sizes.size() != 4 ||
+      sizes[1] != panel::divide_up(columns, WIDTH) ||
+      int64_t(x.element_count()) != rows * depth ||
       int64_t(y->element_count()) != rows * columns ||
-      x.element_type() != panels.element_type() || rest.size() != size_t(add_bias))
+      (!scaled && x.element_type() != panels.element_type()) ||
+      rest.size() != size_t(scaled) + size_t(add_bias))
     return ffi::Error::InvalidArgument("panels: the operands and the result are not of these sizes");
-  const int64_t depth = sizes[2], number = *layer.typed_data();
   if (number < 0 || number >= sizes[0])
     return ffi::Error::InvalidArgument("panels: there is no such layer");
-  const float* bias = nullptr;
+  const float *scales = nullptr, *bias = nullptr;
+  if (scaled) {
+    const auto found = of_layer(rest, 0, sizes[0], sizes[1] * WIDTH, number);
+    if (!found) return found.error();
+    scales = *found;
+  }
   if (add_bias) {
-    const auto given = rest.get<ffi::Buffer<ffi::F32>>(0);
-    if (!given || int64_t(given->element_count()) != sizes[0] * columns)
-      return ffi::Error::InvalidArgument("panels: biases must be an fp32 number for each column");
-    bias = given->typed_data() + number * columns;
+    const auto found = of_layer(rest, scaled, sizes[0], columns, number);
+    if (!found) return found.error();
+    bias = *found;
   }
   return dtypes::dispatch("panels", x.element_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const Panels<T> w{dtypes::data<T>(panels) + number * sizes[1] * depth * WIDTH, columns, depth,
-                      bias};
-    if (y->element_type() == ffi::F32)
-      run_all(threads, dtypes::data<T>(x), rows, w, dtypes::data<float>(*y));
-    else if (y->element_type() == x.element_type())
-      run_all(threads, dtypes::data<T>(x), rows, w, dtypes::data<T>(*y));
-    else
-      return ffi::Error::InvalidArgument("panels: the result must be float32 or like the rows");
-    return ffi::Error::Success();
+    const auto with = [&]<class W>(std::type_identity<W>) {
+      constexpr int64_t DEEP = panel::DEEP<W>;
+      const int64_t steps = panel::filled<W>(depth) / DEEP;
+      if (sizes[2] != steps || sizes[3] != WIDTH * DEEP)
+        return ffi::Error::InvalidArgument("panels: they are not as deep as the rows");
+      const W* data = dtypes::data<W>(panels) + number * sizes[1] * steps * DEEP * WIDTH;
+      return run_type<W, T>(threads, x, rows, {data, columns, depth, scales, bias}, *y);
+    };
+    return scaled ? with(std::type_identity<int8_t>{}) : with(type);
   });
 }
 
