@@ -87,9 +87,7 @@ class TreeRow:
         return self._found[place, target]
 
 
-def pack_trees(
-    texts: Sequence[tuple[int, Sequence[int], Sequence[int]]], length: int
-) -> Iterator[TreeRow]:
+def pack_trees(texts: Sequence[tuple[int, list[int], list[int]]], length: int) -> Iterator[TreeRow]:
     """Yield rows that hold texts, each with its owner and targets as for `TreeRow.add`.
 
     Args:
