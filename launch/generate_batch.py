@@ -1,5 +1,6 @@
 """Continue the prompts of a file, many side by side."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,10 +10,13 @@ from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
+from fugaku_jax.evaluation.json_lines import GrowingLines
 from fugaku_jax.inference.continuation import Options
 from fugaku_jax.inference.engine import Engine
-from fugaku_jax.inference.files import continue_file
+from fugaku_jax.inference.files import FOUND, continue_prompts_of_file, read_prompts
+from fugaku_jax.interop.base import open_base
 from fugaku_jax.interop.load import load_for_inference
+from fugaku_jax.run.made_with import begin_or_go_on
 
 Choices = Annotated[Options, tyro.conf.arg(name=""), tyro.conf.UseAppendAction]
 
@@ -35,7 +39,7 @@ def batch(
         model: Run directory, whose newest checkpoint is taken, or a model directory of Hugging
             Face's.
         prompts: A JSON object a line, with "prompt" and any of the options.
-        out: File for the same lines with their continuations.
+        out: File for the same lines with their continuations; what it has is not made again.
         options: Of lines that do not say otherwise.
         dtype: Type of weights, cache and arithmetic.
         weights: Type of weights in products, if it is another: int8 is half of what bf16 reads.
@@ -53,4 +57,11 @@ def batch(
     given = loaded.model, loaded.tokenizer, loaded.first_token, dtype
     engine = Engine(*given, slots=slots, positions=cache_tokens, weights=weights)
     del loaded, given
-    print(f"{out}: {continue_file(engine, prompts, out, options)} continuations")
+    asked = read_prompts(engine, prompts, options)
+    sha256 = open_base(model).start.origin["sha256"]
+    made_with = {"model_sha256": sha256, "dtype": dtype}
+    made_with |= asdict(options) | {"stop": list(options.stop)}
+    begin_or_go_on(out, out.with_name(f"{out.name}.made_with.json"), made_with)
+    with GrowingLines(out, FOUND) as file:
+        continue_prompts_of_file(engine, asked, file.lines, file.append)
+    print(f"{out}: {len(asked)} continuations")

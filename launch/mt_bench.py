@@ -93,7 +93,7 @@ def mt_bench(
     source = read_template(chat_template) if chat_template else base.template or FUGAKU
     sha256 = base.start.origin["sha256"]
     decided_by = answered_by(sha256, asked_of, source, options, dtype)
-    begin_or_go_on(out, "answered_by.json", decided_by)
+    begin_or_go_on(out, out / "answered_by.json", decided_by)
 
     def load() -> Engine:
         loaded = load_for_inference(model, dtype, mesh)

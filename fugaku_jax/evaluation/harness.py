@@ -1,24 +1,26 @@
 """A model does tasks of lm-evaluation-harness, whose figures become scores of ours."""
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lm_eval
 from lm_eval.api.metrics import mean
+from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import apply_template
 
-from fugaku_jax.evaluation.harness_model import HarnessModel
 from fugaku_jax.evaluation.task_score import TaskScore
 
 Knows = Callable[[str], bool]
 """Tells whether a text stands in what a model has learned from."""
+_EXAMPLES_SEED = 1234  # of which examples are taken, as the harness has it
 
 
 def do_tasks(
-    model: HarnessModel,
+    model: LM,
     wanted: Sequence[str | dict[str, Any]],
     limit: int | None = None,
     num_fewshot: int | None = None,
@@ -37,20 +39,7 @@ def do_tasks(
     Returns:
         the scores, and the harness's own `results` and `n-samples`.
     """
-    # Reading all that the harness knows takes seconds.
-    named = any(isinstance(each, str) for each in wanted)
-    manager = TaskManager(include_defaults=named)
-    loaded = manager.load(list(wanted))
-    tasks: dict[str, Task] = loaded["tasks"]
-    found = lm_eval.simple_evaluate(
-        model,
-        tasks=[*loaded["groups"].values(), *tasks.values()],
-        task_manager=manager,
-        limit=limit,
-        num_fewshot=num_fewshot,
-        log_samples=True,
-        bootstrap_iters=1000,
-    )
+    tasks, found = ask_tasks(model, wanted, limit, num_fewshot)
     scores: list[TaskScore] = []
     for name, figures in found["results"].items():
         samples = found["samples"].get(name)
@@ -58,6 +47,34 @@ def do_tasks(
             continue
         scores += _scores(name, tasks[name], figures, samples, knows)
     return scores, {"results": found["results"], "n_samples": found["n-samples"]}
+
+
+def ask_tasks(
+    model: LM,
+    wanted: Sequence[str | dict[str, Any]],
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+) -> tuple[dict[str, Task], dict[str, Any]]:
+    """Return tasks by name, and the harness's own results and samples.
+
+    As its `simple_evaluate`, which lists all that is installed besides, and takes longer for that
+    than a small model for a task.
+
+    Args:
+        model: any that the harness can ask.
+        wanted: as of `do_tasks`, and so the others.
+    """
+    # Reading all that the harness knows takes seconds.
+    named = any(isinstance(each, str) for each in wanted)
+    loaded = TaskManager(include_defaults=named).load(list(wanted))
+    tasks: dict[str, Task] = loaded["tasks"]
+    for task in tasks.values():
+        own = task.get_config("num_fewshot")
+        if own is None or (own and num_fewshot is not None):  # one that says 0 is asked without any
+            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_fewshot_seed(seed=_EXAMPLES_SEED)
+    random.seed(0)  # of the standard errors that are drawn
+    return tasks, lm_eval.evaluate(model, loaded, limit=limit, bootstrap_iters=1000)
 
 
 def _scores(

@@ -1,11 +1,9 @@
 """Prompts from a JSONL file, and their continuations in another."""
 
 import dataclasses
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from fugaku_jax.data.lines import read_lines
 from fugaku_jax.errors import InputError
@@ -14,51 +12,81 @@ from fugaku_jax.inference.engine import Engine
 from fugaku_jax.json_file import parse_json
 from fugaku_jax.json_types import typed
 
+FOUND = ("text", "finish", "tokens", "log_probs")
+"""What is told of a continuation."""
 LONGEST_LINE = 4_000_000
 """Most bytes of a line; a prompt that has room in a model has some ten thousand."""
 
 
-def continue_file(engine: Engine, source: Path, out: Path, options: Options) -> int:
-    """Continue every prompt of a file; return how many there are.
+class Prompt(NamedTuple):
+    """A line of a file of prompts, and what it asks for."""
 
-    A line of the result is the line of the source with `text`, `finish`, `tokens` and `log_probs`.
-    Every line of the source is looked at before the first is continued; results are written as
-    whole lines, in order, as soon as they are there.
+    line: dict[str, Any]
+    tokens: list[int]
+    options: Options
+
+
+def read_prompts(engine: Engine, source: Path, options: Options) -> list[Prompt]:
+    """Return the lines of a file of prompts; every one is looked at.
 
     Args:
         source: a JSON object a line, with `prompt` and any of the options; read as corpora are.
-        out: the file to write.
         options: of lines that do not say otherwise.
 
     Raises:
-        InputError: a line is wrong, or a file cannot be read or written.
+        InputError: a line is wrong, or the file cannot be read.
     """
-    lines = list(_read(engine, source, options))
-    with _opened(out, "wb", "written") as file:
-        answers = engine.answers(asked for _, asked in lines)
-        for (line, _), row in zip(lines, answers, strict=True):
-            found = {"text": row.text, "finish": row.finish}
-            found |= {"tokens": row.tokens, "log_probs": row.log_probs}
-            text = json.dumps(line | found, ensure_ascii=False)
-            file.write(text.encode() + b"\n")
-            file.flush()
-    return len(lines)
+    return list(_read(engine, source, options))
 
 
-def _read(
-    engine: Engine, source: Path, options: Options
-) -> Iterator[tuple[dict[str, Any], tuple[list[int], Options]]]:
-    with _opened(source, "rb", "read") as file:
-        for number, data in enumerate(read_lines(file, source.name, LONGEST_LINE), start=1):
-            if not data.strip():
-                continue
-            try:
-                line, given = _line(data, options)
-                tokens = engine.tokens(line["prompt"])
-                engine.check(tokens)
-                yield line, (tokens, given)
-            except InputError as error:
-                raise InputError(f"{source}, line {number}: {error}") from None
+def continue_prompts_of_file(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    done: Sequence[Mapping[str, Any]],
+    write: Callable[[dict[str, Any]], None],
+) -> None:
+    """Continue the prompts that have no continuation yet, in order.
+
+    A line of the result is the line of the source with `FOUND`.
+
+    Args:
+        done: lines of the result that are there.
+        write: takes each further one as soon as it is there.
+
+    Raises:
+        InputError: what is there was made of other prompts.
+    """
+    for number, row in enumerate(done, start=1):
+        line = prompts[number - 1].line if number <= len(prompts) else None
+        if line is None or row != line | {name: row[name] for name in FOUND}:
+            raise InputError(
+                f"Line {number} of what --out has is no continuation of prompt {number}; give "
+                "another file, or the same prompts again."
+            )
+    rest = prompts[len(done) :]
+    answers = engine.answers((each.tokens, each.options) for each in rest)
+    for (line, _, _), row in zip(rest, answers, strict=True):
+        write(line | {name: getattr(row, name) for name in FOUND})
+
+
+def _read(engine: Engine, source: Path, options: Options) -> Iterator[Prompt]:
+    try:
+        with source.open("rb") as file:
+            for number, data in enumerate(read_lines(file, source.name, LONGEST_LINE), start=1):
+                if data.strip():
+                    yield _prompt(engine, data, options, f"{source}, line {number}")
+    except OSError as error:  # a damaged archive has no `strerror`
+        raise InputError(f"{source} cannot be read: {error.strerror or error}.") from error
+
+
+def _prompt(engine: Engine, data: bytes, options: Options, name: str) -> Prompt:
+    try:
+        line, given = _line(data, options)
+        tokens = engine.tokens(line["prompt"])
+        engine.check(tokens)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    return Prompt(line, tokens, given)
 
 
 def _line(data: bytes, options: Options) -> tuple[dict[str, Any], Options]:
@@ -70,12 +98,3 @@ def _line(data: bytes, options: Options) -> tuple[dict[str, Any], Options]:
     typed(str, line["prompt"], "prompt")
     asked = {name: line[name] for name in get_type_hints(Options) if name in line}
     return line, typed(Options, dataclasses.asdict(options) | asked)
-
-
-@contextmanager
-def _opened(path: Path, mode: str, done: str) -> Iterator[IO[bytes]]:
-    try:
-        with path.open(mode) as file:
-            yield file
-    except OSError as error:  # a damaged archive has no `strerror`
-        raise InputError(f"{path} cannot be {done}: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""A directory of results that says what they were made with, so that no others get among them."""
+"""Results that say what they were made with, so that no others get among them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,26 +9,26 @@ from fugaku_jax.json_file import read_json
 from fugaku_jax.run.whole_file import write_json
 
 
-def begin_or_go_on(folder: Path, name: str, made_with: Mapping[str, Any]) -> None:
-    """Begin a directory of results, or refuse one whose results were made otherwise.
+def begin_or_go_on(out: Path, path: Path, made_with: Mapping[str, Any]) -> None:
+    """Begin results, or refuse those that are there if they were made otherwise.
 
     Args:
-        folder: it; made if it is not there.
-        name: of the JSON file in it that says what they were made with.
+        out: their directory or file, as the user named it.
+        path: the JSON file that says what they were made with; its directory is made if it is not
+            there.
         made_with: all that decides them.
 
     Raises:
-        InputError: what is there was made otherwise, or the directory cannot be written.
+        InputError: what is there was made otherwise, or the file cannot be written.
     """
-    path = folder / name
-    there = read_json(path) if path.exists() else made_with
+    there = read_json(path) if out.exists() and path.exists() else made_with
     if differing := [each for each in made_with if there.get(each) != made_with[each]]:
         raise InputError(
-            f"--out {folder} has answers of another kind (differing: {', '.join(differing)}); give "
-            "another directory, or the same again."
+            f"--out {out} has answers of another kind (differing: {', '.join(differing)}); give "
+            "another one, or the same settings again."
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, made_with)
     except OSError as error:
-        raise InputError(f"--out {folder} cannot be written: {error.strerror}.") from error
+        raise InputError(f"--out {out} cannot be written: {error.strerror}.") from error

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import lm_eval
 import lm_eval.tasks
 import pytest
 import yaml
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 from lm_eval.utils import apply_template
 
 from fugaku_jax.errors import InputError
@@ -187,3 +189,21 @@ def test_a_task_file_with_a_fault_is_one_sentence(tmp_path, field, value, messag
     (tmp_path / "arc_test.jsonl").write_text(lines(ARC))
     with pytest.raises(InputError, match=message):
         tasks_of(str(tmp_path / "task.yaml"), None)
+
+
+@pytest.mark.parametrize("examples", [None, 2])
+def test_a_task_is_asked_as_the_harness_s_own_program_asks_it(tmp_path, examples):
+    file, text, say = GIVEN["jsquad"]
+    (tmp_path / file).write_text(text)
+
+    def wanted() -> list:
+        return tasks_of(str(TASKS / "jsquad.yaml"), tmp_path)
+
+    ours, theirs = Knowing(say), Knowing(say)
+    do_tasks(ours, wanted(), num_fewshot=examples)
+    manager = TaskManager(include_defaults=False)
+    lm_eval.simple_evaluate(
+        theirs, tasks=wanted(), task_manager=manager, num_fewshot=examples, bootstrap_iters=0
+    )
+    assert ours.asked == theirs.asked
+    assert ours.asked[0][0].count("質問：") == 1 + (examples or 0)

@@ -18,6 +18,7 @@ from fugaku_jax.data.build import build_store
 from fugaku_jax.data.inputs import InputSet
 from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.training.checkpoint import RunCheckpoints
@@ -108,11 +109,45 @@ def test_a_file_comes_back_line_by_line_with_texts(generate, run_dir, tmp_path):
         assert row["finish"] in ("end", "stop", "length")
         assert len(row["tokens"]) == len(row["log_probs"]) <= line.get("max_tokens", 4)
     # A line alone is continued as it is among others.
-    write_lines(source, lines[7])
-    generate("batch", run_dir, source, "--out", out, "--max-tokens", 4)
-    alone = json.loads(out.read_text())
+    one, alone = write_lines(tmp_path / "one.jsonl", lines[7]), tmp_path / "alone.jsonl"
+    generate("batch", run_dir, one, "--out", alone, "--max-tokens", 4)
+    alone = json.loads(alone.read_text())
     assert alone.pop("log_probs") == pytest.approx(found[7].pop("log_probs"), abs=1e-5)
     assert alone == found[7]
+
+
+def test_a_batch_that_was_killed_goes_on_and_takes_no_other_s_answers(
+    generate, run_dir, tmp_path, monkeypatch
+):
+    lines = [{"prompt": f"{n} wet", "seed": n} for n in range(5)]
+    source, out = write_lines(tmp_path / "in.jsonl", *lines[:4]), tmp_path / "out.jsonl"
+    words = ["batch", run_dir, source, "--out", out, "--max-tokens", 3]
+    generate(*words, "--stop", "x")
+    whole = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(whole[:2]) + whole[2][:9])  # as a kill leaves it
+    write_lines(source, *lines)
+    asked, answers = [], Engine.answers
+
+    def watched(self, wanted):
+        asked[:] = wanted
+        return answers(self, asked)
+
+    monkeypatch.setattr(Engine, "answers", watched)
+    assert "5 continuations" in generate(*words, "--stop", "x")
+    assert len(asked) == 3
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["seed"] for row in found] == [0, 1, 2, 3, 4]
+    for row, line in zip(found, whole, strict=False):
+        before = json.loads(line)
+        assert row.pop("log_probs") == pytest.approx(before.pop("log_probs"), abs=1e-5)
+        assert row == before
+    with pytest.raises(InputError, match=r"another kind \(differing: stop\)"):
+        generate(*words)
+    write_lines(source, lines[1])
+    with pytest.raises(InputError, match="Line 1 of what --out has is no continuation of prompt 1"):
+        generate(*words, "--stop", "x")
+    out.unlink()
+    assert "1 continuations" in generate(*words)
 
 
 def test_a_file_of_prompts_is_read_as_corpora_are(generate, run_dir, tmp_path):

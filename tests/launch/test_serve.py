@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import transformers
 
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data import builtin
@@ -117,6 +118,32 @@ def test_shared_by_devices_for_all_with_another_template(run_dir, tmp_path):
         assert program.wait(60) == 0
         told = program.stderr.read()
         assert "0.0.0.0 can be reached by others, who need no key" in told
+
+
+@pytest.mark.slow
+def test_a_model_directory_of_hugging_face_s_is_served_and_says_what_transformers_says(
+    run_dir, tmp_path
+):
+    convert = [sys.executable, ROOT / "launch" / "convert.py", "to-hf", run_dir, tmp_path / "hf"]
+    subprocess.run([*map(str, convert), "--dtype", "float32"], check=True, stdout=subprocess.PIPE)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    given = tokenizer("むかし", return_tensors="pt")
+    wanted = theirs.generate(**given, do_sample=False, max_new_tokens=8)[
+        0, given.input_ids.size(1) :
+    ]
+    with serving(tmp_path / "hf", "--dtype", "float32") as (program, url):
+        (model,) = httpx.get(f"{url}/v1/models").json()["data"]
+        assert model["id"] == "hf"
+        asked = ASKED | {"max_tokens": 8, "stream": False, "model": "hf"}
+        answer = httpx.post(f"{url}/v1/completions", json=asked, timeout=120).json()
+        chat = {"messages": [{"role": "user", "content": "山"}], "max_tokens": 3}
+        said = httpx.post(f"{url}/v1/chat/completions", json=chat, timeout=120).json()
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(60) == 0
+    assert answer["usage"]["prompt_tokens"] == given.input_ids.size(1)
+    assert answer["choices"][0]["text"].lstrip() == tokenizer.decode(wanted, True).lstrip()
+    assert said["usage"]["completion_tokens"] > 0
 
 
 @pytest.fixture
