@@ -262,7 +262,7 @@ def time_steps(
             nonlocal state
             state, _ = jax.block_until_ready(step(state, batch))
 
-        found["parts"] = measured_parts(step.as_text(), call)
+        found["parts"] = measured_parts(step.as_text() or "", call)
     yield found
 
 

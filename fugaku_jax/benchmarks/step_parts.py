@@ -1,6 +1,5 @@
 """What the parts of a compiled step take: XLA's own record of its operations, by kind of work."""
 
-import collections
 import re
 import statistics
 import tempfile
@@ -48,16 +47,19 @@ def measured_parts(text: str, call: Callable[[], object], calls: int = 3) -> dic
     kinds = kinds_of(text)
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+        jax.profiler.start_trace(folder)
+        try:
             for _ in range(calls):
                 start = time.perf_counter()
                 call()
                 seconds.append(time.perf_counter() - start)
-        parts = collections.Counter(dict.fromkeys(PARTS, 0.0))
+        finally:
+            jax.profiler.stop_trace()
+        parts = dict.fromkeys(PARTS, 0.0)
         for name, taken in _operations(Path(folder)):
             if kind := kinds.get(name):
                 parts[kind] += taken / calls
-    return {**parts, "other": statistics.mean(seconds) - parts.total()}
+    return {**parts, "other": statistics.mean(seconds) - sum(parts.values())}
 
 
 def kinds_of(text: str) -> Mapping[str, str]:
