@@ -213,19 +213,28 @@ def serving(
     show(run(url, clients, seconds, tokens, api_key, say), json)
 
 
-def model(rounds: int = 3, steps: int = 6, machine: str = "server", json: Json = False) -> None:
+def model(
+    layouts: tuple[Literal["one", "data", "tensor", "both"], ...] = (),
+    rounds: int = 3,
+    steps: int = 6,
+    machine: str = "server",
+    json: Json = False,
+) -> None:
     """Compare small layouts' steps with what the step-time model says, given measured kernels.
 
     Args:
+        layouts: One process, two that share the data, two that share each layer, or four that
+            share both; all of them if not given.
         rounds: Timed calls of each kernel.
         steps: Timed steps of each layout.
         machine: Whose network joins processes here: of configs/machines, or a .toml file.
     """
     from machines import load_machine
 
-    from fugaku_jax.benchmarks.modelled_steps import compare
+    from fugaku_jax.benchmarks.modelled_steps import LAYOUTS, compare
 
-    show(compare(load_machine(machine), rounds, steps, say), json)
+    chosen = [each for each in LAYOUTS if each.name in layouts or not layouts]
+    show(compare(load_machine(machine), rounds, steps, chosen, say), json)
 
 
 def grading(

@@ -8,7 +8,7 @@ the machine's file.
 import dataclasses
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from fugaku_jax.benchmarks.attentions import Attention
 from fugaku_jax.benchmarks.kernels import Case, machine, run
 from fugaku_jax.benchmarks.products import Product
 from fugaku_jax.benchmarks.scaling import ScalingShape, run_step, step_config
+from fugaku_jax.benchmarks.step_parts import PARTS
 from fugaku_jax.benchmarks.updates import Update
 from fugaku_jax.layout.assignment import without_torus
 from fugaku_jax.planning.assumptions import OURS
@@ -32,6 +33,7 @@ class SmallLayout:
     """How some processes share a step."""
 
     name: str
+    """By which it is asked for."""
     data: int
     tensor: int
 
@@ -47,17 +49,20 @@ class SmallLayout:
 
 
 LAYOUTS = (
-    SmallLayout("1 process", 1, 1),
-    SmallLayout("2 processes, data", 2, 1),
-    SmallLayout("2 processes, tensor", 1, 2),
-    SmallLayout("4 processes, data and tensor", 2, 2),
+    SmallLayout("one", 1, 1),
+    SmallLayout("data", 2, 1),
+    SmallLayout("tensor", 1, 2),
+    SmallLayout("both", 2, 2),
 )
+_PARTS = {"tensor": "messages", "gradients": "messages"}
+"""What kinds of modelled seconds are called among the measured parts."""
 
 
 def compare(
     joined_by: Machine,
     rounds: int = 3,
     steps: int = 6,
+    layouts: Sequence[SmallLayout] = LAYOUTS,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure kernels, and then each layout's step beside what the model says of it.
@@ -66,26 +71,36 @@ def compare(
         joined_by: a machine whose network is what joins processes here.
         rounds: timed calls of each kernel.
         steps: timed steps of each layout.
+        layouts: which.
         say: is told what was measured.
 
     Returns:
-        `kernels`, the figures that the model was given; and `steps`, for each layout `contender`,
-        `measured_seconds` of the median step, `modelled_seconds`, their `ratio` and the machine's
-        `load`.
+        `kernels`, the figures that the model was given; `steps`, for each layout `contender`,
+        `processes`, `measured_seconds` of the median step, `modelled_seconds`, their `ratio` and
+        the machine's `load`; and `breakdown`, its measured and its modelled seconds by part
+        (`step_parts.measured_parts`).
 
     Raises:
         RunError: a process failed.
     """
     shape = ScalingShape()
     figures: dict[str, Any] = {"machine": machine(rounds)}
-    for name, cases in _cases(shape).items():
+    for name, cases in _cases(shape, layouts).items():
         figures[name] = run(cases, rounds, ("native",), say)
-    rows = []
-    for layout in LAYOUTS:
-        measured = statistics.median(run_step(layout.processes, shape, steps, _mesh(layout)))
+    rows, breakdown = [], []
+    for layout in layouts:
+        found = run_step(layout.processes, shape, steps, _mesh(layout))
+        measured = statistics.median(found["seconds"])
         modelled = model(layout, shape, joined_by, figures)
+        parts = dict.fromkeys(PARTS, 0.0)
+        for kind, seconds in modelled.breakdown.items():
+            if seconds:
+                parts[_PARTS.get(kind, kind)] += seconds
+        breakdown.append({"contender": f"{layout.name}, measured", **found["parts"]})
+        breakdown.append({"contender": f"{layout.name}, modelled", **parts})
         row = {
             "contender": layout.name,
+            "processes": layout.processes,
             "measured_seconds": measured,
             "modelled_seconds": modelled.seconds,
             "ratio": modelled.seconds / measured,
@@ -93,7 +108,7 @@ def compare(
         }
         say(f"{layout.name}: {measured:.3f} s measured, {modelled.seconds:.3f} s modelled")
         rows.append(row)
-    return {"kernels": figures, "steps": rows}
+    return {"kernels": figures, "steps": rows, "breakdown": breakdown}
 
 
 def model(
@@ -117,9 +132,9 @@ def _mesh(layout: SmallLayout) -> dict[str, int]:
     return {"data": layout.data, "tensor": layout.tensor}
 
 
-def _cases(shape: ScalingShape) -> dict[str, list[Case]]:
+def _cases(shape: ScalingShape, layouts: Sequence[SmallLayout]) -> dict[str, list[Case]]:
     """Return the kernels' calls that the layouts' steps have."""
-    products = dict.fromkeys(product for layout in LAYOUTS for product in _products(layout, shape))
+    products = dict.fromkeys(product for layout in layouts for product in _products(layout, shape))
     attention = Attention(
         shape.sequence_length,
         batch=shape.rows,

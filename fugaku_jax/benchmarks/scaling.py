@@ -179,8 +179,10 @@ def _row(
     }
 
 
-def run_step(processes: int, shape: ScalingShape, steps: int, mesh: dict[str, int]) -> list[float]:
-    """Measure the steps of processes that share all cores.
+def run_step(
+    processes: int, shape: ScalingShape, steps: int, mesh: dict[str, int]
+) -> dict[str, Any]:
+    """Measure the steps of processes that share all cores, and the parts of rank 0's.
 
     Args:
         processes: how many.
@@ -189,13 +191,13 @@ def run_step(processes: int, shape: ScalingShape, steps: int, mesh: dict[str, in
         mesh: `data` and `tensor`, whose product is `processes`.
 
     Returns:
-        the seconds of each.
+        `seconds` of each; and `parts`, those of `step_parts.measured_parts` of further ones.
 
     Raises:
         RunError: a process failed.
     """
-    arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "mesh": mesh}
-    return _run_processes("step", processes, arguments)[0]["seconds"]
+    arguments = {"shape": dataclasses.asdict(shape), "steps": steps, "mesh": mesh, "parts": True}
+    return _run_processes("step", processes, arguments)[0]
 
 
 def step_config(shape: dict[str, Any], replicas: int, mesh: dict[str, Any]) -> Config:
@@ -216,7 +218,7 @@ def step_config(shape: dict[str, Any], replicas: int, mesh: dict[str, Any]) -> C
 
 
 def time_steps(
-    shape: dict[str, Any], steps: int, mesh: dict[str, int] | None = None
+    shape: dict[str, Any], steps: int, mesh: dict[str, int] | None = None, parts: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Take steps on all processes; yield the wall and CPU seconds of the timed.
 
@@ -224,10 +226,12 @@ def time_steps(
         shape: the fields of a `ScalingShape`.
         steps: timed ones.
         mesh: degrees of parallelism; data alone if not given.
+        parts: also measure what the parts of a step take.
     """
     import jax
     import numpy as np
 
+    from fugaku_jax.benchmarks.step_parts import measured_parts
     from fugaku_jax.cluster.hosts import agree, find_hosts
     from fugaku_jax.data.batch import Batch
     from fugaku_jax.models.layout import make_layout
@@ -251,7 +255,15 @@ def time_steps(
         state, _ = jax.block_until_ready(step(state, batch))
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - cpu_start)
-    yield {"seconds": seconds[2:], "cpu": cpu[2:]}
+    found: dict[str, Any] = {"seconds": seconds[2:], "cpu": cpu[2:]}
+    if parts:
+
+        def call() -> None:
+            nonlocal state
+            state, _ = jax.block_until_ready(step(state, batch))
+
+        found["parts"] = measured_parts(step.as_text() or "", call)
+    yield found
 
 
 def time_collectives(devices: int, megabytes: float, rounds: int) -> Iterator[dict[str, Any]]:

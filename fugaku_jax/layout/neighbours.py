@@ -11,7 +11,7 @@ from fugaku_jax.collectives.links import Links
 from fugaku_jax.collectives.sums import Placed
 from fugaku_jax.layout.overlap import LayerSums
 from fugaku_jax.layout.placement import Collectives, Way
-from fugaku_jax.pipeline.stack import Overlap
+from fugaku_jax.pipeline.overlap import Overlap
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fugaku_jax.collectives.sums import Placed, all_gather, all_reduce, reduce_s
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.kernels.adamw import sum_of_squares
 from fugaku_jax.layout.rules import Rules
-from fugaku_jax.pipeline.stack import Overlap
+from fugaku_jax.pipeline.overlap import Overlap
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from fugaku_jax.pipeline.buffers import add, empty, read, write
+from fugaku_jax.pipeline.overlap import Overlap
 from fugaku_jax.pipeline.residuals import pack, unpack
 
 Layer = Callable[[Array, PyTree, Any], Array]
@@ -40,20 +41,8 @@ class Fsdp:
     gradients of that, summed over devices; gather transposed."""
     zero: Callable[[PyTree], PyTree] = lambda weights: jax.tree.map(jnp.zeros_like, weights)
     """Returns gradients of zero of stacked weights, None for those that have none."""
-    overlap: "Overlap | None" = None
+    overlap: Overlap | None = None
     """What takes the place of `scatter` where a layer's sums may travel while the next computes."""
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """`Fsdp.scatter` in two halves, between which there is the layer before."""
-
-    start: Callable[[PyTree, PyTree], Any]
-    """Takes what `scatter` takes, and returns tickets of what is under way."""
-    done: Callable[[Any, Any], PyTree]
-    """Returns what `scatter` does, of tickets, and of others that must have been started before."""
-    nothing: Callable[[Any], Any]
-    """Returns tickets of zeros, of the types of others."""
 
 
 WHOLE = Fsdp()
@@ -192,27 +181,17 @@ def backward_layers(
         dx, gradients = unpack(read(residuals, row + i), fsdp.gather(own))(dy)
         return dx, gradients, own
 
+    if fsdp.overlap:
+        one = jax.tree.map(lambda stack: stack[0], weights)
+        types = jax.eval_shape(lambda own: fsdp.overlap.start(fsdp.gather(own), own), one)
+        return fsdp.overlap.backward(layer_back, types, layers.first, layers.count, dy, total)
+
     def body(n: Array, carry: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
         i = layers.count - 1 - n
         dx, gradients, own = layer_back(i, carry[0])
         return dx, add(carry[1], fsdp.scatter(gradients, own), layers.first + i)
 
-    if (overlap := fsdp.overlap) is None:
-        return jax.lax.fori_loop(0, layers.count, body, (dy, total))
-
-    def overlapping(n: Array, carry: tuple[Array, PyTree, Any]) -> tuple[Array, PyTree, Any]:
-        i = layers.count - 1 - n
-        dx, gradients, own = layer_back(i, carry[0])
-        started = overlap.start(gradients, own)
-        # In the first turn zeros, for which any row will do.
-        return dx, add(carry[1], overlap.done(carry[2], started), layers.first + i + 1), started
-
-    one = jax.tree.map(lambda stack: stack[0], weights)
-    types = jax.eval_shape(lambda own: overlap.start(fsdp.gather(own), own), one)
-    dx, total, last = jax.lax.fori_loop(
-        0, layers.count, overlapping, (dy, total, overlap.nothing(types))
-    )
-    return dx, add(total, overlap.done(last, last), layers.first)
+    return jax.lax.fori_loop(0, layers.count, body, (dy, total))
 
 
 def _forward(

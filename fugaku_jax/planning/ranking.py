@@ -2,7 +2,7 @@
 
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fugaku_jax.config import Config
@@ -75,61 +75,100 @@ def rank(
     Raises:
         InputError: no layout divides the nodes, the batch and the model.
     """
-    start, tried, fitted = time.perf_counter(), 0, 0
-    locals_ = sorted({1, machine.node.core_groups})
-    links: dict[tuple[int, ...], StepLinks] = {}
-    rates: dict[int, Rates] = {}
-    for local in locals_:
-        rates[local] = device_rates(machine, local, software, measured)
-    best: dict[str, list[tuple[float, int, Ranked]]] = {each: [] for each in precisions}
-    least: Ranked | None = None
-
-    def found(each: Config, degrees: dict[str, int], *, exact: bool) -> StepTime:
-        local = each.mesh.local
-        key = (*degrees.values(), local)
-        if key not in links:
-            assignment = assign_axes(each.mesh, nodes * local)
-            shares = software.links, software.gradient_links
-            links[key] = StepLinks(machine, assignment, each.mesh.collective, *shares)
-        return model_step(each, degrees, rates[local], links[key], exact=exact)
-
-    is_torus = machine.network.topology == "torus"
-    collective = "torus" if is_torus else config.mesh.collective
+    start = time.perf_counter()
+    network = machine.network.topology
+    collective = "torus" if network == "torus" else config.mesh.collective
     config = replace(config, mesh=replace(config.mesh, shape=shape, collective=collective))
-    for local in locals_:
+    found = _Found(_Timed(machine, nodes, software, measured), precisions, max(most, _AGAIN))
+    for local in found.timed.rates:
         for degrees in degrees_of(config, nodes * local, local):
             for savings in options(config, degrees, local, precisions):
-                for each in savings:
-                    tried += 1
-                    bytes_ = model_bytes(each, step_work(each, degrees))
-                    if fits(bytes_, machine.node.job_bytes / local):
-                        break
-                    if not fitted and (least is None or bytes_.total < least.bytes.total):
-                        least = Ranked(each, degrees, bytes_, found(each, degrees, exact=False))
-                else:
-                    continue
-                fitted += 1
-                ranked = Ranked(each, degrees, bytes_, found(each, degrees, exact=False))
-                entry = (-ranked.time.seconds, tried, ranked)
-                among = best[each.training.precision]
-                if len(among) < max(most, _AGAIN):
-                    heapq.heappush(among, entry)
-                else:
-                    heapq.heappushpop(among, entry)
-    if not tried:
+                found.look_at(savings, degrees)
+    if not found.tried:
         raise InputError(
             f"No layout divides {nodes:,} nodes, the {config.training.batch_size} samples of a "
             f"step, the model's {config.model.n_heads} heads and its {config.model.n_layers} "
             "layers; other nodes or another training.batch_size would do."
         )
-    fastest: list[Ranked] = []
-    for among in best.values():
-        again = [replace(r, time=found(r.config, r.degrees, exact=True)) for _, _, r in among]
-        again.sort(key=_seconds)
-        fastest += again[: most // len(precisions)]
-    fastest.sort(key=_seconds)
+    fastest = sorted(
+        (
+            each
+            for precision in precisions
+            for each in found.fastest(precision)[: most // len(precisions)]
+        ),
+        key=_seconds,
+    )
     seconds = time.perf_counter() - start
-    return Ranking(tuple(fastest), tried, fitted, seconds, None if fitted else least)
+    least = None if found.fitted else found.least
+    return Ranking(tuple(fastest), found.tried, found.fitted, seconds, least)
+
+
+class _Timed:
+    """The modelled steps of layouts on the nodes of a job; what they have in common is kept."""
+
+    def __init__(
+        self, machine: Machine, nodes: int, software: Software, measured: Measured | None
+    ) -> None:
+        self.machine, self.nodes, self.software = machine, nodes, software
+        self.rates: dict[int, Rates] = {
+            local: device_rates(machine, local, software, measured)
+            for local in sorted({1, machine.node.core_groups})
+        }
+        self._links: dict[tuple[int, ...], StepLinks] = {}
+
+    def step(self, config: Config, degrees: dict[str, int], *, exact: bool) -> StepTime:
+        local = config.mesh.local
+        key = (*degrees.values(), local)
+        if key not in self._links:
+            assignment = assign_axes(config.mesh, self.nodes * local)
+            shares = self.software.links, self.software.gradient_links
+            collective = config.mesh.collective
+            self._links[key] = StepLinks(self.machine, assignment, collective, *shares)
+        return model_step(config, degrees, self.rates[local], self._links[key], exact=exact)
+
+
+class _Found:
+    """The fastest layouts of each precision so far."""
+
+    def __init__(self, timed: _Timed, precisions: Sequence[Precision], kept: int) -> None:
+        self.timed, self.kept = timed, kept
+        self.tried = self.fitted = 0
+        self.least: Ranked | None = None
+        self._best: dict[str, list[tuple[float, int, Ranked]]] = {each: [] for each in precisions}
+
+    def look_at(self, savings: Iterable[Config], degrees: dict[str, int]) -> None:
+        """Take the first of a layout's ways to save memory that fits."""
+        machine = self.timed.machine
+        for config in savings:
+            self.tried += 1
+            bytes_ = model_bytes(config, step_work(config, degrees))
+            fitting = fits(bytes_, machine.node.job_bytes / config.mesh.local)
+            smaller = self.least is None or bytes_.total < self.least.bytes.total
+            if not fitting and (self.fitted or not smaller):
+                continue
+            time_ = self.timed.step(config, degrees, exact=False)
+            ranked = Ranked(config, degrees, bytes_, time_)
+            if fitting:
+                return self._keep(ranked)
+            self.least = ranked
+        return None
+
+    def _keep(self, ranked: Ranked) -> None:
+        self.fitted += 1
+        entry = (-ranked.time.seconds, self.tried, ranked)
+        among = self._best[ranked.config.training.precision]
+        if len(among) < self.kept:
+            heapq.heappush(among, entry)
+        else:
+            heapq.heappushpop(among, entry)
+
+    def fastest(self, precision: Precision) -> list[Ranked]:
+        """Return those that are kept of a precision in the order that their tables say."""
+        again = (
+            replace(each, time=self.timed.step(each.config, each.degrees, exact=True))
+            for _, _, each in self._best[precision]
+        )
+        return sorted(again, key=_seconds)
 
 
 def _seconds(ranked: Ranked) -> float:

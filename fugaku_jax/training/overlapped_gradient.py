@@ -15,7 +15,8 @@ from fugaku_jax.layout.layout import Layout
 from fugaku_jax.layout.placement import Collectives, Placement, Way
 from fugaku_jax.models.lora import Adapted
 from fugaku_jax.pipeline.buffers import empty
-from fugaku_jax.pipeline.stack import Fsdp, Overlap
+from fugaku_jax.pipeline.overlap import Overlap
+from fugaku_jax.pipeline.stack import Fsdp
 from fugaku_jax.training.gradient import Found, Weights, accumulated_gradient
 from fugaku_jax.training.local_batch import LocalBatch
 from fugaku_jax.training.precision import COMPUTE_DTYPES

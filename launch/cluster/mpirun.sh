@@ -8,7 +8,10 @@ set -euo pipefail
 hostfile=${1:?the first argument is a host file}
 shift
 
-source .venv/bin/activate
+# The machine's MPI is taken before one that pip may have put into .venv: its mpirun starts, and its
+# mpicc compiles what sends.
+export PATH=$PATH:$PWD/.venv/bin
+python=$PWD/.venv/bin/python
 
 # Rank 0 is on the first host of the file; any free port will do.
 first=$(awk '!/^[[:space:]]*(#|$)/ { print $1; exit }' "$hostfile")
@@ -19,7 +22,7 @@ export FUGAKU_JAX_COORDINATOR=${FUGAKU_JAX_COORDINATOR:-$first:61500}
 export FUGAKU_JAX_COLLECTIVES=${FUGAKU_JAX_COLLECTIVES:-mpi}
 
 if mpirun --version 2>&1 | grep -q "Open MPI"; then
-  start=(mpirun --hostfile "$hostfile" --map-by numa --bind-to numa
+  start=(mpirun --hostfile "$hostfile" --map-by numa --bind-to numa:overload-allowed
     -x FUGAKU_JAX_COORDINATOR -x FUGAKU_JAX_COLLECTIVES -x PATH)
 else # MPICH and its like write host:N, and pass all variables on
   mpich_hosts=$(mktemp)
@@ -37,7 +40,7 @@ fi
 asked=
 trap 'asked=1; kill -TERM "$child" 2>/dev/null || true' INT TERM HUP
 while
-  "${start[@]}" python launch/train.py "$@" &
+  "${start[@]}" "$python" launch/train.py "$@" &
   child=$!
   status=0
   wait "$child" || status=$?
@@ -45,6 +48,6 @@ while
     status=0
     wait "$child" || status=$?
   done
-  [ -z "$asked" ] && [ "$status" -ne 75 ] && python launch/cluster/go_on.py "$status" "$@"
+  [ -z "$asked" ] && [ "$status" -ne 75 ] && "$python" launch/cluster/go_on.py "$status" "$@"
 do :; done
 exit "$status"

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from fugaku_jax.cluster.hosts import find_hosts, join, leave
+from fugaku_jax.cluster.hosts import agree, find_hosts, join, leave
 
 MESH = {"x": 2, "y": 2}
 DTYPES = ("float32", "bfloat16", "float16", "int32")
@@ -99,9 +99,10 @@ def compare(links, rounds: int) -> int:
             return jax.tree.map(lambda x: x[None], found)
 
         mapped = jax.shard_map(body, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-        found = jax.tree.map(
-            lambda x: np.asarray(x.addressable_shards[0].data)[0], jax.jit(mapped)(x)
-        )
+        compiled = jax.jit(mapped).lower(x).compile()
+        # Who compiles on a busy machine may be late, and gloo waits for 30 s only.
+        agree(find_hosts(os.environ), f"round {number}", {})
+        found = jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], compiled(x))
         # Four summands of one sign in another order; what is narrow was rounded once, from fp32.
         rtol = {"float32": 1e-6, "bfloat16": 2**-7, "float16": 2**-10, "int32": 0}[dtype]
         for name in ("sum", "part", "started"):

@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
@@ -81,6 +83,8 @@ class Tcp final : public Transport {
   static constexpr double BUFFERED_SECONDS = 0.02;
   static constexpr size_t FITTED_EVERY = 1 << 18;  // bytes
 
+  using Clock = std::chrono::steady_clock;
+
   struct Outgoing {
     Header header;
     const std::byte* payload;
@@ -95,7 +99,8 @@ class Tcp final : public Transport {
     Header incoming;
     std::byte* target = nullptr;
     size_t received = 0;  // bytes, of the header too
-    size_t since_fitted = 0;
+    size_t sent = 0, got = 0;  // bytes since the buffer was fitted
+    Clock::time_point fitted = Clock::now();
   };
 
   static void configure(int descriptor) {
@@ -107,16 +112,25 @@ class Tcp final : public Transport {
     setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &UNHEARD_OF, sizeof UNHEARD_OF);
   }
 
-  // Lets no more wait in the network than keeps it busy: by the rate at which it delivers. What
-  // waits there delays all that comes after, up to seconds on a slow link.
-  static void fit_buffer(int descriptor) {
+  // Lets no more wait in the network than keeps it busy: by the rate at which the connection gets
+  // on. What waits there delays all that comes after, up to seconds on a slow link. As both ends
+  // send, and what confirms a message waits behind others, each way has the share of its link that
+  // its buffer has of the other's (Zhang, Shenker and Clark, "Observations on the dynamics of a
+  // congestion control algorithm: the effects of two-way traffic", 1991). So both ends go by the
+  // faster way, and by powers of two.
+  static void fit_buffer(Link& link) {
+    const auto now = Clock::now();
+    const double taken = std::chrono::duration<double>(now - link.fitted).count();
+    const double rate = double(std::max(link.sent, link.got)) / std::max(taken, 1e-6);
+    link.sent = link.got = 0;
+    link.fitted = now;
     tcp_info info{};
     socklen_t size = sizeof info;
-    if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size)) return;
-    const double seconds = std::max(BUFFERED_SECONDS, 2e-6 * info.tcpi_min_rtt);
-    const double bytes = double(info.tcpi_delivery_rate) * seconds;
-    const int wanted = int(std::clamp(bytes, double(LEAST_BUFFER), double(MOST_BUFFER)));
-    setsockopt(descriptor, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
+    if (getsockopt(link.descriptor, IPPROTO_TCP, TCP_INFO, &info, &size)) return;
+    const double bytes = rate * std::max(BUFFERED_SECONDS, 2e-6 * info.tcpi_min_rtt);
+    const auto wanted = std::clamp(bytes, double(LEAST_BUFFER), double(MOST_BUFFER));
+    const int buffer = int(std::bit_ceil(unsigned(wanted)));
+    setsockopt(link.descriptor, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
   }
 
   void watch(int operation, int link, uint32_t events) {
@@ -160,11 +174,8 @@ class Tcp final : public Transport {
         return lose(receiver, number, why);
       }
       out.done += size_t(written);
-      link.since_fitted += size_t(written);
-      if (link.since_fitted > FITTED_EVERY) {
-        link.since_fitted = 0;
-        fit_buffer(link.descriptor);
-      }
+      link.sent += size_t(written);
+      if (link.sent > FITTED_EVERY) fit_buffer(link);
       if (out.done < whole) continue;
       out.busy = false;
       receiver.sent(number);  // gives the next one, perhaps, which need not be noted as fresh
@@ -186,6 +197,7 @@ class Tcp final : public Transport {
       if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
       if (got <= 0) return lose(receiver, number, got ? std::strerror(errno) : "");
       taken += size_t(got);
+      link.got += size_t(got);
       link.received += size_t(got);
       if (link.received == sizeof(Header)) {
         if (link.incoming.magic != Header::MAGIC)
