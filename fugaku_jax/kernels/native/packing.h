@@ -131,9 +131,9 @@ void pack_panel(const Matrix<T>& x, int64_t row, int64_t depth, int64_t column, 
       Register square[LANES];
 #pragma GCC unroll 16
       for (int64_t i = 0; i < LANES; ++i)
-        square[i] = i < here ? along<Kind>(x.at(row + s * DEPTH, column + lane + i),
-                                           depth - s * DEPTH)
-                             : Register{};
+        square[i] = i < here && s * DEPTH < depth
+                        ? along<Kind>(x.at(row + s * DEPTH, column + lane + i), depth - s * DEPTH)
+                        : Register{};
       vector::transpose(square);
 #pragma GCC unroll 16
       for (int64_t i = 0; i < LANES; ++i) {
