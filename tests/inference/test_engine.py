@@ -96,8 +96,8 @@ def test_in_bf16_48_rows_side_by_side_are_those_that_run_alone(model, tokenizer,
     engine = Engine(model, tokenizer, 2, slots=13, weights=weights)
     draw, asked = random.Random(0), []
     for number in range(48):
-        prompt = engine.tokens(PREFIX[: draw.randrange(44)] if number % 3 else "むかし" * (number % 5))
-        asked.append((prompt, Options(draw.randrange(5, 30), temperature=0.0)))
+        prompt = PREFIX[: draw.randrange(44)] if number % 3 else "むかし" * (number % 5)
+        asked.append((engine.tokens(prompt), Options(draw.randrange(5, 30), temperature=0.0)))
     alone = [next(engine.answers([each])) for each in asked]
     among = list(Engine(model, tokenizer, 2, slots=13, weights=weights).answers(asked))
     for found, want in zip(among, alone, strict=True):
