@@ -243,6 +243,7 @@ def grading(
     data: Path | None = None,
     limit: int = 100,
     rounds: int = 2,
+    alone: bool = False,
     json: Json = False,
 ) -> None:
     """Compare tasks done by a run with lm-evaluation-harness's `hf` model on its export.
@@ -253,14 +254,16 @@ def grading(
         data: Likewise.
         limit: Most items of a task.
         rounds: Timed rounds of each, in turn.
+        alone: Have the run continue texts one at a time, too.
     """
     from fugaku_jax.benchmarks.grading import run
 
     shown = (
         *("items", "figures_apart", "nats_apart", "texts_differing"),
         *("ours_seconds", "theirs_seconds", "ratio"),
+        *(("alone_differing", "alone_seconds", "alone_ratio") if alone else ()),
     )
-    show(run(run_dir, tasks, data, limit, rounds, say), json, tasks=shown)
+    show(run(run_dir, tasks, data, limit, rounds, alone, say), json, tasks=shown)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Tasks of lm-evaluation-harness done by our model and by the harness's own `hf`, in one process.
 
 Both have the same weights, ours from a run and theirs from its export. They take turns, round by
-round, and the first round, which compiles, is not timed; every answer is compared.
+round, and the first round, which compiles, is not timed; every answer is compared. Ours may also be
+asked for one text at a time.
 """
 
 import statistics
@@ -27,6 +28,7 @@ def run(
     data: Path | None = None,
     limit: int | None = 100,
     rounds: int = 2,
+    alone: bool = False,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Compare figures, answers and time.
@@ -37,13 +39,15 @@ def run(
         data: directory of the data of task files.
         limit: most items of a task.
         rounds: timed rounds of each contender.
+        alone: whether texts are also continued one at a time.
         say: is told what was measured as it goes.
 
     Returns:
         `tasks`, a row for each: `contender` (its name), `items`, `figures_ours` and
         `figures_theirs` by name, `figures_apart` (the largest difference of two), `nats_apart`
         (likewise of two log-likelihoods), `texts_differing`, `ours_seconds` and `theirs_seconds`
-        (medians), and `ratio` of the latter by the former.
+        (medians), and `ratio` of the latter by the former; if asked for, `alone_seconds`,
+        `alone_ratio` by ours, and `alone_differing`, texts that are not ours.
 
     Raises:
         InputError: something is not installed, or the run or a task cannot be read.
@@ -55,14 +59,15 @@ def run(
     from fugaku_jax.evaluation.harness_tasks import tasks_of
 
     loaded = load_for_inference(run_dir, "float32")
-    ours = HarnessModel(loaded.model, loaded.tokenizer, loaded.first_token, "float32")
+    given = loaded.model, loaded.tokenizer, loaded.first_token, "float32"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "hf"
         export_run(
             run_dir, out, open_run_store(run_dir, read_config(run_dir), None), "float32", 1 << 30
         )
         theirs = HFLM(str(out), device="cpu", dtype="float32", batch_size=_BATCH)
-    contenders = {"ours": ours, "theirs": theirs}
+    contenders: dict[str, Any] = {"ours": HarnessModel(*given), "theirs": theirs}
+    contenders |= {"alone": HarnessModel(*given, slots=1)} if alone else {}
     rows = []
     for wanted in [each for name in tasks for each in tasks_of(name, data)]:
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -87,14 +92,8 @@ def _timed(model: Any, wanted: str | dict[str, Any], limit: int | None) -> tuple
 
 def _row(found: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     (task,) = found["ours"]["samples"]
-    samples = [found[name]["samples"][task] for name in ("ours", "theirs")]
-    apart, differing = 0.0, 0
-    for mine, other in zip(*samples, strict=True):
-        for one, two in zip(_answers(mine), _answers(other), strict=True):
-            if isinstance(one, str):  # transformers leaves a first space out where it decodes
-                differing += one.lstrip(" ") != two.lstrip(" ")
-            else:
-                apart = max(apart, abs(one - two))
+    samples = {name: each["samples"][task] for name, each in found.items()}
+    apart, differing = _compared(samples["ours"], samples["theirs"])
     figures = {
         f"figures_{name}": {
             metric: value
@@ -103,13 +102,28 @@ def _row(found: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
         }
         for name in ("ours", "theirs")
     }
-    items = len({each["doc_id"] for each in samples[0]})
+    items = len({each["doc_id"] for each in samples["ours"]})
     times = {f"{name}_seconds": value for name, value in seconds.items()}
-    ratio = seconds["theirs"] / seconds["ours"]
+    times["ratio"] = seconds["theirs"] / seconds["ours"]
     pairs = zip(figures["figures_ours"].values(), figures["figures_theirs"].values(), strict=True)
     worst = max((abs(mine - other) for mine, other in pairs), default=0.0)
     compared = {"figures_apart": worst, "nats_apart": apart, "texts_differing": differing}
-    return {"contender": task, "items": items, **figures, **compared, **times, "ratio": ratio}
+    if "alone" in found:
+        times["alone_ratio"] = seconds["alone"] / seconds["ours"]
+        _, compared["alone_differing"] = _compared(samples["ours"], samples["alone"])
+    return {"contender": task, "items": items, **figures, **compared, **times}
+
+
+def _compared(mine: Sequence[Any], others: Sequence[Any]) -> tuple[float, int]:
+    """Return how far log-likelihoods are apart at most, and how many texts differ."""
+    apart, differing = 0.0, 0
+    for sample, other in zip(mine, others, strict=True):
+        for one, two in zip(_answers(sample), _answers(other), strict=True):
+            if isinstance(one, str):  # transformers leaves a first space out where it decodes
+                differing += one.lstrip(" ") != two.lstrip(" ")
+            else:
+                apart = max(apart, abs(one - two))
+    return apart, differing
 
 
 def _answers(sample: dict[str, Any]) -> list[Any]:

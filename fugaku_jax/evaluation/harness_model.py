@@ -27,12 +27,25 @@ class HarnessModel(TemplateLM):
     """A model that the harness can ask."""
 
     def __init__(
-        self, model: GPT, tokenizer: Tokenizer, first_token: int | None, dtype: str
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        first_token: int | None,
+        dtype: str,
+        slots: int = 32,
     ) -> None:
-        """Args: the model, its tokenizer, what stands before every text, and the arithmetic."""
+        """Take a model.
+
+        Args:
+            model: the model.
+            tokenizer: its tokenizer.
+            first_token: what stands before every text; None for nothing.
+            dtype: type of the arithmetic.
+            slots: most texts that are continued at once.
+        """
         super().__init__()
         self._model, self._pieces, self._first, self._dtype = model, tokenizer, first_token, dtype
-        self._likelihoods = Likelihoods(model, dtype)
+        self._slots, self._likelihoods = slots, Likelihoods(model, dtype)
         self._length = model.config.sequence_length
 
     @property
@@ -78,7 +91,8 @@ class HarnessModel(TemplateLM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Return what follows each text, up to a stop string, greedily or by chance."""
         del disable_tqdm
-        engine = Engine(self._model, self._pieces, self._first, self._dtype)
+        slots = max(1, min(self._slots, len(requests)))
+        engine = Engine(self._model, self._pieces, self._first, self._dtype, slots)
         asked = [self._asked(engine, *request.args) for request in requests]
         return [row.text for row in engine.answers(asked)]
 

@@ -170,16 +170,19 @@ def test_what_is_not_known_of_contamination_is_said(given, tmp_path):
 @pytest.mark.usefixtures("program")
 def test_the_benchmark_tells_how_far_apart_both_models_are(monkeypatch, capsys, given):
     bench = importlib.import_module("bench")
-    words = ["bench.py", "grading", given / "run", "--tasks", given / "tasks" / "choice.yaml"]
-    words += ["--data", given, "--limit", 3, "--rounds", 1, "--json"]
+    files = [given / "tasks" / f"{name}.yaml" for name in ("choice", "goes_on")]
+    words = ["bench.py", "grading", given / "run", "--tasks", *files]
+    words += ["--data", given, "--limit", 3, "--rounds", 1, "--alone", "--json"]
     monkeypatch.setattr(sys, "argv", [str(each) for each in words])
     bench.main()
-    (row,) = json.loads(capsys.readouterr().out)["tasks"]
+    row, texts = json.loads(capsys.readouterr().out)["tasks"]
     assert (row["contender"], row["items"], row["texts_differing"]) == ("choice_here", 3, 0)
     assert row["figures_ours"] == row["figures_theirs"] != {}
     assert row["figures_apart"] == 0
     assert 0 < row["nats_apart"] < 1e-3
     assert row["ratio"] == row["theirs_seconds"] / row["ours_seconds"]
+    assert (texts["contender"], texts["alone_differing"]) == ("goes_on_here", 0)
+    assert texts["alone_ratio"] == texts["alone_seconds"] / texts["ours_seconds"]
 
 
 def said_by(tokenizer: Tokenizer, decode: Callable, tokens: int | list[int], **how: bool) -> str:
