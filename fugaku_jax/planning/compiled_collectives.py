@@ -20,7 +20,9 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([^ ]+) \(.*\{$")
 _CALLED = re.compile(r"(?:body|to_apply|calls)=%?([^ ,)]+)|branch_computations=\{([^}]*)\}")
 _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SHAPE = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
-_MESH = re.compile(r"mesh\[([^\]]*)\] ?\{([^}]*)\}")
+_MESH = re.compile(
+    r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}"
+)
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
@@ -140,21 +142,29 @@ def _groups(line: str, devices: int) -> tuple[Int[np.ndarray, "N members"], int]
     if found and rest.startswith("{}"):
         return np.arange(devices)[None], 1
     if found and (match := _IOTA.match(rest)):
-        shape, over = (tuple(map(int, match[i].split(","))) for i in (1, 2))
-        order = tuple(map(int, match[3].split(","))) if match[3] else tuple(range(len(over)))
-        ids = np.arange(math.prod(over)).reshape(over).transpose(order).reshape(shape)
+        ids = _iota(match[2], match[3]).reshape(_numbers(match[1]))
         return ids[:1], len(ids)
     if found and (match := _MESH.match(rest)):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
-        along = re.findall(r"'(\w+)'(:)?", match[2])
-        whole = all(not part for _, part in along) and "device_ids" not in match[1]
-        if whole and math.prod(sizes.values()) == devices:
-            ids = np.arange(devices).reshape(tuple(sizes.values()))
+        along = re.findall(r"'(\w+)'(:)?", match[4])
+        ids = _iota(match[2] or str(devices), match[3])
+        if all(not part for _, part in along) and math.prod(sizes.values()) == ids.size == devices:
+            ids = ids.reshape(tuple(sizes.values()))
             inner = [name for name, _ in along]
             order = [list(sizes).index(n) for n in (*(s for s in sizes if s not in inner), *inner)]
             ids = ids.transpose(order).reshape(-1, math.prod(sizes[n] for n in inner))
             return ids[:1], len(ids)
     raise ValueError(f"The groups of this collective are written in an unknown way: {line[:300]}")
+
+
+def _iota(over: str, order: str | None) -> Int[np.ndarray, " N"]:
+    """Return devices as they are counted along axes of these sizes, taken in another order."""
+    ids = np.arange(math.prod(_numbers(over))).reshape(_numbers(over))
+    return (ids.transpose(_numbers(order)) if order else ids).ravel()
+
+
+def _numbers(listed: str) -> tuple[int, ...]:
+    return tuple(map(int, listed.split(",")))
 
 
 def _axes(group: Int[np.ndarray, "N members"], mesh: Mapping[str, int]) -> tuple[str, ...]:

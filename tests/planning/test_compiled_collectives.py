@@ -69,6 +69,11 @@ def program(instruction: str) -> str:
             "f32[4]{0} all-reduce(%p), replica_groups=mesh['m'=2,'n'=4] {'m'}, to_apply=%add",
             ("all-reduce", 2, 4, ("a",), 16),
         ),
+        (  # of 8 = 2 x 4, counted the other way: (0, 4), (1, 5), ...
+            "f32[8]{0} all-gather(%p), replica_groups=mesh['axis_0'=4,'axis_1'=2], "
+            "device_ids=([2,4]T(1,0)) {'axis_1'}, dimensions={0}",
+            ("all-gather", 2, 4, ("a",), 32),
+        ),
         (
             "(f32[4]{0}, u8[3]{0}) all-reduce(%p, %q), replica_groups={{0,1,2},{3,4}}",
             ("all-reduce", 3, 2, ("b",), 19),
