@@ -59,7 +59,7 @@ def batch(
     del loaded, given
     asked = read_prompts(engine, prompts, options)
     sha256 = open_base(model).start.origin["sha256"]
-    made_with = {"model_sha256": sha256, "dtype": dtype}
+    made_with = {"model_sha256": sha256, "dtype": dtype, "weights": weights}
     made_with |= asdict(options) | {"stop": list(options.stop)}
     begin_or_go_on(out, out.with_name(f"{out.name}.made_with.json"), made_with)
     with GrowingLines(out, FOUND) as file:
