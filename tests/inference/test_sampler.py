@@ -14,6 +14,7 @@ from transformers import (
 
 from fugaku_jax.inference.sampler import (
     Choice,
+    first_greatest,
     keep_top_k,
     keep_top_p,
     log_probability,
@@ -140,3 +141,11 @@ def test_a_row_depends_on_its_own_seed_and_number_alone():
     assert alone[0] == tokens[3]
     many = {int(sampled(logits[:1], number=n, seed=4)[0][0]) for n in range(20)}
     assert len(many) > 5
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 303, 640])
+def test_the_first_of_equally_great_numbers_is_found(size):
+    whole = np.random.default_rng(size).integers(-2, 2, (40, size)).astype(np.float32)
+    whole[::5] = -np.inf
+    whole[3, -1] = whole[4, 0] = 9
+    np.testing.assert_array_equal(first_greatest(jnp.asarray(whole)), whole.argmax(-1))
