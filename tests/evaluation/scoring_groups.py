@@ -1,6 +1,6 @@
 """Compile what validation scores windows by, for 16 emulated devices; print its collectives.
 
-Run by `test_perplexity.py`: `python scoring_groups.py`. Eight replicas lie along two axes of the mesh.
+Run by `test_perplexity.py`: `python scoring_groups.py`. Eight replicas lie along two axes.
 """
 
 import dataclasses
