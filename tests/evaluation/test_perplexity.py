@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -192,3 +194,15 @@ def test_a_store_of_a_larger_vocabulary_is_wrong_input(store):
     model = dataclasses.replace(CONFIG.model, vocab_size=VOCAB - 1)
     with pytest.raises(InputError, match=r"model\.vocab_size is 289.*290 pieces"):
         Perplexity(store, dataclasses.replace(CONFIG, model=model))
+
+
+def test_what_is_scored_on_many_devices_is_summed_one_axis_after_the_other(run_emulated):
+    found = json.loads(run_emulated(Path(__file__).with_name("scoring_groups.py"), 16))
+    mesh, groups = found["mesh"], found["collectives"]
+    assert len([axis for axis in found["data"] if mesh[axis] > 1]) > 1
+    for row in groups:
+        assert len(row["axes"]) == 1, row
+        assert row["members"] == mesh[row["axes"][0]], row
+    # The sum over all replicas is there, or nothing would be said by this.
+    summed = {row["axes"][0] for row in groups if row["kind"] == "all-reduce"}
+    assert summed >= {axis for axis in found["data"] if mesh[axis] > 1}
