@@ -177,11 +177,12 @@ class _Run:
             say(f"compiled the step in {time.perf_counter() - begun:.1f} s")
             last = min(steps, first + (config.training.stop_after or steps))
             order = order_of_run(run_dir, config, self.store)
-            data, bounds = config.data, {"start_step": first, "stop_step": last}
-            reading = bounds | {"prefetch": data.prefetch, "prompt_weight": data.prompt_weight}
+            ahead, weight = config.data.prefetch, config.data.prompt_weight
+            bounds = {"start_step": first, "stop_step": last, "prefetch": ahead}
             reference = self._reference(first, state)
             validate = self._validate()
-            loader = Loader(self.store, order, layout.batch, **reading, reference=reference)
+            given = self.store, order, layout.batch
+            loader = Loader(*given, **bounds, reference=reference, prompt_weight=weight)
             stack.enter_context(loader)
             stop = Stop(stack.enter_context(stop_signals()), self.limit_is_near)
             best = KeepBest(run_dir, checkpoints, patience)
