@@ -32,15 +32,13 @@ CHOICES = ("auto", "native", "reference")
 
 _AVX2 = {"avx2", "bmi2", "fma", "f16c"}
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"}
-_PAIRS = {"avx512_bf16", "avx512_vnni"}
-_AMX = {"amx_tile", "amx_bf16", "amx_int8"}
+_PAIRS = _AVX512 | {"avx512_bf16", "avx512_vnni"}
+_AMX = _PAIRS | {"amx_tile", "amx_bf16", "amx_int8"}
 # Whether the processor can run a library; the best comes first.
 _LIBRARIES: dict[str, Callable[[], bool]] = {
     "a64fx": processor.is_a64fx,
-    "avx512_amx": lambda: (
-        processor.features() >= _AVX512 | _PAIRS | _AMX and processor.may_use_tiles()
-    ),
-    "avx512_bf16": lambda: processor.features() >= _AVX512 | _PAIRS,
+    "avx512_amx": lambda: processor.features() >= _AMX and processor.may_use_tiles(),
+    "avx512_bf16": lambda: processor.features() >= _PAIRS,
     "avx512": lambda: processor.features() >= _AVX512,
     "avx2": lambda: processor.features() >= _AVX2,
     "generic": lambda: True,
