@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from fugaku_jax.data.batch import Batch, document_segments, marked_batch
+from fugaku_jax.data.batch import Batch, document_segments
+from fugaku_jax.data.marked_batch import marked_batch
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError

@@ -16,7 +16,8 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, PyTree
 
 from fugaku_jax.config import Config
-from fugaku_jax.data.batch import Batch, document_segments, marked_batch
+from fugaku_jax.data.batch import Batch, document_segments
+from fugaku_jax.data.marked_batch import marked_batch
 from fugaku_jax.data.marks import padding
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, Int64, PyTree
 
 from fugaku_jax.cluster.decisions import wait_for_all
 from fugaku_jax.cluster.processes import is_writer
-from fugaku_jax.data.batch import Batch, marked_batch
+from fugaku_jax.data.batch import Batch
+from fugaku_jax.data.marked_batch import marked_batch
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.store_format import SPLITS, SplitName
 from fugaku_jax.errors import InputError

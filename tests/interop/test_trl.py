@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fugaku_jax.config import Config, DataConfig, OptimizerConfig, TrainingConfig, TuningConfig
-from fugaku_jax.data.batch import marked_batch
+from fugaku_jax.data.marked_batch import marked_batch
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.tokenizer import train
 from fugaku_jax.interop.hf import export_run

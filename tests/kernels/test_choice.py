@@ -13,6 +13,7 @@ import pytest
 from fugaku_jax.errors import InputError
 from fugaku_jax.kernels import native
 from fugaku_jax.kernels.activation import gelu
+from fugaku_jax.kernels.native import libraries
 
 
 def is_native(choice: str) -> bool:
@@ -64,7 +65,7 @@ def test_where_linux_refuses_tiles_the_next_library_runs():
 def test_kernels_older_than_their_sources_are_told(tmp_path):
     """They may take other arguments than they are given, which XLA says in words of its own."""
     file = "fugaku_jax/kernels/native/generic.so"
-    built, copy = native.installed(file), tmp_path / file
+    built, copy = libraries.installed(file), tmp_path / file
     assert built is not None
     copy.parent.mkdir(parents=True)
     shutil.copyfile(built, copy)

@@ -41,7 +41,8 @@ def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path, kinds):
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fugaku-jax\nVersion: 0\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), native.ISA_VARIABLE: "generic"}
     file = "fugaku_jax/kernels/native/generic.so"
-    program = f"from fugaku_jax.kernels import native; print(native.installed('{file}'))"
+    of_it = "from fugaku_jax.kernels.native.libraries import installed"
+    program = f"{of_it}; print(installed('{file}'))"
     found = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )

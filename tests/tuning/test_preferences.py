@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from talks import answer, question
 
-from fugaku_jax.data.batch import marked_batch
 from fugaku_jax.data.corpus import BadLine
+from fugaku_jax.data.marked_batch import marked_batch
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
 from fugaku_jax.tuning.build import build_dialogues

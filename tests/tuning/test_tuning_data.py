@@ -10,8 +10,8 @@ import pytest
 from talks import dialogue
 
 from fugaku_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from fugaku_jax.data.batch import marked_batch
 from fugaku_jax.data.loader import Loader
+from fugaku_jax.data.marked_batch import marked_batch
 from fugaku_jax.data.order import SampleOrder
 from fugaku_jax.data.store import Store
 from fugaku_jax.data.verify import verify_store

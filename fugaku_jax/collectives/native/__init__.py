@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from fugaku_jax.kernels import native as kernels
+from fugaku_jax.kernels.native.libraries import installed
 
 
 def available() -> bool:
@@ -35,4 +36,4 @@ def target(name: str) -> str:
 
 @functools.cache
 def _path(name: str | None) -> Path | None:
-    return kernels.installed(f"fugaku_jax/collectives/native/{name}.so") if name else None
+    return installed(f"fugaku_jax/collectives/native/{name}.so") if name else None

@@ -1,20 +1,16 @@
-"""The native library: which one this processor gets, and how its kernels are called.
+"""The native library: whether its kernels are taken, and how they are called.
 
-`pip install` builds one library for each instruction set of the processor's family
-(`CMakeLists.txt`). The first kernel that is asked for loads the best one that this processor can
-run and registers its functions with XLA. The variable `FUGAKU_JAX_KERNELS` decides when the program
+The first kernel that is asked for loads a library (`libraries.py`) and registers its functions with
+XLA. The variable `FUGAKU_JAX_KERNELS` decides when the program
 begins: `auto` (the default) takes the native kernels where they are and says once if they are not,
 `native` insists on them, and `reference` runs what is written in `jnp` beside each of them. Within
 `use` that is what decides, and JAX's caches know of it.
 """
 
-import ctypes
 import functools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +19,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
-from fugaku_jax import processor
 from fugaku_jax.errors import InputError
+from fugaku_jax.kernels.native.libraries import load
 
 VARIABLE = "FUGAKU_JAX_KERNELS"
 ISA_VARIABLE = "FUGAKU_JAX_ISA"
 CHOICES = ("auto", "native", "reference")
-
-_AVX2 = {"avx2", "bmi2", "fma", "f16c"}
-_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f16c"}
-_PAIRS = _AVX512 | {"avx512_bf16", "avx512_vnni"}
-_AMX = _PAIRS | {"amx_tile", "amx_bf16", "amx_int8"}
-# Whether the processor can run a library; the best comes first.
-_LIBRARIES: dict[str, Callable[[], bool]] = {
-    "a64fx": processor.is_a64fx,
-    "avx512_amx": lambda: processor.features() >= _AMX and processor.may_use_tiles(),
-    "avx512_bf16": lambda: processor.features() >= _PAIRS,
-    "avx512": lambda: processor.features() >= _AVX512,
-    "avx2": lambda: processor.features() >= _AVX2,
-    "generic": lambda: True,
-}
 
 _chosen = jax.make_user_context((os.environ.get(VARIABLE, "auto"), os.environ.get(ISA_VARIABLE)))
 
@@ -78,7 +60,7 @@ def enabled() -> bool:
 
 def loaded() -> str | None:
     """Load the library for this processor and return its name; None if there is none."""
-    library = _library(_chosen.value[1])
+    library = load(_chosen.value[1])
     return None if library is None else Path(library._name).stem
 
 
@@ -129,37 +111,9 @@ def on_each_device(
 
 
 @functools.cache
-def _library(wanted: str | None) -> ctypes.CDLL | None:
-    for name in [wanted] if wanted else _LIBRARIES:
-        path = installed(f"fugaku_jax/kernels/native/{name}.so")
-        if path is not None and _LIBRARIES.get(name, lambda: True)():
-            if any(source.stat().st_mtime > path.stat().st_mtime for source in _sources()):
-                print(
-                    f"The native kernels {path} are older than their sources, and may not be what "
-                    "is called: `touch pyproject.toml && make env` builds them again.",
-                    file=sys.stderr,
-                )
-            return ctypes.CDLL(str(path))
-    print("No native kernels were built for this processor: jnp runs.", file=sys.stderr)
-    return None
-
-
-def _sources() -> list[Path]:
-    """Return what libraries are built from; nothing where only the package is installed."""
-    return [*Path(__file__).parent.glob("**/*.cc"), *Path(__file__).parent.glob("**/*.h")]
-
-
-@functools.cache
 def _target(function: str, library: str | None) -> str:
     """Make a function of a library known to XLA, under its name there and the library's."""
-    symbol = getattr(_library(library), f"fugaku_{function}")
+    symbol = getattr(load(library), f"fugaku_{function}")
     name = f"fugaku_{function}_{library}"
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     return name
-
-
-def installed(file: str) -> Path | None:
-    """Return where `pip install` put a library: perhaps not beside its sources; None if nowhere."""
-    distributions = metadata.distributions(name="fugaku-jax")
-    paths = (Path(str(each.locate_file(file))) for each in distributions)
-    return next((path for path in paths if path.exists()), None)
