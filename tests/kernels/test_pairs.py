@@ -47,9 +47,9 @@ def test_products_and_attention_hold_in_narrow_arithmetic(tmp_path, kinds):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == str(library)
-    names = ["test_matmul.py"]  # by tiles are products alone
-    if "PAIRS" in kinds:
-        names += ["test_native_attention.py", "test_panels.py"]
+    names = ["test_matmul.py", "test_panels.py"]
+    if "PAIRS" in kinds:  # by tiles are products alone
+        names += ["test_native_attention.py"]
     tests = [HERE / name for name in names]
     options = (
         "-q",

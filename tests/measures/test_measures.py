@@ -46,7 +46,7 @@ UNUSED = [
     "fugaku_jax.layout.layout.OnLayout.trace",
 ]
 # What a stranger reads at most. Figures of a mesh, and of all of the package: `make measures`.
-MOST_FILES, MOST_LINES = 31, 4_019
+MOST_FILES, MOST_LINES = 31, 3_987
 LONGEST_FUNCTION, LONGEST_FILE = 90, 360
 
 

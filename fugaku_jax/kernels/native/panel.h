@@ -14,6 +14,7 @@
 
 namespace panel {
 
+using amx::TILES;
 using vector::Bfloat16;
 using vector::Bits;
 using vector::Float;
@@ -30,13 +31,6 @@ constexpr int64_t DEEP<int8_t> = 4;
 
 template <class W>
 constexpr int64_t UNIT = DEEP<W> == 1 ? 1 : 16 * DEEP<W>;
-
-// Whether a tile is multiplied by one instruction. (Tests define it to run what uses this.)
-#if defined(__AMX_TILE__) || defined(FUGAKU_JAX_TILES)
-constexpr bool TILES = true;
-#else
-constexpr bool TILES = false;
-#endif
 
 // A tile's sums in registers, as many as in matmul.h but of an even number of registers, which
 // divides a panel.

@@ -88,14 +88,6 @@ constexpr int64_t steps_of(int64_t depth) {
   return (depth + PRODUCTS - 1) / PRODUCTS * UNIT<Kind>;
 }
 
-// Whether products of bf16 are one instruction for a whole tile. (Tests define it to run what uses
-// this.)
-#if defined(__AMX_BF16__) || defined(FUGAKU_JAX_TILES)
-constexpr bool TILES = true;
-#else
-constexpr bool TILES = false;
-#endif
-
 // What a thread has to hold while it multiplies numbers of a kind.
 template <class Kind>
 struct Session {};
@@ -111,7 +103,7 @@ using WideKindOf =
 template <class T>
 using KindOf = std::conditional_t<
     vector::HALVES && std::is_same_v<T, vector::Half>, Halves,
-    std::conditional_t<TILES && std::is_same_v<T, vector::Bfloat16>, Tiles, WideKindOf<T>>>;
+    std::conditional_t<amx::TILES && std::is_same_v<T, vector::Bfloat16>, Tiles, WideKindOf<T>>>;
 
 // total[i][j] = the sum over `steps` s of a(i, s) b(s, j), j counting registers.
 //

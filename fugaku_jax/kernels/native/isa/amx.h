@@ -18,6 +18,13 @@ namespace amx {
 constexpr int64_t ROWS = 16;
 constexpr int64_t BYTES = 64;  // of a row
 
+// Whether to multiply by them. (Tests define it, to run what does so.)
+#if defined(__AMX_TILE__) || defined(FUGAKU_JAX_TILES)
+constexpr bool TILES = true;
+#else
+constexpr bool TILES = false;
+#endif
+
 // How much of a tile is used.
 struct Shape {
   uint8_t rows = ROWS;
