@@ -50,6 +50,7 @@ def mt_bench(
     max_tokens: int = 1024,
     seed: int = 0,
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16",
+    weights: Literal["int8"] | None = None,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     emulate_devices: int | None = None,
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
@@ -74,6 +75,7 @@ def mt_bench(
         max_tokens: Most tokens of an answer.
         seed: Of the random choice.
         dtype: Type of weights, cache and arithmetic.
+        weights: Type of weights in products, if it is another: int8 is half of what bf16 reads.
         json: Print one JSON object instead of a table.
         emulate_devices: Let this process have so many devices, by emulation on its CPU.
         mesh: How many devices share the work, and how.
@@ -92,12 +94,13 @@ def mt_bench(
     base = open_base(model)
     source = read_template(chat_template) if chat_template else base.template or FUGAKU
     sha256 = base.start.origin["sha256"]
-    decided_by = answered_by(sha256, asked_of, source, options, dtype)
+    decided_by = answered_by(sha256, asked_of, source, options, dtype) | {"weights": weights}
     begin_or_go_on(out, out / "answered_by.json", decided_by)
 
     def load() -> Engine:
         loaded = load_for_inference(model, dtype, mesh)
-        return Engine(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
+        given = loaded.model, loaded.tokenizer, loaded.first_token, dtype
+        return Engine(*given, weights=weights)
 
     template = ChatTemplate(source)
     stop = tuple(filter(None, [template.next_turn()]))

@@ -173,6 +173,9 @@ def test_without_a_judge_there_are_answers_and_prompts_and_no_score(mt_bench, gi
     prompts = lines_of(out / "prompts.jsonl")
     assert len(prompts) == 160
     assert f"### Assistant A:\n{second}\n" in prompts[43]["user_prompt"]
+    with pytest.raises(InputError, match=r"answers of another kind \(differing: weights\)"):
+        mt_bench("--out", out, "--weights", "int8")
+    assert "80 questions answered" in mt_bench("--out", given / "int8", "--weights", "int8")
 
 
 @pytest.mark.parametrize(
