@@ -1,6 +1,7 @@
 """Tokens a second of generation beside `transformers`, in bf16, one machine, one run.
 
-Where `llama_cpp` can be imported, llama.cpp is a contender too.
+Ours takes part twice, once with weights of int8. Where `llama_cpp` can be imported, llama.cpp is a
+contender too.
 
 Each contender runs in a process of its own, one process at a time, with the same weights' shapes
 and prompts, others in each call; processes alternate, round by round. Ours answers a call's prompts
@@ -12,6 +13,7 @@ CONTENDER '{...}'`.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import statistics
@@ -25,7 +27,8 @@ from fugaku_jax.benchmarks.processes import require, run_module, token_speeds
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.huge_pages import huge_page_variables
 
-CONTENDERS = ("fugaku_jax", "transformers")
+OURS, INT8 = "fugaku_jax", "fugaku_jax int8"
+CONTENDERS = (OURS, INT8, "transformers")
 LLAMA_CPP = "llama.cpp"
 
 
@@ -64,7 +67,8 @@ def run(
 
     Returns:
         `ratio_batch_N` for each batch: our speed by that of transformers, of the median calls;
-        `ratio_to_llama_cpp_batch_N` where that is installed; `aggregate_batch_N`, ours by that of
+        `ratio_int8_batch_N`, that of ours with weights of int8; `ratio_to_llama_cpp_batch_N` of
+        the former where that is installed; `aggregate_batch_N`, ours by that of
         transformers at the first batch; and `contenders`, a row for each and each batch:
         `contender`, `batch`, `tokens_per_second` (new tokens of all rows, of the median call),
         `tokens_per_second_min` and `_max`, `timed_calls`.
@@ -85,19 +89,19 @@ def run(
                 seconds.setdefault((name, batch), []).extend(found)
                 speed = batch * shape.new_tokens / statistics.median(found)
                 say(f"{name}, batch {batch}: {speed:.1f} tokens/s")
-    ratios = {"ratio": "transformers"} | (
-        {"ratio_to_llama_cpp": LLAMA_CPP} if has_llama_cpp else {}
-    )
+    ratios = {"ratio": (OURS, "transformers"), "ratio_int8": (INT8, "transformers")}
+    if has_llama_cpp:
+        ratios["ratio_to_llama_cpp"] = OURS, LLAMA_CPP
     figures: dict[str, Any] = {
-        f"{ratio}_batch_{batch}": statistics.median(seconds[name, batch])
-        / statistics.median(seconds["fugaku_jax", batch])
-        for ratio, name in ratios.items()
+        f"{ratio}_batch_{batch}": statistics.median(seconds[theirs, batch])
+        / statistics.median(seconds[ours, batch])
+        for ratio, (ours, theirs) in ratios.items()
         for batch in batches
     }
     first = batches[0]
     for batch in batches[1:]:
         one_by_one = statistics.median(seconds["transformers", first]) * batch / first
-        ours = statistics.median(seconds["fugaku_jax", batch])
+        ours = statistics.median(seconds[OURS, batch])
         figures[f"aggregate_batch_{batch}"] = one_by_one / ours
     return figures | {"contenders": [_row(*key, shape, seconds[key]) for key in seconds]}
 
@@ -105,7 +109,7 @@ def run(
 def _run_process(name: str, batch: int, calls: int, shape: GenerationShape) -> list[float]:
     arguments = {"batch": batch, "calls": calls, "shape": dataclasses.asdict(shape)}
     # As `launch/generate.py` starts itself.
-    variables = huge_page_variables() if name == "fugaku_jax" else {}
+    variables = huge_page_variables() if name in (OURS, INT8) else {}
     program = __name__, name, json.dumps(arguments)
     (result,) = run_module(f"The contender {name}", *program, variables=variables)
     return result["seconds"]
@@ -148,7 +152,7 @@ class NoText:
         return ""
 
 
-def make_engine(shape: GenerationShape, slots: int) -> Any:
+def make_engine(shape: GenerationShape, slots: int, weights: Any = None) -> Any:
     """Return an engine of a model with random weights, whose tokens have no text."""
     import jax
 
@@ -160,16 +164,16 @@ def make_engine(shape: GenerationShape, slots: int) -> Any:
     mesh, rules = make_mesh()
     with active(mesh):
         model = GPT(_config(shape), jax.random.key(0), rules)
-    engine = Engine(model, tokenizer, tokenizer.end_of_document, slots=slots)
+    engine = Engine(model, tokenizer, tokenizer.end_of_document, slots=slots, weights=weights)
     engine.prepare()
     return engine
 
 
-def _ours(batch: int, shape: GenerationShape) -> Callable[[int], int]:
+def _ours(batch: int, shape: GenerationShape, weights: Any = None) -> Callable[[int], int]:
     """Return a function that generates and returns how many tokens a row got."""
     from fugaku_jax.inference.continuation import Options
 
-    engine = make_engine(shape, batch)
+    engine = make_engine(shape, batch, weights)
     options = Options(max_tokens=shape.new_tokens, temperature=0.0)
 
     def generate(call: int) -> int:
@@ -223,7 +227,8 @@ def main() -> None:
     """Run as one contender: print the seconds of its calls as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     shape = GenerationShape(**arguments["shape"])
-    contenders = {"fugaku_jax": _ours, "transformers": _theirs, LLAMA_CPP: _llama_cpp}
+    int8 = functools.partial(_ours, weights="int8")
+    contenders = {OURS: _ours, INT8: int8, "transformers": _theirs, LLAMA_CPP: _llama_cpp}
     generate = contenders[name](arguments["batch"], shape)
     seconds = []
     for call in range(1 + arguments["calls"]):

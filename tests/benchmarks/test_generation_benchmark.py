@@ -31,7 +31,7 @@ def test_ours_and_transformers_generate_as_many_tokens():
     assert {(row["contender"], row["batch"]) for row in rows} == {
         (name, batch) for name in CONTENDERS for batch in (1, 3)
     }
-    assert len(told) == 4
+    assert len(told) == 6
     speed = {}
     for row in rows:
         assert row["timed_calls"] == 2
@@ -40,6 +40,8 @@ def test_ours_and_transformers_generate_as_many_tokens():
         speed[row["contender"], row["batch"]] = row["tokens_per_second"]
     ours = speed["fugaku_jax", 3]
     assert figures["ratio_batch_3"] == pytest.approx(ours / speed["transformers", 3])
+    int8 = speed["fugaku_jax int8", 3] / speed["transformers", 3]
+    assert figures["ratio_int8_batch_3"] == pytest.approx(int8)
     assert figures["aggregate_batch_3"] == pytest.approx(ours / speed["transformers", 1])
 
 
