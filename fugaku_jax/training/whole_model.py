@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import reshard
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
-from fugaku_jax.layout.ends import whole_of_ends
+from fugaku_jax.collectives.sums import all_gather
+from fugaku_jax.layout.ends import on_all_stages, whole_of_ends
 from fugaku_jax.layout.layout import Layout
+from fugaku_jax.layout.placement import Placement
 from fugaku_jax.models.gpt import GPT
 from fugaku_jax.models.layout import whole
 from fugaku_jax.models.lora import lora_targets, merged_stack
@@ -71,9 +72,16 @@ def with_adapters(
 def _gathered(
     layout: Layout, parameters: PyTree[Float[Array, "..."]]
 ) -> PyTree[Float[Array, "..."]]:
-    gathered = jax.tree.map(
-        lambda x, p: reshard(whole_of_ends(x, p, state=False), p.explicit),
-        parameters,
-        layout.placements,
-    )
+    def gather(x: Array, placement: Placement) -> Array:
+        x, placement = whole_of_ends(x, placement, state=False), on_all_stages(placement)
+        if not placement.weight:
+            return x
+        return jax.shard_map(  # XLA's own way would have all replicas in one group
+            lambda x: all_gather(x, placement.weight),
+            in_specs=placement.spec(state=False),
+            out_specs=placement.explicit,
+            check_vma=False,
+        )(x)
+
+    gathered = jax.tree.map(gather, parameters, layout.placements)
     return gathered | {"blocks": jax.tree.map(layout.stages.restore, gathered["blocks"])}
