@@ -12,6 +12,11 @@ python launch/evaluate.py mt-bench runs/chat --out scores/chat --questions quest
 from pathlib import Path
 from typing import Annotated
 
+from fugaku_jax.huge_pages import use_huge_pages
+
+if __name__ == "__main__":  # here, so that what follows is imported only once
+    use_huge_pages()
+
 import tyro
 from command import parse, run_program
 from harness import harness

@@ -24,6 +24,7 @@ from fugaku_jax.benchmarks.attentions import Attention, attentions
 from fugaku_jax.benchmarks.products import Product, products
 from fugaku_jax.benchmarks.updates import Update
 from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.huge_pages import huge_page_variables
 from fugaku_jax.processor import available_cores
 
 Case: TypeAlias = Product | Attention | Update
@@ -160,6 +161,8 @@ class _Worker:
     def __init__(self, library: str) -> None:
         # Threads that wait shall not burn the cores that the other process works on.
         environment = os.environ | {"OMP_WAIT_POLICY": "passive", "JAX_PLATFORMS": "cpu"}
+        if library == "jax":  # as our programs start
+            environment |= huge_page_variables()
         self.library = library
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, library],

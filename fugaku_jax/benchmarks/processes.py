@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from fugaku_jax.cluster.local import start_and_wait
 from fugaku_jax.errors import InputError, RunError
+from fugaku_jax.huge_pages import huge_page_variables
 
 
 def run_module(
@@ -58,6 +59,8 @@ def run_joined(
 ) -> list[dict[str, Any]]:
     """Run several processes of a module, joined over gloo; return what rank 0 prints as JSON.
 
+    They have huge pages where a training run would have.
+
     Args:
         who: how they are called in an error.
         processes: how many; each gets its share of the cores.
@@ -70,6 +73,7 @@ def run_joined(
         RunError: a process failed.
     """
     starter = __name__, processes, devices
+    variables = huge_page_variables() | dict(variables or {})
     return run_module(who, *starter, *arguments, variables=variables, before=before)
 
 
