@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from fugaku_jax.inference.cache import Cache, through_blocks, unpacked
 from fugaku_jax.inference.decoding import Pieces
-from fugaku_jax.inference.sampler import Choice, log_probability, sample
+from fugaku_jax.inference.sampler import Choice, at_token, sample
 from fugaku_jax.kernels.cached_attention import cached_attention
+from fugaku_jax.kernels.greatest import greatest
 from fugaku_jax.models.gpt import GPT, Inputs, Operands
 
 ALTERNATIVES = 20
@@ -125,8 +126,10 @@ def score(
     """Run tokens of one row, and say how probable what follows each of them is."""
     model = nnx.merge(structure, weights)
     hidden, cache = _hidden(model, ragged, cache)
-    known = _known_logits(model, hidden, pieces)
-    found = Chosen(targets, log_probability(known, targets), *_most_probable(known, _told(model)))
+    logits = _logits(model, hidden)
+    log_sum = greatest(logits, pieces.count)[1]
+    told = _most_probable(logits, log_sum, pieces, _told(model))
+    found = Chosen(targets, at_token(logits, targets) - log_sum, *told)
     return cache, jax.tree.map(lambda x: x[:, None], found)
 
 
@@ -143,20 +146,19 @@ def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1
     return through_blocks(model, inputs, cache, look)
 
 
-def _known_logits(model: GPT, hidden: Float[Array, "N 1 D"], pieces: Pieces) -> Float[Array, "N V"]:
-    """Return logits on every device, -inf for what the tokenizer does not know."""
-    logits = reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
-    return jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
+def _logits(model: GPT, hidden: Float[Array, "N 1 D"]) -> Float[Array, "N V"]:
+    """Return logits on every device."""
+    return reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
 
 
 def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pieces) -> Chosen:
-    logits, told = _known_logits(model, hidden[texts.last], pieces), _told(model)
+    logits, told = _logits(model, hidden[texts.last]), _told(model)
     number = texts.lengths - texts.prompts
     chosen = sample(logits, texts.tokens, texts.lengths, number, pieces.count, texts.choice)
     nothing = jnp.zeros((len(logits), told), jnp.int32)
     top = jax.lax.cond(
         texts.tell,
-        lambda x: _most_probable(x, told),
+        lambda x: _most_probable(x, greatest(x, pieces.count)[1], pieces, told),
         lambda _: (nothing, nothing.astype(jnp.float32)),
         logits,
     )
@@ -164,10 +166,11 @@ def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pie
 
 
 def _most_probable(
-    logits: Float[Array, "N V"], count: int
+    logits: Float[Array, "N V"], log_sum: Float[Array, " N"], pieces: Pieces, count: int
 ) -> tuple[Int[Array, "N A"], Float[Array, "N A"]]:
-    top, tokens = jax.lax.top_k(logits, count)
-    return tokens.astype(jnp.int32), top - jax.nn.logsumexp(logits, -1, keepdims=True)
+    known = jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
+    top, tokens = jax.lax.top_k(known, count)
+    return tokens.astype(jnp.int32), top - log_sum[:, None]
 
 
 def _told(model: GPT) -> int:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from fugaku_jax.kernels.greatest import greatest
+
 
 class Choice(NamedTuple):
     """How each row's tokens are chosen."""
@@ -39,7 +41,7 @@ def sample(
     """Choose each row's next token.
 
     Args:
-        logits: fp32; -inf for what can never be chosen.
+        logits: fp32, the whole vocabulary on each device.
         tokens: what the rows hold so far, prompts included.
         lengths: how many of them.
         number: how many tokens each row has chosen before.
@@ -49,17 +51,18 @@ def sample(
     Returns:
         the tokens, and the logarithms of their probabilities before anything was changed.
     """
-    known = jnp.where(jnp.arange(logits.shape[1]) < pieces, logits, -jnp.inf)
-    changed = _if_any(
-        choice.repetition_penalty != 1,
-        lambda x: penalise(x, tokens, lengths, choice.repetition_penalty),
-        known,
-    )
-    greedy = first_greatest(changed)
-    warm = choice.temperature > 0
+    plain, log_sum = greatest(logits, pieces)
+    warm, penalised = choice.temperature > 0, choice.repetition_penalty != 1
 
-    def draw(changed: Array) -> Array:
-        x = changed / jnp.where(warm, choice.temperature, 1)[:, None]
+    def change(logits: Array) -> Array:
+        known = jnp.where(jnp.arange(logits.shape[1]) < pieces, logits, -jnp.inf)
+        penalty = choice.repetition_penalty
+        known = _if_any(penalised, lambda x: penalise(x, tokens, lengths, penalty), known)
+        greedy, _ = greatest(known, pieces)
+        return jax.lax.cond(jnp.any(warm), draw, lambda _, greedy: greedy, known, greedy)
+
+    def draw(x: Array, greedy: Array) -> Array:
+        x = x / jnp.where(warm, choice.temperature, 1)[:, None]
         x = _if_any(choice.top_k > 0, lambda x: keep_top_k(x, choice.top_k), x)
         x = _if_any(choice.top_p < 1, lambda x: keep_top_p(x, choice.top_p), x)
 
@@ -68,26 +71,13 @@ def sample(
 
         return jnp.where(warm, jax.vmap(one)(choice.seed, number, x).astype(jnp.int32), greedy)
 
-    chosen = jax.lax.cond(jnp.any(warm), draw, lambda _: greedy, changed)
-    return chosen, log_probability(logits, chosen)
+    chosen = jax.lax.cond(jnp.any(warm | penalised), change, lambda _: plain, logits)
+    return chosen, at_token(logits, chosen) - log_sum
 
 
-def first_greatest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Return where each row is greatest first: what `argmax` does one number at a time on CPU.
-
-    The greatest of blocks are found first, many numbers at a time, and then its place in one block.
-    """
-    rows, block = len(logits), 64
-    filled = jnp.pad(logits, ((0, 0), (0, -logits.shape[1] % block)), constant_values=-jnp.inf)
-    blocks = filled.reshape(rows, filled.shape[1] // block, block)
-    which = jnp.argmax(blocks.max(-1), axis=-1)
-    within = jnp.take_along_axis(blocks, which[:, None, None], axis=1)[:, 0]
-    return (which * block + jnp.argmax(within, axis=-1)).astype(jnp.int32)
-
-
-def log_probability(logits: Float[Array, "B V"], tokens: Int[Array, " B"]) -> Float[Array, " B"]:
-    """Return the logarithm of each row's probability of its token."""
-    return jnp.take_along_axis(logits, tokens[:, None], 1)[:, 0] - jax.nn.logsumexp(logits, -1)
+def at_token(logits: Float[Array, "B V"], tokens: Int[Array, " B"]) -> Float[Array, " B"]:
+    """Return each row's logit of its token."""
+    return jnp.take_along_axis(logits, tokens[:, None], 1)[:, 0]
 
 
 def penalise(

@@ -6,7 +6,7 @@ from typing import Any
 
 from fugaku_jax.config import Config, flat_fields
 from fugaku_jax.errors import InputError
-from fugaku_jax.planning.compile import CompiledStep, compile_emulated
+from fugaku_jax.planning.compile import CompiledStep, can_emulate, compile_emulated
 from fugaku_jax.planning.job_plan import JobPlan, layout_of, on_nodes, plan_job
 from fugaku_jax.planning.measured import Measured
 from fugaku_jax.planning.ranking import Ranked, Ranking, rank
@@ -15,7 +15,7 @@ from fugaku_jax.spelling import size
 from fugaku_jax.tofu.machine import Machine
 
 COMPILED = 5
-"""Layouts of the best that are compiled."""
+"""Layouts that are compiled: the best of those whose devices this machine can emulate."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class BestLayouts:
     """The run on the nodes, in the layout of its recipe."""
     ranking: Ranking
     """All that is listed."""
-    compiled: tuple[CompiledStep, ...]
-    """The steps of the first of them."""
+    compiled: tuple[CompiledStep | None, ...]
+    """The step of each of them, where it was compiled."""
     plan: JobPlan
     """Of the best whose compiled step fits."""
 
@@ -56,16 +56,21 @@ def best_layouts(
             f"{size(least.bytes.total)} of a device that has {size(room)}; "
             "more nodes would help."
         )
-    best = ranking.best[:COMPILED]
-    compiled = compile_emulated([each.config for each in best], [recipe] * len(best))
+    able = [each for each in ranking.best if can_emulate(count * each.config.mesh.local)]
+    # Where none is, compiling says what is missing.
+    chosen = able[:COMPILED] or ranking.best[:1]
+    steps = iter(compile_emulated([each.config for each in chosen], [recipe] * len(chosen)))
+    compiled = tuple(next(steps) if each in chosen else None for each in ranking.best)
     refusal: InputError | None = None
-    for each, step in zip(best, compiled, strict=True):
+    for each, step in zip(ranking.best, compiled, strict=True):
+        if step is None:
+            continue
         try:
             plan = plan_job(each.config, recipe, machine, nodes, software, measured, tokens, step)
         except InputError as error:
             refusal = refusal or error
             continue
-        return BestLayouts(on_them, ranking, tuple(compiled), plan)
+        return BestLayouts(on_them, ranking, compiled, plan)
     assert refusal is not None
     raise refusal
 
@@ -73,7 +78,6 @@ def best_layouts(
 def ranking_as_json(found: BestLayouts) -> dict[str, Any]:
     """Return a search's part of the object that `launch/plan.py --search --json` prints."""
     ranking = found.ranking
-    steps = [*found.compiled, *[None] * (len(ranking.best) - len(found.compiled))]
     rows = [
         {
             "layout": layout_of(each.config, each.degrees),
@@ -84,7 +88,7 @@ def ranking_as_json(found: BestLayouts) -> dict[str, Any]:
             "bytes_modelled": each.bytes.total,
             "bytes_compiled": step and step.argument_bytes + step.temporary_bytes,
         }
-        for each, step in zip(ranking.best, steps, strict=True)
+        for each, step in zip(ranking.best, found.compiled, strict=True)
     ]
     return {
         "ranking": rows,

@@ -25,6 +25,7 @@ import numpy as np
 import optax
 
 from fugaku_jax.config import Config
+from fugaku_jax.errors import InputError
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.planning.compiled_collectives import (
@@ -41,6 +42,11 @@ from fugaku_jax.training.step import make_train_step
 
 MOST_DEVICES = 2048
 """Devices that JAX counts in a process."""
+OTHER_THREADS = 300
+"""Threads of a process that emulates many, besides one for each of its devices."""
+DEVICE_BYTES = 350_000
+"""Memory that emulating a device takes where they are many, compiling included: measured with
+13,824 and 55,296 of them."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +131,21 @@ def compile_emulated(
         devices: how many devices each has; those that `plan_run` gives it if not given.
 
     Raises:
-        InputError: a run does not fit its mesh, or the mesh the devices.
+        InputError: a run does not fit its mesh, or the mesh the devices; or this machine cannot
+            emulate so many.
         RuntimeError: the compiler failed; the end of what it said.
     """
     counts = []
     for config, recipe in zip(configs, recipes, strict=True):
         planned = plan_run(config, devices, optimizer_of_recipe(recipe, config))
         counts.append(math.prod(planned.shape) * config.mesh.local)
-    processes = next(n for n in range(1, max(counts) + 1) if _fits(max(counts), n))
+    processes = _processes(max(counts))
+    wanted, allowed = emulation_threads(max(counts))
+    if wanted > allowed:
+        raise InputError(
+            f"Emulating {max(counts):,} devices takes {wanted:,} threads, but this machine allows "
+            f"{allowed:,}; see kernel.pid_max, kernel.threads-max and `ulimit -u`."
+        )
     with socket.create_server(("127.0.0.1", 0)) as server:
         coordinator = f"127.0.0.1:{server.getsockname()[1]}"
     job = {
@@ -169,6 +182,33 @@ def compile_emulated(
             raise RuntimeError(f"The step could not be compiled:\n{said.read()[-4000:]}")
     steps = [_from_json(fields) for fields in json.loads(answer)]
     return [replace(step, peak_bytes=step.peak_bytes + others) for step in steps]
+
+
+def can_emulate(devices: int) -> bool:
+    """Tell whether this machine now has the threads and the memory to emulate so many."""
+    wanted, allowed = emulation_threads(devices)
+    file = Path("/proc/meminfo")
+    found = re.search(
+        r"^MemAvailable: +([0-9]+) kB", file.read_text() if file.exists() else "", re.M
+    )
+    return wanted <= allowed and (not found or devices * DEVICE_BYTES < 1024 * int(found[1]))
+
+
+def emulation_threads(devices: int) -> tuple[int, int]:
+    """Return how many threads it takes to emulate so many (one for each, by XLA), and how many
+    Linux allows.
+    """
+    limits = [resource.getrlimit(resource.RLIMIT_NPROC)[0]]
+    for name in ("pid_max", "threads-max"):
+        file = Path("/proc/sys/kernel") / name
+        limits += [int(file.read_text())] if file.exists() else []
+    allowed = min((limit for limit in limits if limit > 0), default=sys.maxsize)  # -1: any number
+    return devices + _processes(devices) * OTHER_THREADS, allowed
+
+
+def _processes(devices: int) -> int:
+    """Return in how many processes so many devices are emulated."""
+    return next(n for n in range(1, devices + 1) if _fits(devices, n))
 
 
 def _from_json(fields: dict[str, Any]) -> CompiledStep:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shlex
 import subprocess
 from dataclasses import replace
@@ -13,9 +14,15 @@ import tyro
 
 from fugaku_jax.errors import InputError
 from fugaku_jax.layout.mesh import assign_axes
+from fugaku_jax.planning import best_layouts
 from fugaku_jax.planning.assumptions import OURS
 from fugaku_jax.planning.best_layouts import BestLayouts, arguments_of, ranking_as_json
-from fugaku_jax.planning.compile import CompiledStep
+from fugaku_jax.planning.compile import (
+    CompiledStep,
+    can_emulate,
+    compile_emulated,
+    emulation_threads,
+)
 from fugaku_jax.planning.job_plan import as_json, plan_job
 from fugaku_jax.planning.levers import levers
 from fugaku_jax.planning.measured import measured_of, read_measured
@@ -220,11 +227,43 @@ def test_the_arguments_of_a_ranked_layout_make_that_layout(small_ranking):
         assert replace(made.mesh, shape="") == replace(each.config.mesh, shape="")
 
 
+@pytest.mark.parametrize("most", [96, 384])
+def test_the_best_are_compiled_of_those_that_this_machine_can_emulate(
+    small_ranking, fugaku, monkeypatch, most
+):
+    config, ranking = small_ranking
+    # One and four processes a node are among them.
+    assert {each.config.mesh.local for each in ranking.best} == {1, 4}
+
+    def compile_all(configs, _):
+        return [compiled(each, 96 * each.mesh.local, 10**9, 10**9) for each in configs]
+
+    monkeypatch.setattr(best_layouts, "can_emulate", lambda devices: devices <= most)
+    monkeypatch.setattr(best_layouts, "compile_emulated", compile_all)
+    found = best_layouts.best_layouts(config, RECIPE, fugaku, "4x6x4", OURS)
+    chosen = [each for each in ranking.best if 96 * each.config.mesh.local <= most][:5]
+    steps = dict(zip(map(id, found.ranking.best), found.compiled, strict=True))
+    devices = [step.devices for step in steps.values() if step]
+    assert devices == [96 * each.config.mesh.local for each in chosen]
+    assert found.plan.degrees == chosen[0].degrees
+    rows = ranking_as_json(found)["ranking"]
+    assert [bool(row["bytes_compiled"]) for row in rows] == [bool(x) for x in found.compiled]
+
+
+def test_more_threads_than_linux_allows_are_refused(recipes, monkeypatch):
+    wanted, allowed = emulation_threads(1)
+    assert 1 < wanted < allowed
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, 200))
+    with pytest.raises(InputError, match=r"1 devices takes 301 threads, but this machine .* 200;"):
+        compile_emulated([recipes["tiny"]], [RECIPE.with_name("tiny.py")], 1)
+    assert not can_emulate(1)
+
+
 def test_the_page_shows_the_plan_without_scripts_and_says_what_is_modelled(
     plan, small_ranking, tmp_path
 ):
     _, ranking = small_ranking
-    found = BestLayouts(plan.config, ranking, (), plan)
+    found = BestLayouts(plan.config, ranking, (None,) * len(ranking.best), plan)
     page = write_page(plan, "fugaku_llm_13b", found, tmp_path / "plan.html").read_text()
     assert "<script" not in page
     assert page.count("<svg") == page.count("</svg>") == 3
