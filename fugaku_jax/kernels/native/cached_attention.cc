@@ -9,6 +9,7 @@
 #include "elementary.h"
 #include "pool.h"
 #include "scratch.h"
+#include "transpose.h"
 #include "vector.h"
 
 namespace {
@@ -31,58 +32,103 @@ struct Head {
   T* at(int64_t position) const { return block(position / size) + position % size * stride; }
 };
 
-// scores[t] = scale q k[t]
+// scores[t] = scale q k[t], for `count` <= LANES positions from `from` on, each summed lane by lane
+// first and then by halves, as `vector::sum` does.
+template <class T>
+[[gnu::always_inline]] inline void score(const T* q, const T* from, int64_t stride, int64_t width,
+                                         int64_t count, float scale, float* scores) {
+  Float sums[LANES]{};
+  int64_t j = 0;
+  for (; j + LANES <= width; j += LANES) {
+    const Float part = vector::load(q + j);
+#pragma GCC unroll 16
+    for (int64_t t = 0; t < LANES; ++t)
+      if (t < count) sums[t] += part * vector::load(from + t * stride + j);
+  }
+  if (j < width) {
+    const Float part = vector::load_some(q + j, width - j);
+#pragma GCC unroll 16
+    for (int64_t t = 0; t < LANES; ++t)
+      if (t < count) sums[t] += part * vector::load_some(from + t * stride + j, width - j);
+  }
+  vector::transpose(sums);
+#pragma GCC unroll 4
+  for (int64_t half = LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+  vector::store_some(scale * sums[0], scores, count);
+}
+
 template <class T>
 void score(const T* q, const Head<T>& k, int64_t positions, float scale, float* scores) {
   for (int64_t start = 0; start < positions; start += k.size) {
     const T* from = k.block(start / k.size);
     const int64_t end = std::min(positions, start + k.size);
-    for (int64_t t = start; t < end; ++t, from += k.stride) {
-      Float sum{};
-      for (int64_t j = 0; j < k.width; j += LANES) {
-        const int64_t some = std::min(LANES, k.width - j);
-        sum += vector::load_some(q + j, some) * vector::load_some(from + j, some);
-      }
-      scores[t] = scale * vector::sum(sum);
-    }
+    int64_t t = start;
+    for (; t + LANES <= end; t += LANES, from += LANES * k.stride)
+      score(q, from, k.stride, k.width, LANES, scale, scores + t);
+    if (t < end) score(q, from, k.stride, k.width, end - t, scale, scores + t);
   }
 }
 
 // Turns scores into e^(score - max) and returns their sum.
 float exponentials(float* scores, int64_t positions) {
-  const float greatest = *std::max_element(scores, scores + positions);
-  Float sums{};
-  for (int64_t t = 0; t < positions; t += LANES) {
-    const int64_t some = std::min(LANES, positions - t);
-    const Float x = vector::exp(
-        vector::load_some(scores + t, some, -vector::INFINITE) - greatest);  // 0 beyond the end
+  Float highest = vector::splat(-vector::INFINITE), sums{};
+  int64_t t = 0;
+  for (; t + LANES <= positions; t += LANES)
+    highest = vector::max(vector::load(scores + t), highest);
+  const int64_t some = positions - t;
+  const Float rest = vector::load_some(scores + t, some, -vector::INFINITE);
+  const float greatest = vector::max(vector::max(rest, highest));
+  for (t = 0; t + LANES <= positions; t += LANES) {
+    const Float x = vector::exp(vector::load(scores + t) - greatest);
     sums += x;
-    vector::store_some(x, scores + t, some);
+    vector::store(x, scores + t);
   }
-  return vector::sum(sums);
+  const Float last = vector::exp(rest - greatest);  // 0 beyond the end
+  vector::store_some(last, scores + t, some);
+  return vector::sum(sums + last);
 }
 
-// out = the sum over t of weights[t] v[t], divided by `divisor`, for V registers from `j` on.
+// out = the sum over t of weights[t] v[t], divided by `divisor`, for V registers from `j` on; of
+// the last one `last` numbers.
+template <int64_t V, bool WHOLE, class T>
+void mix(const float* weights, const Head<T>& v, int64_t positions, float divisor, int64_t j,
+         int64_t last, T* out) {
+  constexpr int64_t TURNS = 2;  // sums that are not waited for
+  Float sums[TURNS][V]{};
+  const auto add = [&](Float (&into)[V], float weight, const T* from) {
+    const Float all = vector::splat(weight);
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < V; ++i)
+      into[i] += all * (WHOLE || i < V - 1 ? vector::load(from + i * LANES)
+                                           : vector::load_some(from + i * LANES, last));
+  };
+  for (int64_t start = 0; start < positions; start += v.size) {
+    const T* from = v.block(start / v.size) + j;
+    const int64_t end = std::min(positions, start + v.size);
+    int64_t t = start;
+    for (; t + TURNS <= end; t += TURNS, from += TURNS * v.stride)
+#pragma GCC unroll 2
+      for (int64_t turn = 0; turn < TURNS; ++turn)
+        add(sums[turn], weights[t + turn], from + turn * v.stride);
+    for (; t < end; ++t, from += v.stride) add(sums[0], weights[t], from);
+  }
+  for (int64_t i = 0; i < V; ++i)
+    vector::store_some((sums[0][i] + sums[1][i]) / divisor, out + j + i * LANES,
+                       i < V - 1 ? LANES : last);
+}
+
+// Likewise, for what is left of a head from `j` on, at most V registers.
 template <int64_t V, class T>
 void mix(const float* weights, const Head<T>& v, int64_t positions, float divisor, int64_t j,
          T* out) {
   if constexpr (V > 1)
     if (j + (V - 1) * LANES >= v.width)
       return mix<V - 1>(weights, v, positions, divisor, j, out);
-  const int64_t last = std::min(LANES, v.width - j - (V - 1) * LANES);  // numbers of the last one
-  Float sums[V]{};
-  for (int64_t start = 0; start < positions; start += v.size) {
-    const T* from = v.block(start / v.size) + j;
-    const int64_t end = std::min(positions, start + v.size);
-    for (int64_t t = start; t < end; ++t, from += v.stride) {
-      const Float weight = vector::broadcast(weights + t);
-#pragma GCC unroll 4
-      for (int64_t i = 0; i < V - 1; ++i) sums[i] += weight * vector::load(from + i * LANES);
-      sums[V - 1] += weight * vector::load_some(from + (V - 1) * LANES, last);
-    }
-  }
-  for (int64_t i = 0; i < V; ++i)
-    vector::store_some(sums[i] / divisor, out + j + i * LANES, i < V - 1 ? LANES : last);
+  const int64_t last = std::min(LANES, v.width - j - (V - 1) * LANES);
+  if (last == LANES) return mix<V, true>(weights, v, positions, divisor, j, last, out);
+  mix<V, false>(weights, v, positions, divisor, j, last, out);
 }
 
 template <class T>
