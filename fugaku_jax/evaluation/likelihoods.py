@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.prefix_trees import AT_A_PLACE, TreeRow, pack_trees
 from fugaku_jax.kernels.attention import one_for_each_query
+from fugaku_jax.kernels.greatest import greatest
 from fugaku_jax.layout.mesh import active, mesh_of
 from fugaku_jax.models.gpt import GPT, Inputs, Operands
 
@@ -154,10 +155,9 @@ def _score(
             for each in (batch.places, batch.targets)
         )
         here = jnp.take_along_axis(hidden, places[:, :, None], axis=1)
-        logits = reshard(model.logits(here), wanted)
-        chosen = jnp.take_along_axis(logits, targets, axis=2)
-        chosen -= jax.nn.logsumexp(logits, axis=2, keepdims=True)
-        top = jnp.argmax(logits, axis=2).astype(jnp.int32)
+        logits = reshard(model.padded_logits(here), wanted)
+        top, log_sum = greatest(logits, *[model.config.vocab_size] * 2)
+        chosen = jnp.take_along_axis(logits, targets, axis=2) - log_sum[:, :, None]
         write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=1)
         return write(log_probs, chosen), write(best, top)
 

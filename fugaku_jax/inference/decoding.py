@@ -114,7 +114,7 @@ def _choose(
         logits: Array, tokens: Array, lengths: Array, number: Array, count: Array, *choice: Array
     ) -> tuple[Array, Array]:
         how = jax.tree.unflatten(structure, choice)
-        return sample(logits, tokens, lengths, number, count, how)
+        return sample(logits, logits.shape[1], tokens, lengths, number, count, how)
 
     logits = reshard(logits, rules.spec("batch", None))
     tokens, lengths = state.tokens, state.lengths

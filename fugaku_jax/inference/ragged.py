@@ -127,7 +127,7 @@ def score(
     model = nnx.merge(structure, weights)
     hidden, cache = _hidden(model, ragged, cache)
     logits = _logits(model, hidden)
-    log_sum = greatest(logits, pieces.count)[1]
+    log_sum = greatest(logits, pieces.count, model.config.vocab_size)[1]
     told = _most_probable(logits, log_sum, pieces, _told(model))
     found = Chosen(targets, at_token(logits, targets) - log_sum, *told)
     return cache, jax.tree.map(lambda x: x[:, None], found)
@@ -147,18 +147,20 @@ def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1
 
 
 def _logits(model: GPT, hidden: Float[Array, "N 1 D"]) -> Float[Array, "N V"]:
-    """Return logits on every device."""
-    return reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
+    """Return logits on every device, those of the padding too."""
+    return reshard(model.padded_logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
 
 
 def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pieces) -> Chosen:
     logits, told = _logits(model, hidden[texts.last]), _told(model)
+    columns = model.config.vocab_size
     number = texts.lengths - texts.prompts
-    chosen = sample(logits, texts.tokens, texts.lengths, number, pieces.count, texts.choice)
+    of_texts = texts.tokens, texts.lengths, number
+    chosen = sample(logits, columns, *of_texts, pieces.count, texts.choice)
     nothing = jnp.zeros((len(logits), told), jnp.int32)
     top = jax.lax.cond(
         texts.tell,
-        lambda x: _most_probable(x, greatest(x, pieces.count)[1], pieces, told),
+        lambda x: _most_probable(x, greatest(x, columns, columns)[1], pieces, told),
         lambda _: (nothing, nothing.astype(jnp.float32)),
         logits,
     )

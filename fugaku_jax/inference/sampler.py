@@ -32,6 +32,7 @@ class Choice(NamedTuple):
 
 def sample(
     logits: Float[Array, "B V"],
+    columns: int,
     tokens: Int[Array, "B S"],
     lengths: Int[Array, " B"],
     number: Int[Array, " B"],
@@ -41,7 +42,8 @@ def sample(
     """Choose each row's next token.
 
     Args:
-        logits: fp32, the whole vocabulary on each device.
+        logits: fp32; a device has whole rows.
+        columns: of the vocabulary; those behind them only fill the array.
         tokens: what the rows hold so far, prompts included.
         lengths: how many of them.
         number: how many tokens each row has chosen before.
@@ -51,14 +53,14 @@ def sample(
     Returns:
         the tokens, and the logarithms of their probabilities before anything was changed.
     """
-    plain, log_sum = greatest(logits, pieces)
+    plain, log_sum = greatest(logits, pieces, columns)
     warm, penalised = choice.temperature > 0, choice.repetition_penalty != 1
 
     def change(logits: Array) -> Array:
         known = jnp.where(jnp.arange(logits.shape[1]) < pieces, logits, -jnp.inf)
         penalty = choice.repetition_penalty
         known = _if_any(penalised, lambda x: penalise(x, tokens, lengths, penalty), known)
-        greedy, _ = greatest(known, pieces)
+        greedy, _ = greatest(known, pieces, columns)
         return jax.lax.cond(jnp.any(warm), draw, lambda _, greedy: greedy, known, greedy)
 
     def draw(x: Array, greedy: Array) -> Array:

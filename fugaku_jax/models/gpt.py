@@ -227,8 +227,12 @@ class GPT(nnx.Module):
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return fp32 logits over the padded vocabulary; the padding has -inf."""
+        return self._without_padding(self.padded_logits(hidden))
+
+    def padded_logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Return fp32 logits whose padding, from `vocab_size` on, means nothing."""
         output = getattr(self, "output", self.tokens)
-        return self._without_padding(output.logits(self._whole(hidden)))
+        return output.logits(self._whole(hidden))
 
     def _whole(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Bring positions together that tensor devices share, as the output product needs it."""

@@ -33,7 +33,7 @@ RIGHT = {
     "gelu_backward": ([X, X], [X], {}, {}),
     "softmax": ([X, TARGETS, COUNT], [X, COLUMN, COLUMN, COLUMN], {}, {0: 0}),
     "softmax_gradient": ([X, COLUMN, TARGETS, COLUMN], [X], {}, {}),
-    "greatest": ([X, COUNT], [of(3, dtype="int32"), COLUMN], {}, {}),
+    "greatest": ([X, COUNT, COUNT], [of(3, dtype="int32"), COLUMN], {}, {}),
     "adamw": (
         [X, X, X, X, NUMBER, of(dtype="bool"), COUNT, NUMBER],
         [X, X, X],
@@ -96,6 +96,7 @@ WRONG = [
     ("greatest", {0: FLAT}, {}),
     ("greatest", {0: NARROW}, {}),
     ("greatest", {1: TARGETS}, {}),
+    ("greatest", {2: TARGETS}, {}),
     ("greatest", {}, {0: of(2, dtype="int32")}),
     ("greatest", {}, {1: of(4)}),
     ("adamw", {3: OTHER}, {}),
