@@ -13,11 +13,9 @@ from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from fugaku_jax.inference.cache import Cache, through_blocks, unpacked
-from fugaku_jax.inference.decoding import Pieces
+from fugaku_jax.inference.cache import Cache, through_blocks
 from fugaku_jax.inference.sampler import Choice, log_probability, sample
-from fugaku_jax.kernels.cached_attention import cached_attention
-from fugaku_jax.models.gpt import GPT, Inputs, Operands
+from fugaku_jax.models.gpt import GPT
 
 ALTERNATIVES = 20
 """How many of the most probable tokens may be told."""
@@ -48,6 +46,15 @@ class Texts(NamedTuple):
     tell: Bool[Array, ""]
     """Whether any of them is told the most probable tokens."""
     choice: Choice
+
+
+class Pieces(NamedTuple):
+    """What the tokenizer says of tokens."""
+
+    ends: Int[Array, " E"]
+    """Which of them end a text."""
+    count: Int[Array, ""]
+    """How many it knows."""
 
 
 class Chosen(NamedTuple):
@@ -87,7 +94,9 @@ def repeat(
     pieces: Pieces,
     steps: Int[Array, ""] | int,
 ) -> tuple[Cache, Chosen]:
-    """Run the newest token of each row, choose the next, and so on; at most `most` times."""
+    """Run the newest token of each row, choose the next, and so on, `steps` times of at most
+    `most`, or until all rows have ended; what would be found after that is zeros.
+    """
     model = nnx.merge(structure, weights)
     rows = jnp.zeros((most, len(ragged.tokens)), jnp.int32)
     top = jnp.zeros((*rows.shape, _told(model)), jnp.int32)
@@ -103,13 +112,19 @@ def repeat(
         chosen = _choose(model, hidden, texts, pieces)
         place = jnp.where(alive, texts.lengths, texts.tokens.shape[1])
         tokens = texts.tokens.at[jnp.arange(len(place)), place].set(chosen.tokens, mode="drop")
-        texts = texts._replace(tokens=tokens, lengths=texts.lengths + 1, room=texts.room - 1)
+        is_end = jnp.any(chosen.tokens[:, None] == pieces.ends, axis=1)
+        room = jnp.where(is_end, 0, texts.room - 1)
+        texts = texts._replace(tokens=tokens, lengths=texts.lengths + 1, room=room)
         ragged = ragged._replace(tokens=chosen.tokens, positions=ragged.positions + 1)
         found = jax.tree.map(lambda all_, new: all_.at[step].set(new), found, chosen)
         return step + 1, cache, ragged, texts, found
 
+    def going_on(carry: tuple) -> Array:
+        step, _, _, texts, _ = carry
+        return (step < steps) & jnp.any(texts.room > 0)
+
     start = jnp.int32(0), cache, ragged, texts, found
-    _, cache, _, _, found = jax.lax.while_loop(lambda carry: carry[0] < steps, one, start)
+    _, cache, _, _, found = jax.lax.while_loop(going_on, one, start)
     return cache, found
 
 
@@ -125,38 +140,30 @@ def score(
     """Run tokens of one row, and say how probable what follows each of them is."""
     model = nnx.merge(structure, weights)
     hidden, cache = _hidden(model, ragged, cache)
-    known = _known_logits(model, hidden, pieces)
-    found = Chosen(targets, log_probability(known, targets), *_most_probable(known, _told(model)))
+    logits = _logits(model, hidden)
+    top = _most_probable(logits, pieces, _told(model))
+    found = Chosen(targets, log_probability(logits, targets), *top)
     return cache, jax.tree.map(lambda x: x[:, None], found)
 
 
 def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1 D"], Cache]:
-    tables, positions = ragged.tables[ragged.rows], ragged.positions
-
-    def look(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
-        q, k, v = (x[:, 0] for x in unpacked(operands))
-        kept = cache.keys, cache.values
-        mixed, keys, values = cached_attention(q, k, v, *kept, layer, positions, tables)
-        return mixed[:, None], Cache(keys, values)
-
-    inputs = Inputs(ragged.tokens[:, None], positions[:, None])
-    return through_blocks(model, inputs, cache, look)
+    tables = ragged.tables[ragged.rows]
+    return through_blocks(model, ragged.tokens, ragged.positions, tables, cache)
 
 
-def _known_logits(model: GPT, hidden: Float[Array, "N 1 D"], pieces: Pieces) -> Float[Array, "N V"]:
-    """Return logits on every device, -inf for what the tokenizer does not know."""
-    logits = reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
-    return jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
+def _logits(model: GPT, hidden: Float[Array, "N 1 D"]) -> Float[Array, "N V"]:
+    """Return logits on every device."""
+    return reshard(model.logits(model.norm(hidden))[:, 0], PartitionSpec(None, None))
 
 
 def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pieces) -> Chosen:
-    logits, told = _known_logits(model, hidden[texts.last], pieces), _told(model)
+    logits, told = _logits(model, hidden[texts.last]), _told(model)
     number = texts.lengths - texts.prompts
     chosen = sample(logits, texts.tokens, texts.lengths, number, pieces.count, texts.choice)
     nothing = jnp.zeros((len(logits), told), jnp.int32)
     top = jax.lax.cond(
         texts.tell,
-        lambda x: _most_probable(x, told),
+        lambda x: _most_probable(x, pieces, told),
         lambda _: (nothing, nothing.astype(jnp.float32)),
         logits,
     )
@@ -164,9 +171,11 @@ def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pie
 
 
 def _most_probable(
-    logits: Float[Array, "N V"], count: int
+    logits: Float[Array, "N V"], pieces: Pieces, count: int
 ) -> tuple[Int[Array, "N A"], Float[Array, "N A"]]:
-    top, tokens = jax.lax.top_k(logits, count)
+    """Return the most probable tokens that the tokenizer knows."""
+    known = jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
+    top, tokens = jax.lax.top_k(known, count)
     return tokens.astype(jnp.int32), top - jax.nn.logsumexp(logits, -1, keepdims=True)
 
 
