@@ -44,24 +44,23 @@ def evaluated():
     _summed_nats.trace(structure, weights, Batch(TOKENS, np.ones((2, 8), np.float32)))
 
 
-def generated(pass_, *steps):
+def generated(pass_, most=(), steps=()):
     model = laid_out(a_model(), jnp.float32)
-    kept, pieces = cache.empty_cache(model, 2, 8, jnp.float32), ragged.Pieces(*TOKENS[:, 0])
-    pass_(*nnx.split(model), kept, *pack([], [], 8, 1, 8, 1), pieces, *steps)
+    structure, weights = nnx.split(model)
+    kept, pieces = (
+        cache.empty_cache(model, 2, 8, jnp.float32),
+        ragged.Pieces(TOKENS[0], TOKENS[0, 0]),
+    )
+    packed = pack([], [], 1, 1, 8, 1)
+    pass_.trace(structure, *most, weights, kept, *packed, pieces, *steps)
 
 
 WAYS = {
     "training": (trained, "loss"),
     "a pipeline": (functools.partial(trained, pipeline=2), "loss"),
     "evaluation": (evaluated, "loss"),
-    "prompts": (
-        functools.partial(generated, ragged.extend.__wrapped__),
-        "logits",
-    ),
-    "generation": (
-        functools.partial(generated, ragged.repeat.__wrapped__, 1),
-        "logits",
-    ),
+    "prompts": (functools.partial(generated, ragged.extend), "logits"),
+    "generation": (functools.partial(generated, ragged.repeat, (1,), (1,)), "logits"),
 }
 
 
