@@ -91,6 +91,21 @@ def test_what_comes_and_goes_at_random_is_what_runs_alone_and_whole(engine, whol
     assert whole > 12
 
 
+def test_a_row_that_ends_amid_a_step_is_whole_and_so_are_those_beside_it(
+    model, engine, whole_text, tokenizer, monkeypatch
+):
+    asked = [(engine.tokens("x" * n), Options(23, temperature=0.0)) for n in range(SLOTS)]
+    end = next(engine.answers(asked)).tokens[9]
+    monkeypatch.setitem(vars(tokenizer), "ends", (end,) * len(tokenizer.ends))
+    rows = Engine(model, tokenizer, 2, jnp.float32, slots=SLOTS, queue=40).answers(asked)
+    finishes = set()
+    for row, each in zip(rows, asked, strict=True):
+        want = whole_text(*each)
+        assert (row.tokens, row.finish) == (want.tokens, want.finish)
+        finishes.add(row.finish)
+    assert finishes == {"end", "length"}
+
+
 @pytest.mark.parametrize("weights", [None, "int8"])
 def test_in_bf16_48_rows_side_by_side_are_those_that_run_alone(model, tokenizer, weights):
     engine = Engine(model, tokenizer, 2, slots=13, weights=weights)
