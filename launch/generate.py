@@ -23,8 +23,8 @@ from fugaku_jax.cluster.devices import emulate
 from fugaku_jax.compile_cache import use_compile_cache
 from fugaku_jax.config import MeshConfig
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.continuation import Options, cache_positions, prompt_tokens
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.inference.terminal import print_stream, print_texts, print_tokens
 from fugaku_jax.interop.load import load_for_inference
 
@@ -73,18 +73,21 @@ def generate(
     if not prompts:
         raise InputError("Give prompts, or `batch`, the model, and a file of prompts.")
     emulate(emulate_devices)
-    if mesh.pipeline != 1 or mesh.context != 1:
-        raise InputError("Generation is shared by --mesh.data and --mesh.tensor alone.")
+    if mesh.pipeline != 1 or mesh.context != 1 or mesh.data > 1:
+        raise InputError("Generation is shared by --mesh.tensor alone.")
     use_compile_cache()
     loaded = load_for_inference(model, dtype, mesh)
-    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype, weights)
-    del loaded
+    given = loaded.model, loaded.tokenizer, loaded.first_token, dtype
+    tokens = [prompt_tokens(*given[1:3], prompt) for prompt in prompts]
+    positions = cache_positions(tokens, max_tokens, loaded.config.sequence_length)
+    engine = Engine(*given, slots=len(prompts), positions=positions, weights=weights)
+    del loaded, given
     if log_probs:
-        print_tokens(generator, prompts, options)
+        print_tokens(engine, prompts, options)
     elif len(prompts) > 1:
-        print_texts(generator, prompts, options)
+        print_texts(engine, prompts, options)
     else:
-        print_stream(generator, prompts[0], options)
+        print_stream(engine, prompts[0], options)
 
 
 def main() -> None:

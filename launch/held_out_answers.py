@@ -14,7 +14,7 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out_answers import Answered, answer_held_out
 from fugaku_jax.evaluation.perplexity import Perplexity
 from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import open_run_store
@@ -60,8 +60,8 @@ def answers(
             f"packed into rows of {store.row_tokens}."
         )
     loss = Perplexity(store, replace(config, model=loaded.config))(loaded.model).total
-    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
-    answered = answer_held_out(generator, store, options, limit)
+    engine = Engine(loaded.model, loaded.tokenizer, loaded.first_token, dtype)
+    answered = answer_held_out(engine, store, options, limit)
     if json:
         found = {
             "model": str(model),

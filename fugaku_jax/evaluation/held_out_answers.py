@@ -8,11 +8,8 @@ import numpy as np
 from fugaku_jax.data.marks import CONTEXT, FIRST, unmarked
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Continuation, Options
-from fugaku_jax.inference.generate import Generator
-
-BATCH = 16
-"""Dialogues that are answered at once."""
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,12 @@ class Answered:
 
 
 def answer_held_out(
-    generator: Generator, store: Store, options: Options, most: int | None = None
+    engine: Engine, store: Store, options: Options, most: int | None = None
 ) -> Answered:
     """Have a model answer held-out dialogues.
 
     Args:
-        generator: the model.
+        engine: the model; what leaves it no room is no answer that ends.
         store: of dialogues that are told to it as they are here; of each the last answer is taken
             away. Where several begin alike, as pairs do, that is asked once.
         options: how they are answered; each dialogue has a seed of its own, from this one on.
@@ -48,24 +45,20 @@ def answer_held_out(
         InputError: the store is of another tokenizer, holds nothing out, or nothing was to be
             learned of what it does.
     """
-    if store.tokenizer().sha256 != generator.tokenizer.sha256:
+    if store.tokenizer().sha256 != engine.tokenizer.sha256:
         raise InputError(f"{store.url} was cut into tokens by another tokenizer than the model's.")
-    before = [] if generator.first_token is None else [generator.first_token]
+    before = [] if engine.first_token is None else [engine.first_token]
     prompts = list(dict.fromkeys(map(tuple, _prompts(store))))[:most]
     if not prompts:
         raise InputError(f"{store.url} has no held-out dialogues; hold some out.")
+    asked = (
+        ([*before, *prompt], replace(options, seed=options.seed + place))
+        for place, prompt in enumerate(prompts)
+    )
     ended = tokens = 0
-    for first in range(0, len(prompts), BATCH):
-        rows = [
-            Continuation(
-                generator.tokenizer, [*before, *prompt], replace(options, seed=options.seed + place)
-            )
-            for place, prompt in enumerate(prompts[first : first + BATCH], first)
-        ]
-        for _ in generator.run(rows):
-            pass
-        ended += sum(row.finish == "end" for row in rows)
-        tokens += sum(len(row.tokens) for row in rows)
+    for row in engine.answers(each for each in asked if len(each[0]) < engine.positions):
+        ended += row.finish == "end"
+        tokens += len(row.tokens)
     return Answered(len(prompts), ended, tokens)
 
 

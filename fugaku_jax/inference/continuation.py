@@ -30,6 +30,20 @@ def prompt_tokens(tokenizer: Tokenizer, first_token: int | None, prompt: str) ->
     return tokens or end
 
 
+def cache_positions(prompts: Sequence[Sequence[int]], max_tokens: int, longest: int) -> int:
+    """Return how many positions of a cache prompts need to go on side by side.
+
+    Each row's are rounded up, so that few programs are compiled.
+
+    Args:
+        prompts: tokens of each; there is one at least.
+        max_tokens: most tokens of a continuation.
+        longest: most tokens of a prompt and its continuation together.
+    """
+    most = min(longest, max(map(len, prompts)) + max_tokens)
+    return len(prompts) * -(-most // 64) * 64
+
+
 @dataclass(frozen=True)
 class Options:
     """How a prompt is continued."""

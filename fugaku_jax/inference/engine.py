@@ -3,7 +3,8 @@
 A step is one pass of the model (or a few, where all only go on) over the newest token of every row
 and over pieces of the prompts of those that have just come. A row's tokens depend on its own
 prompt, options and seed alone. All methods may be called from any thread; `step` and `score` from
-one. Tensor devices share the work as in training; along other axes all do the same.
+one. Tensor devices share the work as in training; along other axes all do the same. What a step
+runs follows from what was asked and in which order, so processes that are asked alike run alike.
 """
 
 from collections import deque
@@ -21,11 +22,11 @@ from fugaku_jax.errors import InputError
 from fugaku_jax.inference.blocks import BlockPool
 from fugaku_jax.inference.cache import empty_cache
 from fugaku_jax.inference.continuation import Continuation, Options, prompt_tokens
-from fugaku_jax.inference.decoding import Pieces
 from fugaku_jax.inference.packing import pack
 from fugaku_jax.inference.ragged import (
     ALTERNATIVES,
     Chosen,
+    Pieces,
     Ragged,
     Texts,
     extend,
@@ -42,7 +43,9 @@ BLOCK = 16
 CHUNK = 256
 """Most tokens of prompts in a pass."""
 AT_ONCE = 4
-"""Most tokens of a row in a step, where no prompt waits."""
+"""Tokens of a row in a step, where no prompt waits and nothing else is asked for."""
+MOST_AT_ONCE = 32
+"""As many as there may be, which is quickest where nobody reads along."""
 
 
 class Engine:
@@ -159,12 +162,16 @@ class Engine:
         """Forget a request, wherever it is; nothing if it has ended."""
         self.requests.cancel(ticket)
 
-    def step(self) -> list[News]:
-        """Answer all requests a little; return what is new, for those of which anything is."""
+    def step(self, at_once: int = AT_ONCE) -> list[News]:
+        """Answer all requests a little; return what is new, for those of which anything is.
+
+        Args:
+            at_once: tokens of a row where no prompt waits, at most `MOST_AT_ONCE`.
+        """
         pieces = self.requests.next_pass(CHUNK)
         if not pieces:
             return []
-        found, news = self._run(pieces), []
+        found, news = self._run(pieces, at_once), []
         for number, piece in enumerate(pieces):
             if piece.is_last:
                 row = piece.row
@@ -197,7 +204,8 @@ class Engine:
                     yield rows.popleft().continuation
             while rows:
                 while not rows[0].continuation.finish:
-                    self.step()
+                    # Those who wait begin when a row has ended, which should soon be seen.
+                    self.step(AT_ONCE if self.queued else MOST_AT_ONCE)
                 yield rows.popleft().continuation
         finally:  # nobody may want the rest
             for row in rows:
@@ -238,21 +246,22 @@ class Engine:
         self.requests.give_back(row.blocks)
         return log_probs, told
 
-    def _run(self, pieces: Sequence[Piece]) -> Chosen:
+    def _run(self, pieces: Sequence[Piece], at_once: int) -> Chosen:
         """Run a pass, or a few if there are only newest tokens."""
         only_newest = all(piece.row.continuation.tokens for piece in pieces)
         if only_newest:
             width = _bucket(len(pieces), self._widths)
             ragged, texts = self._pack(pieces, width, width)
-            return self._repeat(ragged, texts, min(AT_ONCE, int(np.max(texts.room))))
+            steps = min(at_once, MOST_AT_ONCE, int(np.max(texts.room)))
+            return self._repeat(ragged, texts, steps)
         width = _bucket(len(pieces), self._widths[::-2])
         length = _bucket(sum(len(piece.places) for piece in pieces), self._lengths)
         return self._extend(*self._pack(pieces, max(length, width), width))
 
     def _pack(self, pieces: Sequence[Piece], length: int, width: int) -> tuple[Ragged, Texts]:
         limits = [self.requests.limit(piece.row) for piece in pieces]
-        whole = self.config.sequence_length
-        return pack(pieces, limits, length, width, whole, self.pool.needed(whole))
+        most = self.positions
+        return pack(pieces, limits, length, width, most, self.pool.needed(most))
 
     def _extend(self, ragged: Ragged, texts: Texts) -> Chosen:
         with active(self._mesh):
@@ -263,7 +272,7 @@ class Engine:
     def _repeat(self, ragged: Ragged, texts: Texts, steps: int) -> Chosen:
         with active(self._mesh):
             given = self._weights, self._cache, ragged, texts, self._pieces
-            self._cache, found = repeat(self._structure, AT_ONCE, *given, steps)
+            self._cache, found = repeat(self._structure, MOST_AT_ONCE, *given, steps)
         return _on_host(found, steps)
 
 

@@ -47,11 +47,12 @@ def pack(
     options = [each.row.continuation.options for each in pieces]
     tell = np.bool_(any(each.row.alternatives for each in pieces))
     ragged: Any = (tokens, indices, owners, tables)
-    given: Any = (last, held, lengths, prompts, room, tell, _choice(options, width))
+    given: Any = (last, held, lengths, prompts, room, tell, choice_of(options, width))
     return Ragged(*ragged), Texts(*given)
 
 
-def _choice(options: Sequence[Options], width: int) -> Choice:
+def choice_of(options: Sequence[Options], width: int) -> Choice:
+    """Return how the tokens of so many rows are chosen, those of `options` and nobody's."""
     options = [*options, *[Options(1, temperature=0)] * (width - len(options))]
 
     def column(name: str, dtype: type) -> Any:

@@ -13,12 +13,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from fugaku_jax.inference.cache import Cache, through_blocks, unpacked
-from fugaku_jax.inference.decoding import Pieces
+from fugaku_jax.inference.cache import Cache, through_blocks
 from fugaku_jax.inference.sampler import Choice, at_token, sample
-from fugaku_jax.kernels.cached_attention import cached_attention
 from fugaku_jax.kernels.greatest import greatest
-from fugaku_jax.models.gpt import GPT, Inputs, Operands
+from fugaku_jax.models.gpt import GPT
 
 ALTERNATIVES = 20
 """How many of the most probable tokens may be told."""
@@ -49,6 +47,15 @@ class Texts(NamedTuple):
     tell: Bool[Array, ""]
     """Whether any of them is told the most probable tokens."""
     choice: Choice
+
+
+class Pieces(NamedTuple):
+    """What the tokenizer says of tokens."""
+
+    ends: Int[Array, " E"]
+    """Which of them end a text."""
+    count: Int[Array, ""]
+    """How many it knows."""
 
 
 class Chosen(NamedTuple):
@@ -88,7 +95,9 @@ def repeat(
     pieces: Pieces,
     steps: Int[Array, ""] | int,
 ) -> tuple[Cache, Chosen]:
-    """Run the newest token of each row, choose the next, and so on; at most `most` times."""
+    """Run the newest token of each row, choose the next, and so on, `steps` times of at most
+    `most`, or until all rows have ended; what would be found after that is zeros.
+    """
     model = nnx.merge(structure, weights)
     rows = jnp.zeros((most, len(ragged.tokens)), jnp.int32)
     top = jnp.zeros((*rows.shape, _told(model)), jnp.int32)
@@ -104,13 +113,19 @@ def repeat(
         chosen = _choose(model, hidden, texts, pieces)
         place = jnp.where(alive, texts.lengths, texts.tokens.shape[1])
         tokens = texts.tokens.at[jnp.arange(len(place)), place].set(chosen.tokens, mode="drop")
-        texts = texts._replace(tokens=tokens, lengths=texts.lengths + 1, room=texts.room - 1)
+        is_end = jnp.any(chosen.tokens[:, None] == pieces.ends, axis=1)
+        room = jnp.where(is_end, 0, texts.room - 1)
+        texts = texts._replace(tokens=tokens, lengths=texts.lengths + 1, room=room)
         ragged = ragged._replace(tokens=chosen.tokens, positions=ragged.positions + 1)
         found = jax.tree.map(lambda all_, new: all_.at[step].set(new), found, chosen)
         return step + 1, cache, ragged, texts, found
 
+    def going_on(carry: tuple) -> Array:
+        step, _, _, texts, _ = carry
+        return (step < steps) & jnp.any(texts.room > 0)
+
     start = jnp.int32(0), cache, ragged, texts, found
-    _, cache, _, _, found = jax.lax.while_loop(lambda carry: carry[0] < steps, one, start)
+    _, cache, _, _, found = jax.lax.while_loop(going_on, one, start)
     return cache, found
 
 
@@ -134,16 +149,8 @@ def score(
 
 
 def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1 D"], Cache]:
-    tables, positions = ragged.tables[ragged.rows], ragged.positions
-
-    def look(operands: Operands, layer: Array, cache: Cache) -> tuple[Array, Cache]:
-        q, k, v = (x[:, 0] for x in unpacked(operands))
-        kept = cache.keys, cache.values
-        mixed, keys, values = cached_attention(q, k, v, *kept, layer, positions, tables)
-        return mixed[:, None], Cache(keys, values)
-
-    inputs = Inputs(ragged.tokens[:, None], positions[:, None])
-    return through_blocks(model, inputs, cache, look)
+    tables = ragged.tables[ragged.rows]
+    return through_blocks(model, ragged.tokens, ragged.positions, tables, cache)
 
 
 def _logits(model: GPT, hidden: Float[Array, "N 1 D"]) -> Float[Array, "N V"]:
@@ -170,6 +177,7 @@ def _choose(model: GPT, hidden: Float[Array, "N 1 D"], texts: Texts, pieces: Pie
 def _most_probable(
     logits: Float[Array, "N V"], log_sum: Float[Array, " N"], pieces: Pieces, count: int
 ) -> tuple[Int[Array, "N A"], Float[Array, "N A"]]:
+    """Return the most probable tokens that the tokenizer knows."""
     known = jnp.where(jnp.arange(logits.shape[1]) < pieces.count, logits, -jnp.inf)
     top, tokens = jax.lax.top_k(known, count)
     return tokens.astype(jnp.int32), top - log_sum[:, None]

@@ -1,7 +1,7 @@
 """Attention of tokens to all before them in their rows, whose keys and values are kept in blocks.
 
 A row's positions lie in blocks of equal size, which its table names in order; rows may have blocks
-in common. A cache with a row in one block each is the simplest case.
+in common.
 Source: Kwon et al., "Efficient Memory Management for LLM Serving with PagedAttention", 2023.
 """
 
@@ -23,7 +23,7 @@ def cached_attention(
     values: Float[Array, "L N S G K"],
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
-    tables: Int[Array, "B M"] | None = None,
+    tables: Int[Array, "B M"],
 ) -> tuple[Float[Array, "B H K"], Float[Array, "L N S G K"], Float[Array, "L N S G K"]]:
     """Write new keys and values to their places, and then attend to all up to there.
 
@@ -38,7 +38,7 @@ def cached_attention(
         layer: of which layer these are.
         positions: of each token in its row; what lies behind it is not looked at. Several may be of
             one row.
-        tables: the blocks of each token's row; token b has block b alone if not given.
+        tables: the blocks of each token's row.
 
     Returns:
         what the queries found, and all keys and values.
@@ -46,18 +46,14 @@ def cached_attention(
 
     def local(*operands: Array) -> tuple[Array, ...]:
         q, keys = operands[0], operands[3]
-        if tables is None:
-            operands += (jnp.arange(len(q), dtype=jnp.int32)[:, None],)
         if q.dtype not in native.DTYPES or not native.enabled():
             return reference_cached_attention(*operands)
         results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, keys)]
         return tuple(native.call("cached_attention", results, *operands, aliases={3: 1, 4: 2}))
 
     kept = jax.typeof(keys).sharding.spec
-    rows, heads = kept[1], kept[3]
-    specs = PartitionSpec(rows, heads, None), kept, kept
-    numbers = (layer.astype(jnp.int32), positions.astype(jnp.int32))
-    numbers += () if tables is None else (tables.astype(jnp.int32),)
+    specs = PartitionSpec(None, kept[3], None), kept, kept
+    numbers = (x.astype(jnp.int32) for x in (layer, positions, tables))
     return native.on_each_device(local, specs, q, k, v, keys, values, *numbers)
 
 

@@ -107,7 +107,7 @@ class ChatTemplate:
         return Told(text, tuple(answers))
 
     def prompt(self, dialogue: Dialogue) -> str:
-        """Return the text that an assistant goes on from, as `Generator` takes it.
+        """Return the text that an assistant goes on from, as `prompt_tokens` takes it.
 
         Raises:
             InputError: the template refuses the dialogue.

@@ -1,4 +1,4 @@
-"""Generated tokens are those of `transformers`, and of running the whole text again for each."""
+"""Generated tokens are those of `transformers`, whoever generates and on whatever mesh."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.inference.continuation import Continuation, Options
-from fugaku_jax.inference.generate import Generator, continue_prompts
+from fugaku_jax.inference.engine import Engine
 
 GPT2 = ModelConfig(vocab_size=303, n_layers=2, d_model=128, n_heads=2, sequence_length=96)
 LLAMA = dataclasses.replace(GPT2, family="llama", n_heads=4, n_kv_heads=2, d_model=256, tied=False)
@@ -38,10 +38,9 @@ def model_of(config: ModelConfig):
     return nnx.merge(*randomised(config))
 
 
-def run(generator, rows, **options):
-    for _ in generator.run(rows, **options):
-        pass
-    return rows
+def answers(engine, prompts, options):
+    pairs = zip(map(engine.tokens, prompts), options, strict=True)
+    return list(engine.answers(pairs))
 
 
 @pytest.fixture
@@ -55,8 +54,8 @@ def endless(tokenizer, monkeypatch):
 @pytest.mark.parametrize("config", MODELS.values(), ids=MODELS.keys())
 def test_64_greedy_tokens_are_those_of_transformers_and_of_no_cache(config, endless):
     model = model_of(config)
-    generator = Generator(model, endless, 2, jnp.float32)
-    rows = run(generator, [generator.begin(prompt, GREEDY) for prompt in PROMPTS])
+    engine = Engine(model, endless, 2, jnp.float32, slots=len(PROMPTS))
+    rows = answers(engine, PROMPTS, [GREEDY] * len(PROMPTS))
     theirs = in_torch(randomised(config)[1], config)
     graph, weights = nnx.split(model)
 
@@ -91,20 +90,19 @@ def test_64_greedy_tokens_are_those_of_transformers_and_of_no_cache(config, endl
 
 
 @pytest.fixture(scope="module")
-def generator(tokenizer):
-    return Generator(model_of(GPT2), tokenizer, 2)
+def engine(tokenizer):
+    return Engine(model_of(GPT2), tokenizer, 2, slots=5)
 
 
 WARM = Options(max_tokens=12, temperature=1.5, top_k=200, top_p=0.99, seed=3)
 
 
 @pytest.mark.slow
-def test_a_row_is_the_same_alone_and_among_others(generator):
-    prompt = PROMPTS[0]
-    [alone] = run(generator, [generator.begin(prompt, WARM)])
+def test_a_row_is_the_same_alone_and_among_others(engine):
+    [alone] = answers(engine, PROMPTS[:1], [WARM])
     options = [dataclasses.replace(WARM, seed=n, temperature=n / 5.0) for n in range(4)]
-    others = [generator.begin("むかし" * (3 * n), each) for n, each in enumerate(options)]
-    rows = run(generator, [*others, generator.begin(prompt, WARM)])
+    others = ["むかし" * (3 * n) for n in range(4)]
+    rows = answers(engine, [*others, PROMPTS[0]], [*options, WARM])
     assert rows[-1].tokens == alone.tokens
     # The logits are the same bit by bit; XLA may add their exponentials in another order.
     np.testing.assert_allclose(rows[-1].log_probs, alone.log_probs, atol=1e-5)
@@ -112,18 +110,19 @@ def test_a_row_is_the_same_alone_and_among_others(generator):
     assert len({tuple(row.tokens) for row in rows}) == 5
 
 
-def test_text_comes_token_by_token_as_it_comes_at_once(generator):
-    [at_once] = generator(["むかし"], WARM)
-    row, seen = generator.begin("むかし", WARM), [""]
-    for _ in generator.run([row], steps=1):
-        assert row.text.startswith(seen[-1])
-        seen.append(row.text)
-    assert len(seen) == 1 + len(row.tokens)
-    assert (row.text, row.tokens) == (at_once.text, at_once.tokens)
+def test_text_comes_token_by_token_as_it_comes_at_once(engine):
+    [at_once] = answers(engine, ["むかし"], [WARM])
+    row, seen = engine.submit(engine.tokens("むかし"), WARM).continuation, []
+    while not row.finish:
+        (news,) = engine.step(at_once=1)
+        assert len(news.tokens) == 1
+        seen.append(news.text)
+    assert ("".join(seen), row.tokens) == (at_once.text, at_once.tokens)
+    assert row.text == at_once.text
 
 
 class Scripted:
-    """A generator's model replaced by tokens that are known beforehand."""
+    """A model replaced by tokens that are known beforehand."""
 
     def __init__(self, tokenizer, text, **options):
         self.row = Continuation(tokenizer, [2], Options(**options))
@@ -166,23 +165,6 @@ def test_what_could_begin_a_stop_string_is_shown_when_the_text_ends(tokenizer):
     assert (row.text, row.finish) == ("rain", "length")
 
 
-@pytest.mark.slow
-def test_text_ends_where_the_models_positions_end(generator, endless, monkeypatch):
-    monkeypatch.setattr(generator, "tokenizer", endless)
-    prompt = "x" * 80
-    rows = [generator.begin(prompt, Options(500)), generator.begin("", Options(500))]
-    rows = run(generator, rows)
-    for row in rows:
-        assert row.finish == "length"
-        assert len(row.prompt) + len(row.tokens) == GPT2.sequence_length
-
-
-def test_a_prompt_that_leaves_no_room_is_wrong_input(generator):
-    with pytest.raises(InputError, match=r"has 96 tokens, but the model has 96 positions"):
-        generator.begin("1" * 95, WARM)
-    assert generator([], WARM) == []
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -202,12 +184,6 @@ def test_a_wrong_option_is_named_with_what_is_allowed(name, value):
         Options(**{name: value})
 
 
-def test_training_shows_what_follows_a_prompt_of_any_length(generator):
-    texts = continue_prompts(generator, ["むかし", "1" * 500], 5, seed=1)
-    assert texts == continue_prompts(generator, ["むかし", "1" * 500], 5, seed=1)
-    assert len(texts) == 2
-
-
 PROGRAM = Path(__file__).with_name("on_meshes.py")
 
 
@@ -219,13 +195,14 @@ def on_meshes(run_emulated):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["gpt2", "llama", "engine"])
-def test_tokens_on_a_mesh_are_those_of_one_device(on_meshes, what):
-    one, many = on_meshes[what]
-    assert len(one["tokens"]) == 5 - (what == "engine")  # where one is cancelled
-    assert many["tokens"] == one["tokens"]
-    for got, want in zip(many["log_probs"], one["log_probs"], strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-4)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_tokens_on_a_mesh_are_those_of_one_device(on_meshes, family):
+    one, *meshes = on_meshes[family]
+    assert len(one["tokens"]) == 4  # of five, one was cancelled
+    for many in meshes:
+        assert many["tokens"] == one["tokens"]
+        for got, want in zip(many["log_probs"], one["log_probs"], strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ from small_runs import GPT2, LLAMA, MODELS, VOCAB, logits, make_run, same_bits
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.continuation import prompt_tokens
 from fugaku_jax.interop import safetensors_reader
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_import import open_hf
@@ -142,10 +141,9 @@ def test_a_text_begins_with_the_token_that_the_model_names(named, expected, copy
     for path in (folder, tmp_path / "run"):
         loaded = load_for_inference(path, jnp.bfloat16)
         assert loaded.first_token == expected
-    generator = Generator(loaded.model, loaded.tokenizer, loaded.first_token)
     before = [] if expected is None else [expected]
     rain = loaded.tokenizer.encode("rain")
-    assert generator.begin("rain", Options()).prompt == [*before, *rain]
+    assert prompt_tokens(loaded.tokenizer, loaded.first_token, "rain") == [*before, *rain]
     export_run(tmp_path / "run", tmp_path / "out", None, "float32", GIGABYTE)
     assert open_hf(tmp_path / "out").origin["first_token"] == expected
 

@@ -7,8 +7,7 @@ from small_runs import GPT2, LLAMA, logits, make_run, same_bits
 
 from fugaku_jax.data.batch import document_segments
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.continuation import prompt_tokens
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.load import load_for_inference
 from fugaku_jax.training.checkpoint import RunCheckpoints
@@ -41,9 +40,8 @@ def test_what_is_no_model_is_refused(store, tmp_path):
 def test_a_text_is_read_as_training_read_its_documents(store, tmp_path):
     run = make_run(tmp_path / "run", GPT2, store, reset=True)
     _, model, tokenizer, first_token = load_for_inference(run, jnp.float32)
-    generator = Generator(model, tokenizer, first_token, jnp.float32)
-    prompt = generator.begin("the rain", Options()).prompt
-    assert generator.begin("", Options()).prompt == [store.end_of_document]
+    prompt = prompt_tokens(tokenizer, first_token, "the rain")
+    assert prompt_tokens(tokenizer, first_token, "") == [store.end_of_document]
     row = [*tokenizer.encode("むか"), store.end_of_document, *prompt, store.end_of_document]
     tokens = np.array([row], np.int32)
     segments = jnp.array(document_segments(tokens, store.end_of_document))

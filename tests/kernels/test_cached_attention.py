@@ -44,7 +44,7 @@ def test_the_newest_position_attends_to_all_before(
     positions = np.array([0, length // 2, length - 1], np.int32)
     layer = jnp.int32(1)
     out, new_keys, new_values = cached_attention(
-        q, k, v, keys, values, layer, positions_of(positions)
+        q, k, v, keys, values, layer, positions_of(positions), blocks_of_their_own(3)
     )
     rows = np.arange(3)
     want_keys, want_values = np.array(keys), np.array(values)
@@ -58,6 +58,10 @@ def test_the_newest_position_attends_to_all_before(
 
 def positions_of(positions):
     return jnp.asarray(positions, jnp.int32)
+
+
+def blocks_of_their_own(rows):
+    return jnp.arange(rows, dtype=jnp.int32)[:, None]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -89,20 +93,20 @@ def test_a_row_is_the_same_bit_by_bit_among_any_others_in_any_cache(library):
     keys, values = (draw(random, (1, 4, 50, 2, 64), "bfloat16") for _ in range(2))
     positions = positions_of([30, 3, 49, 20])
     layer = jnp.int32(0)
-    out, *_ = cached_attention(q, k, v, keys, values, layer, positions)
+    own = blocks_of_their_own(4)
+    out, *_ = cached_attention(q, k, v, keys, values, layer, positions, own)
     one = slice(3, 4)
     short = (x[:, one, :21] for x in (keys, values))
-    alone, *_ = cached_attention(q[one], k[one], v[one], *short, layer, positions[one])
+    alone, *_ = cached_attention(q[one], k[one], v[one], *short, layer, positions[one], own[:1])
     np.testing.assert_array_equal(alone, out[one], err_msg=library)
 
 
 @pytest.mark.parametrize(("layer", "position"), [(-1, 0), (2, 0), (0, -1), (0, 5)])
 def test_a_place_outside_the_cache_is_refused(library, layer, position):
     x, kept = jnp.ones((1, 1, 4)), jnp.ones((2, 1, 5, 1, 4))
+    place = jnp.int32(layer), positions_of([position]), blocks_of_their_own(1)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"no such (layer|position)"):
-        jax.block_until_ready(
-            cached_attention(x, x, x, kept, kept, jnp.int32(layer), positions_of([position]))
-        )
+        jax.block_until_ready(cached_attention(x, x, x, kept, kept, *place))
     assert library
 
 

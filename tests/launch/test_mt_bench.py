@@ -162,13 +162,14 @@ def test_without_a_judge_there_are_answers_and_prompts_and_no_score(mt_bench, gi
     generate = importlib.import_module("generate")
     answer = lines_of(out / "answers.jsonl")[21]
     assert answer["question_id"] == 32  # of reasoning, whose temperature is 0
-    generator = generate.load_for_inference(given / "run", "float32")
-    generator = generate.Generator(*generator[1:], "float32")
+    _, *loaded = generate.load_for_inference(given / "run", "float32")
+    engine = generate.Engine(*loaded, "float32")
     options = generate.Options(4, temperature=0, stop=("## Q:",))
     first, second = answer["choices"][0]["turns"]
-    (alone,) = generator(["\n## Q:32 wet\n## A:"], options)
+    (alone,) = engine.answers([(engine.tokens("\n## Q:32 wet\n## A:"), options)])
     assert first == alone.text.strip()
-    (alone,) = generator([f"\n## Q:32 wet\n## A:{first}\n## Q:May 32\n## A:"], options)
+    asked = engine.tokens(f"\n## Q:32 wet\n## A:{first}\n## Q:May 32\n## A:")
+    (alone,) = engine.answers([(asked, options)])
     assert second == alone.text.strip()
     prompts = lines_of(out / "prompts.jsonl")
     assert len(prompts) == 160

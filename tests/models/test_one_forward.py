@@ -11,7 +11,8 @@ from flax import nnx
 from fugaku_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from fugaku_jax.data.batch import Batch
 from fugaku_jax.evaluation.perplexity import _summed_nats
-from fugaku_jax.inference import cache
+from fugaku_jax.inference import cache, ragged
+from fugaku_jax.inference.packing import pack
 from fugaku_jax.inference.weights import laid_out
 from fugaku_jax.models.gpt import GPT, Block
 from fugaku_jax.models.layout import make_layout
@@ -43,23 +44,23 @@ def evaluated():
     _summed_nats.trace(structure, weights, Batch(TOKENS, np.ones((2, 8), np.float32)))
 
 
-def generated(pass_, *arguments):
+def generated(pass_, most=(), steps=()):
     model = laid_out(a_model(), jnp.float32)
-    pass_(model, *arguments, cache.empty_cache(model, 2, 8, jnp.float32))
+    structure, weights = nnx.split(model)
+    kept, pieces = (
+        cache.empty_cache(model, 2, 8, jnp.float32),
+        ragged.Pieces(TOKENS[0], TOKENS[0, 0]),
+    )
+    packed = pack([], [], 1, 1, 8, 1)
+    pass_.trace(structure, *most, weights, kept, *packed, pieces, *steps)
 
 
 WAYS = {
     "training": (trained, "loss"),
     "a pipeline": (functools.partial(trained, pipeline=2), "loss"),
     "evaluation": (evaluated, "loss"),
-    "prompts": (
-        functools.partial(generated, cache.prefill, jnp.array(TOKENS[:, :8]), jnp.full(2, 8)),
-        "logits",
-    ),
-    "generation": (
-        functools.partial(generated, cache.decode, jnp.array(TOKENS[:, 0]), jnp.zeros(2, int)),
-        "logits",
-    ),
+    "prompts": (functools.partial(generated, ragged.extend), "logits"),
+    "generation": (functools.partial(generated, ragged.repeat, (1,), (1,)), "logits"),
 }
 
 

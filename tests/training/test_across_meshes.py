@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fugaku_jax.cluster.local import free_port
+from fugaku_jax.run.metrics import read_samples
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +34,14 @@ RUN = {
     "training.steps": 6,
     "training.batch-size": 24,
     "training.micro-batches": 2,
-    "training.sample-tokens": 0,
+    "training.sample-tokens": 4,
     "training.validate-every": 3,
     "training.validation-tokens": 500,
     "checkpoint.every": 3,
 }
 # The end, where it is validated, is left to those whose matter that is.
 TWO_STEPS = {"training.stop-after": 2}
+SAMPLES = {"training.sample-every": 2}
 INTERLEAVED = {
     "mesh.tensor": 2,
     "mesh.pipeline": 2,
@@ -86,11 +88,18 @@ def figures(run_dir, name="loss"):
     return np.array([line[name] for line in map(json.loads, lines) if name in line])
 
 
+def samples(run_dir, step):
+    """What the run wrote after each prompt."""
+    found = [each for each in read_samples(run_dir) if each["step"] == step]
+    assert len(found) == 2
+    return found
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, store_path):
     """The run on one device, never stopped."""
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    code, said = train(run_dir, store_path)
+    code, said = train(run_dir, store_path, **SAMPLES)
     assert code == 0, said
     return run_dir
 
@@ -116,6 +125,7 @@ def test_two_processes_of_two_devices_train_as_one_device_does(one, tmp_path, st
     assert code == 0, said
     for name in ("loss", "validation_loss", "validation_bits_per_byte"):
         np.testing.assert_allclose(figures(tmp_path / "run", name), figures(one, name), rtol=1e-5)
+    assert samples(tmp_path / "run", 6) == samples(one, 6)
 
 
 def test_four_hosts_with_addresses_of_their_own_train_as_one_device_does(
@@ -176,7 +186,7 @@ MPIS = [
 def test_four_processes_over_mpi_train_as_one_device_does(one, tmp_path, store_path, mesh, path):
     (tmp_path / "hosts").write_text("localhost slots=4\n")
     mesh = mesh | {"mesh.collective": "torus"}
-    _, *arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS)
+    _, *arguments = command(tmp_path / "run", store_path, mesh | TWO_STEPS | SAMPLES)
     where = f"FUGAKU_JAX_COORDINATOR=localhost:{free_port()}"
     as_root = [f"OMPI_ALLOW_RUN_AS_ROOT{what}=1" for what in ("", "_CONFIRM")]  # as in a container
     script = LAUNCH / "cluster" / "mpirun.sh"
@@ -185,6 +195,7 @@ def test_four_processes_over_mpi_train_as_one_device_does(one, tmp_path, store_p
     assert code == 75, said
     assert "No sums over the torus" not in said
     np.testing.assert_allclose(figures(tmp_path / "run"), figures(one)[:2], rtol=1e-5)
+    assert samples(tmp_path / "run", 2) == samples(one, 2)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from fugaku_jax.config import flat_fields
 from fugaku_jax.data.builtin import open_store
 from fugaku_jax.data.store import Store
 from fugaku_jax.errors import InputError, RunError
-from fugaku_jax.inference.generate import Generator, continue_prompts
+from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.run.metrics import read_metrics, read_samples
 from fugaku_jax.training import loop
 from fugaku_jax.training.checkpoint import load_model
-from fugaku_jax.training.hooks import sample
 from fugaku_jax.training.hooks.hook import Hook
 
 
@@ -284,21 +284,18 @@ def test_a_run_is_the_same_where_jax_was_told_to_compute_in_64_bits(change, tmp_
 
 
 @pytest.mark.slow
-def test_a_saved_model_generates_text_from_a_prompt(change, tmp_path, store_path, monkeypatch):
-    begun = []
-
-    def begin(model, tokenizer, first_token):
-        begun.append(first_token)
-        return Generator(model, tokenizer, first_token)
-
-    monkeypatch.setattr(sample, "Generator", begin)
-    config = change(data={"reset_at_document": True})
+def test_samples_are_what_the_saved_model_writes_after_prompts_of_any_length(change, tmp_path):
+    prompts = "3 wet", "雨の" * 50
+    config = change(data={"reset_at_document": True}, training={"prompts": prompts})
     loop.train(config, tmp_path)
-    assert begun == [None]  # a sample begins as documents did
     loaded, model = load_model(tmp_path)
     assert flat_fields(loaded.to_dict()) == flat_fields(config.to_dict())
-    tokenizer = open_store(str(store_path)).tokenizer()
-    generator = Generator(model, tokenizer, None)
-    first = continue_prompts(generator, ["3 wet", "雨の"], 5, seed=1)
-    assert first == continue_prompts(generator, ["3 wet", "雨の"], 5, seed=1)
-    assert len(first) == 2
+    tokenizer = open_store(config.data.store).tokenizer()
+    engine = Engine(model, tokenizer, None)  # a sample begins as documents did
+    asked = [
+        (engine.tokens(prompt)[-15:], Options(4, seed=8 + number))
+        for number, prompt in enumerate(prompts)
+    ]
+    texts = [row.text for row in engine.answers(asked)]
+    found = [(each["prompt"], each["text"]) for each in read_samples(tmp_path)]
+    assert found == list(zip(prompts, texts, strict=True))

@@ -1,7 +1,6 @@
 """What a template makes of a dialogue, and which of its tokens are learned."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from talks import answer, dialogue, question
 
 from fugaku_jax.data.marks import END_OF_DOCUMENT
 from fugaku_jax.errors import InputError
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.continuation import prompt_tokens
 from fugaku_jax.interop.tokenizer_json import to_tokenizer_json
 from fugaku_jax.tuning.chat_template import FUGAKU, ChatTemplate
 from fugaku_jax.tuning.dialogues import Dialogue, Message
@@ -157,11 +156,9 @@ def test_what_a_model_goes_on_from_holds_the_ends_that_it_has_learned(tokenizer)
     taught = encode_dialogue(
         Dialogue("x", (*said, Message("assistant", answer(9)))), template, tokenizer, 2
     )
-    encode = Generator.tokens
-    reader = SimpleNamespace(first_token=None, tokenizer=tokenizer)
-    asked = encode(reader, prompt)
+    asked = prompt_tokens(tokenizer, None, prompt)
     assert taught.tokens[: len(asked)].tolist() == asked
-    assert encode(reader, "") == [tokenizer.end_of_document]
+    assert prompt_tokens(tokenizer, None, "") == [tokenizer.end_of_document]
 
 
 @pytest.mark.parametrize(

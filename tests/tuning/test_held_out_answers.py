@@ -10,7 +10,7 @@ from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
 from fugaku_jax.evaluation.held_out_answers import answer_held_out
 from fugaku_jax.inference.continuation import Options
-from fugaku_jax.inference.generate import Generator
+from fugaku_jax.inference.engine import Engine
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.training.state import abstract_parameters
 from fugaku_jax.training.whole_model import whole_model
@@ -31,7 +31,7 @@ def make_store(tmp_path_factory, tokenizer, dialogues_file):
     return make
 
 
-def saying(token: int, store: Store, tokenizer) -> Generator:
+def saying(token: int, store: Store, tokenizer, positions: int | None = None) -> Engine:
     """A model that says one token for ever: nothing but its row of the table is not zero."""
     config = Config(
         model=ModelConfig(
@@ -45,7 +45,8 @@ def saying(token: int, store: Store, tokenizer) -> Generator:
     weights = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_parameters(layout))
     weights["tokens"]["table"] = weights["tokens"]["table"].at[token].set(1.0)
     weights["norm"]["bias"] = jnp.ones_like(weights["norm"]["bias"])
-    return Generator(whole_model(layout, weights), tokenizer, None, jnp.float32)
+    model = whole_model(layout, weights)
+    return Engine(model, tokenizer, None, jnp.float32, positions=positions)
 
 
 def test_the_share_is_one_if_a_model_always_ends_and_zero_if_it_never_does(make_store, tokenizer):
@@ -57,6 +58,8 @@ def test_the_share_is_one_if_a_model_always_ends_and_zero_if_it_never_does(make_
     never = answer_held_out(saying(end + 1, store, tokenizer), store, FOUR, 3)
     assert (never.asked, never.ended, never.tokens) == (3, 0, 12)
     assert (always.share_ended, never.share_ended) == (1.0, 0.0)
+    no_room = answer_held_out(saying(end, store, tokenizer, 16), store, FOUR)
+    assert (no_room.asked, no_room.ended, no_room.tokens) == (held_out, 0, 0)
 
 
 def test_what_cannot_be_asked_is_a_sentence(make_store, tokenizer):
