@@ -227,24 +227,20 @@ class GPT(nnx.Module):
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return fp32 logits over the padded vocabulary; the padding has -inf."""
-        return self._without_padding(self.padded_logits(hidden))
+        logits = self.padded_logits(hidden)
+        token = jax.lax.broadcasted_iota(
+            jnp.int32, logits.shape, 2, out_sharding=self.rules.spec("batch", "sequence", "vocab")
+        )
+        return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
 
     def padded_logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return fp32 logits whose padding, from `vocab_size` on, means nothing."""
-        output = getattr(self, "output", self.tokens)
-        return output.logits(self._whole(hidden))
+        return getattr(self, "output", self.tokens).logits(self._whole(hidden))
 
     def _whole(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Bring positions together that tensor devices share, as the output product needs it."""
         cut = self.rules.spec("batch", "sequence", "embed", "vocab")
         return reshard(hidden, PartitionSpec(*cut[:3]))
-
-    def _without_padding(self, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
-        """Give the padding of the vocabulary no probability."""
-        token = jax.lax.broadcasted_iota(
-            jnp.int32, logits.shape, 2, out_sharding=self.rules.spec("batch", "sequence", "vocab")
-        )
-        return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
 
 
 def block_layer(structure: nnx.GraphDef, remat: str) -> Layer:

@@ -24,7 +24,7 @@ class WholeText:
         def following(weights, tokens, length, number, choice):
             ours = nnx.merge(graph, weights)
             logits = ours.logits(ours(tokens))[:, length[0] - 1]
-            return sample(logits, tokens, length, number, known, choice)
+            return sample(logits, logits.shape[1], tokens, length, number, known, choice)
 
         self._following = following
 
