@@ -198,15 +198,15 @@ def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ends_late_ends_though_the_next_has_begun(alone, monkeypatch):
+    others = set(threading.enumerate())  # other tests' programs may have left some
     monkeypatch.setattr(threading.Thread, "join", lambda *_: None)  # as on a busy machine
     for _ in range(5):
         alone.watch(10, step=0)
         alone.rest()
     monkeypatch.undo()
-    for thread in threading.enumerate():
-        if thread.name == "watchdog":
-            thread.join(20)
-            assert not thread.is_alive()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_a_rank_whose_launcher_has_gone_is_asked_once_to_save_and_stop(monkeypatch):

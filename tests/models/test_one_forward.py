@@ -59,8 +59,8 @@ WAYS = {
     "training": (trained, "loss"),
     "a pipeline": (functools.partial(trained, pipeline=2), "loss"),
     "evaluation": (evaluated, "loss"),
-    "prompts": (functools.partial(generated, ragged.extend), "logits"),
-    "generation": (functools.partial(generated, ragged.repeat, (1,), (1,)), "logits"),
+    "prompts": (functools.partial(generated, ragged.extend), "padded_logits"),
+    "generation": (functools.partial(generated, ragged.repeat, (1,), (1,)), "padded_logits"),
 }
 
 
@@ -77,7 +77,7 @@ def watch(piece, seen):
 def test_what_the_model_does_is_written_once_for_all_who_use_it(way, monkeypatch):
     go, end = WAYS[way]
     seen = set()
-    pieces = [(GPT, "embed"), (Block, "__call__"), (GPT, "loss"), (GPT, "logits")]
+    pieces = [(GPT, "embed"), (Block, "__call__"), (GPT, "loss"), (GPT, "padded_logits")]
     for owner, name in pieces:
         monkeypatch.setattr(owner, name, watch(getattr(owner, name), seen))
     go()
