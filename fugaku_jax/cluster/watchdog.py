@@ -72,7 +72,7 @@ class Watchdog:
         self._long = True  # whether more than a step is due
         self._slowest = {False: 0.0, True: 0.0}  # seconds that it took, by that
         self._computes = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._wake, self._leaves = asyncio.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         if meeting:
@@ -119,8 +119,7 @@ class Watchdog:
         if thread:
             self._leaves.set()
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the thread with it
-                if self._loop:
-                    self._loop.call_soon_threadsafe(self._wake.set)
+                self._loop.call_soon_threadsafe(self._wake.set)
             thread.join(3 * self._beat)
 
     @contextlib.contextmanager
@@ -143,15 +142,18 @@ class Watchdog:
     def _start(self) -> None:
         if self._thread is None:
             # A thread keeps its own, as it may end later than the next one begins.
-            wake, leaves = asyncio.Event(), threading.Event()
-            self._wake, self._leaves, self._loop = wake, leaves, None
-            self._thread = threading.Thread(
-                target=lambda: asyncio.run(self._look(wake, leaves)), name="watchdog", daemon=True
-            )
+            wake, leaves, loop = asyncio.Event(), threading.Event(), asyncio.new_event_loop()
+            self._wake, self._leaves, self._loop = wake, leaves, loop
+
+            def run() -> None:
+                with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                    runner.run(self._look(wake, leaves))
+
+            self._thread = threading.Thread(target=run, name="watchdog", daemon=True)
             self._thread.start()
 
     async def _look(self, wake: asyncio.Event, leaves: threading.Event) -> None:
-        self._loop, channel = asyncio.get_running_loop(), None
+        channel = None
         if self._meeting:
             channel = Channel(self._meeting, lambda: self._awake, wake.set)
             await channel.open()
