@@ -145,7 +145,7 @@ def _score(
         chunks: so many times so many entries are computed; of the rest all is 0.
     """
     model = nnx.merge(structure, weights)
-    wanted = model.rules.spec("batch", None, None)
+    wanted, vocabulary = model.rules.spec("batch", None, None), model.config.vocab_size
     hidden = reshard(_hidden(model, batch, dtype), wanted)
 
     def one(number: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -156,7 +156,7 @@ def _score(
         )
         here = jnp.take_along_axis(hidden, places[:, :, None], axis=1)
         logits = reshard(model.padded_logits(here), wanted)
-        top, log_sum = greatest(logits, *[model.config.vocab_size] * 2)
+        top, log_sum = greatest(logits, vocabulary, vocabulary)
         chosen = jnp.take_along_axis(logits, targets, axis=2) - log_sum[:, :, None]
         write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=1)
         return write(log_probs, chosen), write(best, top)
