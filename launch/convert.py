@@ -4,6 +4,7 @@ python launch/convert.py to-hf runs/tiny models/tiny     # for transformers and 
 python launch/convert.py to-peft runs/lora adapters/lora  # what LoRA has learned, for peft
 python launch/convert.py to-gguf runs/tiny tiny.gguf     # for llama.cpp
 python launch/convert.py from-hf models/tiny runs/again  # GPT-2 or LLaMA, from safetensors
+python launch/convert.py average runs/chat1 runs/chat2 --out runs/chat  # the mean of their weights
 python launch/convert.py from-megatron checkpoints runs/13b --tokenizer llmjp.model
 """
 
@@ -17,14 +18,16 @@ from command import parse, run_program
 
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
+from fugaku_jax.interop.average import open_average
 from fugaku_jax.interop.doubts import doubts_of_export, doubts_of_gguf, doubts_of_import
-from fugaku_jax.interop.gguf_file import open_spoken, write_gguf
+from fugaku_jax.interop.gguf_file import write_gguf
 from fugaku_jax.interop.hf import export_run
 from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.megatron import open_megatron
 from fugaku_jax.interop.peft import export_adapter
+from fugaku_jax.interop.spoken import open_spoken
 from fugaku_jax.models.size import parameter_count
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import is_untrained, open_run_store
@@ -122,6 +125,20 @@ def from_megatron(
     write(open_megatron(directory, came, vocab_size), run)
 
 
+def average(
+    models: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN|DIR")]],
+    out: Path,
+) -> None:
+    """Make a run of the mean of the weights of models, such as several tunings of one.
+
+    Args:
+        models: Run directories, whose newest checkpoint is taken; RUN/checkpoints/STEP; or model
+            directories of Hugging Face's.
+        out: Run directory to write; its weights are those of step 0.
+    """
+    write(open_average(models), out)
+
+
 def write(source: Imported, run: Path) -> None:
     """Write a run and say what it is."""
     import_run(source, run)
@@ -143,6 +160,7 @@ def main() -> None:
         "to-gguf": to_gguf,
         "from-hf": from_hf,
         "from-megatron": from_megatron,
+        "average": average,
     }
     parse(programs, description=__doc__)
 

@@ -13,7 +13,8 @@ from jaxtyping import Int
 
 from fugaku_jax.config import ModelConfig
 from fugaku_jax.data.builtin import open_store
-from fugaku_jax.interop.gguf_file import Spoken, write_gguf
+from fugaku_jax.interop.gguf_file import write_gguf
+from fugaku_jax.interop.spoken import Spoken
 from fugaku_jax.processor import available_cores
 
 
@@ -31,12 +32,12 @@ class Greedy:
         random = np.random.default_rng(0)
         tokenizer = open_store("builtin").tokenizer()
         source = Spoken(
-            "random",
             model,
             lambda tensor: random.standard_normal(tensor.shape, np.float32) * np.float32(0.02),
             tokenizer,
-            None,
-            None,
+            first_token=None,
+            chat_template=None,
+            origin={"path": "random"},
         )
         llama_cpp.llama_backend_init()
         with tempfile.TemporaryDirectory() as folder:

@@ -12,17 +12,16 @@ from fugaku_jax.config import ModelConfig
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.continual import start_from_hf
+from fugaku_jax.interop.hf_import import hf_template
 from fugaku_jax.interop.hf_shape import is_hf_directory, read_hf_config
 from fugaku_jax.interop.load import run_tokenizer
-from fugaku_jax.json_file import read_json
 from fugaku_jax.layout.layout import Layout
 from fugaku_jax.run.checkpoint_folder import checkpoint_folder, saved_steps
 from fugaku_jax.run.configuration import read_config
 from fugaku_jax.run.identity import Start, read_ledger
 from fugaku_jax.training.checkpoint import RunCheckpoints
-from fugaku_jax.tuning.data_of_run import read_template, template_of_run
+from fugaku_jax.tuning.data_of_run import template_of_run
 
-_TEMPLATE_FILE, _TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 _MANIFEST = "manifest.ocdbt"
 
 
@@ -60,18 +59,21 @@ def _run(run_dir: Path) -> Base:
     config, steps = read_config(run_dir), saved_steps(run_dir)
     if not steps:
         raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
-    tokenizer, ledger = run_tokenizer(run_dir, config), read_ledger(run_dir)
-    manifest = (checkpoint_folder(run_dir, steps[-1]) / "state" / _MANIFEST).read_bytes()
-    origin: dict[str, Any] = {
+    tokenizer, parameters = run_tokenizer(run_dir, config), functools.partial(_parameters, run_dir)
+    start = Start(parameters, origin_of_run(run_dir, steps[-1]), tokenizer)
+    return Base(config.model, tokenizer, start, template_of_model(run_dir))
+
+
+def origin_of_run(run_dir: Path, step: int) -> dict[str, Any]:
+    """Return what identifies the weights in a checkpoint of a run's, as JSON can hold it."""
+    manifest = (checkpoint_folder(run_dir, step) / "state" / _MANIFEST).read_bytes()
+    return {
         "format": "fugaku_jax",
         "path": str(run_dir),
-        "step": steps[-1],
+        "step": step,
         "sha256": hashlib.sha256(manifest).hexdigest(),
-        "ledger": ledger,
+        "ledger": read_ledger(run_dir),
     }
-    parameters = functools.partial(_parameters, run_dir)
-    start = Start(parameters, origin, tokenizer)
-    return Base(config.model, tokenizer, start, template_of_model(run_dir))
 
 
 def template_of_model(path: Path) -> str | None:
@@ -80,27 +82,9 @@ def template_of_model(path: Path) -> str | None:
     Raises:
         InputError: it cannot be read.
     """
-    return _hf_template(path) if is_hf_directory(path) else template_of_run(path)
+    return hf_template(path) if is_hf_directory(path) else template_of_run(path)
 
 
 def _parameters(run_dir: Path, layout: Layout) -> PyTree[Array]:
     with RunCheckpoints(run_dir) as checkpoints:
         return checkpoints.restore_parameters(layout)
-
-
-def _hf_template(folder: Path) -> str | None:
-    """Return the template of a model directory: a file of its own, or a field of the tokenizer's.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    path = folder / _TEMPLATE_FILE
-    if path.exists():
-        return read_template(path)
-    if not (folder / _TOKENIZER_CONFIG).exists():
-        return None
-    template = read_json(folder / _TOKENIZER_CONFIG).get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = [each for each in template if isinstance(each, dict)]
-        template = {each.get("name"): each.get("template") for each in named}.get("default")
-    return template if isinstance(template, str) else None

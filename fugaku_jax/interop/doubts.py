@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fugaku_jax.config import ModelConfig
-from fugaku_jax.interop.gguf_file import Spoken
 from fugaku_jax.interop.imported import Imported
+from fugaku_jax.interop.spoken import Spoken
 from fugaku_jax.interop.tokenizer_json import puts_space_before
 
 _EVEN_HEADS = 32

@@ -3,29 +3,19 @@
 Source: https://github.com/ggml-org/ggml, docs/gguf.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
-from jaxtyping import Shaped
 
-from fugaku_jax.config import ModelConfig
-from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
-from fugaku_jax.interop.base import template_of_model
 from fugaku_jax.interop.gguf_tensors import gguf_name, gguf_shape, gguf_values
 from fugaku_jax.interop.gguf_vocabulary import KIND, vocabulary
-from fugaku_jax.interop.hf_import import TOKENIZER, open_hf
-from fugaku_jax.interop.hf_shape import is_hf_directory
 from fugaku_jax.interop.hf_weights import Tensor, tensors
-from fugaku_jax.interop.load import run_first_token, run_tokenizer
-from fugaku_jax.interop.saved_weights import SavedWeights
-from fugaku_jax.run.configuration import read_config
-from fugaku_jax.tuning.chat_template import FUGAKU
+from fugaku_jax.interop.spoken import Spoken
 
 FILE_TYPES = {
     "float32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -42,41 +32,6 @@ CUTS = (
     "the beginning is left out."
 )
 """What is not alike in how llama.cpp cuts texts."""
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """A model with all that it needs to be spoken to."""
-
-    name: str
-    model: ModelConfig
-    read: Callable[[Tensor], Shaped[np.ndarray, "..."]]
-    """Gives a tensor as Hugging Face has it."""
-    tokenizer: Tokenizer
-    first_token: int | None
-    """What stands before every text; None for nothing."""
-    chat_template: str | None
-
-
-def open_spoken(path: Path) -> Spoken:
-    """Open a run, of which the newest checkpoint is taken, or a model directory of Hugging Face's.
-
-    Raises:
-        InputError: it is neither, it is incomplete or damaged, or it has no tokenizer.
-    """
-    name = path.resolve().name
-    if is_hf_directory(path):
-        source = open_hf(path)
-        if source.tokenizer is None:
-            raise InputError(f"{path} has no {TOKENIZER} to cut texts with; copy it there.")
-        first = source.origin.get("first_token", source.tokenizer.end_of_document)
-        template = template_of_model(path)
-        return Spoken(name, source.model, source.read, source.tokenizer, first, template)
-    config, weights = read_config(path), SavedWeights(path)
-    tokenizer = run_tokenizer(path, config)
-    first = run_first_token(path, config, tokenizer)
-    template = template_of_model(path) or FUGAKU
-    return Spoken(name, config.model, weights.read, tokenizer, first, template)
 
 
 def write_gguf(source: Spoken, out: Path, dtype: str) -> None:
@@ -140,7 +95,7 @@ def _kind(tensor: Tensor, dtype: str) -> GGMLQuantizationType:
 def _describe(writer: gguf.GGUFWriter, source: Spoken, dtype: str) -> None:
     """Tell the shape of a model."""
     model = source.model
-    writer.add_name(source.name)
+    writer.add_name(Path(source.origin["path"]).resolve().name)
     writer.add_description(CUTS)
     writer.add_file_type(FILE_TYPES[dtype][1])
     writer.add_vocab_size(model.vocab_size)

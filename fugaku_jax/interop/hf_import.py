@@ -18,11 +18,13 @@ from fugaku_jax.interop.imported import Imported
 from fugaku_jax.interop.safetensors_reader import StoredTensor, read_headers
 from fugaku_jax.interop.tokenizer_from_json import tokenizer_from_json
 from fugaku_jax.json_file import read_json
+from fugaku_jax.tuning.data_of_run import read_template
 
 TOKENIZER = "tokenizer.model"
 EXPORTED_TOKENIZER = "sentencepiece.model"
 """What our exports call theirs. By the usual name llama.cpp's converter would find it, and take a
 unigram model for one with merges, which cuts most texts otherwise; so it refuses the directory."""
+_TEMPLATE_FILE, _TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 _PREFIXES = ("transformer.", "model.")
 
 
@@ -48,7 +50,25 @@ def open_hf(folder: Path, tokenizer: Tokenizer | None = None) -> Imported:
     origin = {"format": "Hugging Face", "path": str(folder), "sha256": _digest(folder, stored)}
     tokenizer = _tokenizer(folder, model, tokenizer)
     origin |= _first_token(folder, tokenizer.vocab_size if tokenizer else model.vocab_size)
-    return Imported(model, read, tokenizer, origin)
+    return Imported(model, read, tokenizer, origin, hf_template(folder))
+
+
+def hf_template(folder: Path) -> str | None:
+    """Return the template of a model directory: a file of its own, or a field of the tokenizer's.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = folder / _TEMPLATE_FILE
+    if path.exists():
+        return read_template(path)
+    if not (folder / _TOKENIZER_CONFIG).exists():
+        return None
+    template = read_json(folder / _TOKENIZER_CONFIG).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = [each for each in template if isinstance(each, dict)]
+        template = {each.get("name"): each.get("template") for each in named}.get("default")
+    return template if isinstance(template, str) else None
 
 
 def _tokenizer(folder: Path, model: ModelConfig, given: Tokenizer | None) -> Tokenizer | None:

@@ -16,6 +16,7 @@ from fugaku_jax.interop.whole_directory import whole_directory
 from fugaku_jax.models.layout import make_layout
 from fugaku_jax.run.configuration import CONFIG_FILE
 from fugaku_jax.run.identity import LEDGER_FILE, TOKENIZER_FILE
+from fugaku_jax.tuning.data_of_run import give_template
 
 
 def import_run(source: Imported, run_dir: Path) -> None:
@@ -44,6 +45,8 @@ def import_run(source: Imported, run_dir: Path) -> None:
         _write_json(unfinished / LEDGER_FILE, origin)
         if source.tokenizer:
             (unfinished / TOKENIZER_FILE).write_bytes(source.tokenizer.model_bytes)
+        if source.template:
+            give_template(unfinished, source.template)
         shapes = make_layout(config, devices=1).shapes
         try:
             write_weights(unfinished, shapes, part, identity)

@@ -32,6 +32,8 @@ class Imported:
     """Its tokenizer, if it came with one."""
     origin: dict[str, Any]
     """What identifies it, as JSON can hold it: `format`, `path` and the `sha256` of its headers."""
+    template: str | None = None
+    """How a dialogue is told to it, if that came with it."""
 
     @functools.cached_property
     def _pieces(self) -> dict[tuple[tuple[str, ...], int | None], list[Tensor]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fugaku_jax.config import Config
 from fugaku_jax.data.store import Store
@@ -101,12 +102,21 @@ def _licences_of_set(store: Store, index: int) -> set[str | None]:
 def _origin(run_dir: Path) -> Iterator[str]:
     """Yield where the weights came from, if they were not random at first."""
     origin = read_ledger(run_dir).get("imported")
-    if origin:
+    if origin and "of" in origin:
+        named = ", ".join(_named(each) for each in origin["of"])
+        yield f"It started from the mean of the weights of {named}."
+    elif origin:
         yield (
             f"It started from weights in the format of {origin['format']}, imported from "
             f"`{Path(origin['path']).name}` (sha256 of configuration and headers "
             f"`{origin['sha256']}`)."
         )
+
+
+def _named(origin: dict[str, Any]) -> str:
+    """Name one of the models that a mean is of."""
+    step = f" at step {origin['step']:,}" if "step" in origin else ""
+    return f"`{Path(origin['path']).name}`{step} (sha256 `{origin['sha256']}`)"
 
 
 def _data(store: Store | None, config: Config, run_dir: Path) -> Iterator[str]:

@@ -34,28 +34,35 @@ from fugaku_jax.training.storage_order import saved_adapter_types, saved_paramet
 
 
 class SavedWeights:
-    """The weights in a run's newest checkpoint, with the adapters in them that it has learned."""
+    """The weights in a run's checkpoint, with the adapters in them that it has learned."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, step: int | None = None) -> None:
         """Find the checkpoint.
 
+        Args:
+            run_dir: the run.
+            step: of the checkpoint; the newest if not given.
+
         Raises:
-            InputError: nothing was saved yet, or by a later version; the configuration cannot be
-                read.
+            InputError: nothing was saved yet, not at this step, or by a later version; the
+                configuration cannot be read.
             DamagedCheckpoint: it cannot be read.
         """
         steps = saved_steps(run_dir)
         if not steps:
             raise InputError(f"{run_dir} has no checkpoint yet; train it first.")
-        self.step = steps[-1]
+        if step not in {None, *steps}:
+            there = ", ".join(map(str, steps))
+            raise InputError(f"{run_dir} has no checkpoint of step {step}; it has {there}.")
+        self.step = steps[-1] if step is None else step
         """Steps that were taken before it was saved."""
         check_format(run_dir, self.step)
         self._run_dir, self._config = run_dir, read_config(run_dir)
         targets = lora_targets(self._config.model, self._config.tuning) if self.step else ()
         self._targets = {(target.kernel, target.part): target for target in targets}
         with self._reading():
-            for step in {self.step, self._step_of_weights}:
-                check_arrays(run_dir, step)
+            for each in {self.step, self._step_of_weights}:
+                check_arrays(run_dir, each)
         self._shapes = _parameter_shapes(replace(self._config, mesh=MeshConfig()))
 
     @property

@@ -38,6 +38,13 @@ def checkpoint_folder(run_dir: Path, step: int | None = None) -> Path:
     return folder if step is None else folder / str(step)
 
 
+def run_and_step(path: Path) -> tuple[Path, int | None]:
+    """Return the run and the step that a path names: `RUN/checkpoints/STEP`, or `RUN` alone."""
+    if path.parent.name == CHECKPOINTS and path.name.isascii() and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
 def saved_steps(run_dir: Path) -> list[int]:
     """Return the steps of a run's checkpoints, in their order."""
     return [step for step in named_steps(run_dir) if is_finished(run_dir, step)]

@@ -52,6 +52,17 @@ def template_of_run(run_dir: Path) -> str | None:
     return read_template(path) if path.exists() else None
 
 
+def give_template(run_dir: Path, template: str) -> None:
+    """Write the chat template that a run's model was tuned with elsewhere.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = run_dir / TUNING_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / _TEMPLATE, lambda file: file.write(template.encode()))
+
+
 def read_template(path: Path) -> str:
     """Read a file of a chat template.
 
@@ -116,7 +127,7 @@ def prepare_dialogues(
         )
     compiled = ChatTemplate(template)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        give_template(run_dir, template)
         report = build_dialogues(
             str(folder / _STORE),
             dialogues.data,
@@ -127,7 +138,6 @@ def prepare_dialogues(
             dialogues.on_bad_line,
             pairs=dialogues.pairs,
         )
-        replace_file(folder / _TEMPLATE, lambda file: file.write(template.encode()))
         write_json(folder / _DATA, wanted | asdict(report))
     except OSError as error:
         if is_full(error):

@@ -30,7 +30,9 @@ MODELS = {
 }
 
 
-def make_run(folder: Path, model: ModelConfig, store: Store, reset: bool = False) -> Path:
+def make_run(
+    folder: Path, model: ModelConfig, store: Store, reset: bool = False, seed: int = 0
+) -> Path:
     """Save a run whose weights are random, none as it was initialised."""
     config = Config(
         model=model,
@@ -38,7 +40,7 @@ def make_run(folder: Path, model: ModelConfig, store: Store, reset: bool = False
         training=TrainingConfig(steps=7, batch_size=2),
         data=DataConfig(store=store.url, reset_at_document=reset),
     )
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0

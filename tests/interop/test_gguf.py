@@ -21,9 +21,10 @@ from fugaku_jax.data.exact_scores import model_pb2
 from fugaku_jax.data.tokenizer import Tokenizer
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.doubts import doubts_of_gguf
-from fugaku_jax.interop.gguf_file import FILE_TYPES, open_spoken, write_gguf
+from fugaku_jax.interop.gguf_file import FILE_TYPES, write_gguf
 from fugaku_jax.interop.gguf_vocabulary import vocabulary
 from fugaku_jax.interop.hf import export_run
+from fugaku_jax.interop.spoken import open_spoken
 from fugaku_jax.tuning.chat_template import FUGAKU
 
 ROOT = Path(__file__).parents[2]

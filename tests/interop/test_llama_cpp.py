@@ -7,8 +7,9 @@ import pytest
 from llama_cpp_cuts import LlamaCppCuts
 from small_runs import MODELS, VOCAB, logits, make_run
 
-from fugaku_jax.interop.gguf_file import FILE_TYPES, open_spoken, write_gguf
+from fugaku_jax.interop.gguf_file import FILE_TYPES, write_gguf
 from fugaku_jax.interop.gguf_vocabulary import vocabulary
+from fugaku_jax.interop.spoken import open_spoken
 from fugaku_jax.training.checkpoint import load_model
 
 pytestmark = pytest.mark.llama_cpp

@@ -69,6 +69,11 @@ def test_a_tuned_run_goes_on_exactly_is_exported_and_traced(base, dialogues, tmp
     assert "ended by itself" in call("evaluate", "answers", base, *asked).stdout
     done = call("evaluate", "answers", whole, "--of", base, code=2)
     assert "was not tuned on dialogues" in done.stderr
+    # Two runs that learned alike have the mean that they are.
+    call("convert", "average", whole, parted, "--out", tmp_path / "mean")
+    mean = json.loads(call("evaluate", "answers", tmp_path / "mean", *asked, "--json").stdout)
+    assert mean["nats_per_token"] == pytest.approx(found["nats_per_token"], rel=1e-6)
+    assert "two models or more" in call("convert", "average", whole, "--out", "none", code=2).stderr
     # All else of a run is as of any other: its rows lead to dialogues, its ledger to the base.
     step = json.loads(call("trace", whole, "step", 1, "--json").stdout.splitlines()[-1])
     names = {span["document"] for row in step["rows"] for span in row["spans"]}
