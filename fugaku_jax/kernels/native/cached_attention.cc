@@ -195,7 +195,7 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
         attend(dtypes::data<T>(q) + from * width, head(*keys_out, token, group),
                head(*values_out, token, group), position[token] + 1,
                dtypes::data<T>(*out) + from * width);
-    });
+    }, true);
     return ffi::Error::Success();
   });
 }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "waiting.h"
 #include "xla/ffi/api/ffi.h"
 
 // XLA infers a handler's binding from its parameters; of its pool it has to be told.
@@ -41,9 +42,9 @@ class FlushDenormals {
 //
 // The caller works too, and waits only for threads that have begun to help. So it ends even if
 // every other thread of the pool is waiting for something: a helper that comes too late finds the
-// job closed and leaves.
+// job closed and leaves. Where `more` of them follow soon, helpers wait for the next a while.
 template <class Body>
-void parallel_for(xla::ffi::ThreadPool threads, int64_t items, const Body& body) {
+void parallel_for(xla::ffi::ThreadPool threads, int64_t items, const Body& body, bool more = false) {
   struct Job {
     std::atomic<int64_t> next{0};
     std::atomic<int64_t> helping{0};
@@ -61,16 +62,22 @@ void parallel_for(xla::ffi::ThreadPool threads, int64_t items, const Body& body)
   }
   const auto job = std::make_shared<Job>();
   for (int64_t helper = 0; helper < helpers; ++helper) {
-    threads.Schedule([job, work, &body] {
+    const auto help = [job, work, &body] {
       // First announced, then looked: the caller closes first and looks at `helping` then.
       job->helping.fetch_add(1);
       if (!job->closed.load()) work(*job, body);
       job->helping.fetch_sub(1);
       job->helping.notify_one();
+    };
+    if (more && Waiting::hand(help)) continue;
+    threads.Schedule([help, more] {
+      help();
+      if (more) Waiting::wait();
     });
   }
   work(*job, body);
   job->closed.store(true);
+  for (int i = 0; more && i < 100 && job->helping.load() > 0; ++i) pause();
   for (int64_t left; (left = job->helping.load()) > 0;) job->helping.wait(left);
 }
 
