@@ -57,17 +57,24 @@ def generate(rounds: int = 3, calls: int = 3, json: Json = False) -> None:
     show(run(rounds, calls, say=say), json)
 
 
-def agents(prompts: int = 2000, alone: int = 50, slots: int = 64, json: Json = False) -> None:
+def agents(
+    prompts: int = 2000,
+    alone: int = 50,
+    slots: int = 64,
+    weights: Literal["int8"] | None = None,
+    json: Json = False,
+) -> None:
     """Compare prompts that begin alike side by side with the same one after the other.
 
     Args:
         prompts: How many are answered side by side, each of 200 common tokens and 20 of its own.
         alone: How many are answered one after the other.
         slots: Most that are answered at once.
+        weights: Type of the weights, if not bf16.
     """
     from fugaku_jax.benchmarks.agents import run
 
-    show(run(prompts, alone, slots, say=say), json)
+    show(run(prompts, alone, slots, weights, say=say), json)
 
 
 def kernels(

@@ -12,6 +12,7 @@ import numpy as np
 
 from fugaku_jax.benchmarks.generation import GenerationShape, make_engine
 from fugaku_jax.inference.continuation import Options
+from fugaku_jax.inference.weights import Weights
 
 SHAPE = GenerationShape(prompt_tokens=220, new_tokens=32)
 """The model, and each prompt: 200 tokens are common, 20 are its own."""
@@ -23,6 +24,7 @@ def run(
     prompts: int = 2000,
     alone: int = 50,
     slots: int = 64,
+    weights: Weights = None,
     shape: GenerationShape = SHAPE,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
@@ -32,13 +34,14 @@ def run(
         prompts: how many are answered side by side.
         alone: how many are answered one after the other.
         slots: most that are answered at once.
+        weights: type of the weights, if not bf16.
         shape: the model and the lengths.
         say: is told what was measured as it goes.
 
     Returns:
         `side_by_side` and `one_by_one`, new tokens a second, and the `ratio` of the two.
     """
-    engine = make_engine(shape, slots)
+    engine = make_engine(shape, slots, weights)
     options = Options(shape.new_tokens, temperature=0.0)
     random = np.random.default_rng(0)
     common = random.integers(0, shape.vocab_size, min(COMMON, shape.prompt_tokens - 1)).tolist()

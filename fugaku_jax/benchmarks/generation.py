@@ -68,8 +68,8 @@ def run(
     Returns:
         `ratio_batch_N` for each batch: our speed by that of transformers, of the median calls;
         `ratio_int8_batch_N`, that of ours with weights of int8; `ratio_to_llama_cpp_batch_N` of
-        the former where that is installed; `aggregate_batch_N`, ours by that of
-        transformers at the first batch; and `contenders`, a row for each and each batch:
+        the former where that is installed; `aggregate_batch_N` and `aggregate_int8_batch_N`, ours
+        by that of transformers at the first batch; and `contenders`, a row for each and each batch:
         `contender`, `batch`, `tokens_per_second` (new tokens of all rows, of the median call),
         `tokens_per_second_min` and `_max`, `timed_calls`.
 
@@ -101,8 +101,9 @@ def run(
     first = batches[0]
     for batch in batches[1:]:
         one_by_one = statistics.median(seconds["transformers", first]) * batch / first
-        ours = statistics.median(seconds[OURS, batch])
-        figures[f"aggregate_batch_{batch}"] = one_by_one / ours
+        for figure, name in (("aggregate", OURS), ("aggregate_int8", INT8)):
+            ours = statistics.median(seconds[name, batch])
+            figures[f"{figure}_batch_{batch}"] = one_by_one / ours
     return figures | {"contenders": [_row(*key, shape, seconds[key]) for key in seconds]}
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from fugaku_jax.inference.cache import Cache, through_blocks
 from fugaku_jax.inference.sampler import Choice, at_token, sample
+from fugaku_jax.inference.weights import only_first
 from fugaku_jax.kernels.greatest import greatest
 from fugaku_jax.models.gpt import GPT
 
@@ -78,7 +79,7 @@ def extend(
     pieces: Pieces,
 ) -> tuple[Cache, Chosen]:
     """Run tokens, and choose what follows the last of each row; for all, whether wanted or not."""
-    model = nnx.merge(structure, weights)
+    model = _model(structure, weights, ragged, texts.lengths > 0)
     hidden, cache = _hidden(model, ragged, cache)
     chosen = _choose(model, hidden, texts, pieces)
     return cache, jax.tree.map(lambda x: x[None], chosen)
@@ -98,9 +99,8 @@ def repeat(
     """Run the newest token of each row, choose the next, and so on, `steps` times of at most
     `most`, or until all rows have ended; what would be found after that is zeros.
     """
-    model = nnx.merge(structure, weights)
     rows = jnp.zeros((most, len(ragged.tokens)), jnp.int32)
-    top = jnp.zeros((*rows.shape, _told(model)), jnp.int32)
+    top = jnp.zeros((*rows.shape, _told(nnx.merge(structure, weights))), jnp.int32)
     found = Chosen(rows, rows.astype(jnp.float32), top, top.astype(jnp.float32))
 
     def one(carry: tuple) -> tuple:
@@ -109,6 +109,7 @@ def repeat(
         places = jnp.where(alive, ragged.positions, 0)
         nobody = len(ragged.tables) - 1
         here = ragged._replace(positions=places, rows=jnp.where(alive, ragged.rows, nobody))
+        model = _model(structure, weights, here, alive)
         hidden, cache = _hidden(model, here, cache)
         chosen = _choose(model, hidden, texts, pieces)
         place = jnp.where(alive, texts.lengths, texts.tokens.shape[1])
@@ -139,13 +140,34 @@ def score(
     pieces: Pieces,
 ) -> tuple[Cache, Chosen]:
     """Run tokens of one row, and say how probable what follows each of them is."""
-    model = nnx.merge(structure, weights)
+    model = _model(structure, weights, ragged, _is_used(ragged))
     hidden, cache = _hidden(model, ragged, cache)
     logits = _logits(model, hidden)
     log_sum = greatest(logits, pieces.count, model.config.vocab_size)[1]
     told = _most_probable(logits, log_sum, pieces, _told(model))
     found = Chosen(targets, at_token(logits, targets) - log_sum, *told)
     return cache, jax.tree.map(lambda x: x[:, None], found)
+
+
+def _model(
+    structure: nnx.GraphDef[GPT],
+    weights: PyTree[Shaped[Array, "..."]],
+    ragged: Ragged,
+    texts: Bool[Array, " R"],
+) -> GPT:
+    """Return the model, which leaves out what only fills the arrays behind tokens and texts."""
+    model = nnx.merge(structure, weights)
+    only_first(model, _end(_is_used(ragged)), _end(texts))
+    return model
+
+
+def _is_used(ragged: Ragged) -> Bool[Array, " N"]:
+    return ragged.rows < len(ragged.tables) - 1
+
+
+def _end(which: Bool[Array, " N"]) -> Int[Array, ""]:
+    """Return the number of places up to the last that is true."""
+    return jnp.max(jnp.where(which, jnp.arange(1, len(which) + 1), 0)).astype(jnp.int32)
 
 
 def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1 D"], Cache]:

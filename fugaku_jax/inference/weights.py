@@ -24,6 +24,10 @@ Weights = Literal["int8"] | None
 """What products read instead of weights in the type of the arithmetic."""
 
 
+ALL = 2**31 - 1
+"""The number of positions that count, where none only fills an array."""
+
+
 class Stacked(nnx.Param):
     """A weight of all layers; who needs one layer's is told its number."""
 
@@ -62,13 +66,15 @@ class PanelLinear(nnx.Module):
         self.panels, self.scales = Stacked(panels), None if scales is None else Stacked(scales)
         self.bias = None if bias is None else Stacked(bias.astype(jnp.float32))
         self.layer = nnx.Param(jnp.arange(len(kernel), dtype=jnp.int32))
+        self.count = Stacked(jnp.int32(ALL))
 
     def __call__(
         self, x: Float[Array, "B T ..."], activation: Activation | None = None
     ) -> Float[Array, "B T ..."]:
         """Map each position, or its activation, by the one layer that `layer` names.
 
-        The result is in the type of the operands, or in fp32.
+        The result is in the type of the operands, or in fp32; 0 for all but the first `count`
+        positions.
         """
         x = x if activation is None else activation(x)
         spec = self.rules.spec
@@ -82,22 +88,28 @@ class PanelLinear(nnx.Module):
         )
 
         def local(
-            x: Array, panels: Array, scales: Array | None, layer: Array, bias: Array | None
+            x: Array,
+            panels: Array,
+            scales: Array | None,
+            layer: Array,
+            bias: Array | None,
+            count: Array,
         ) -> Array:
             rows = x.reshape(x.shape[0] * x.shape[1], -1)
             biases = None if bias is None else bias.reshape(len(bias), -1)
             given = rows, panels, layer, math.prod(shape)
             if not summed:
-                y = panel_product(*given, biases, self.result_dtype, scales)
+                y = panel_product(*given, biases, self.result_dtype, scales, count)
             else:
-                y = panel_product(*given, None, jnp.float32, scales)
+                y = panel_product(*given, None, jnp.float32, scales, count)
                 y = jax.lax.psum(y, summed)
                 y = y if biases is None else y + biases[layer]
             return y.reshape(*x.shape[:2], *shape).astype(self.result_dtype)
 
         scales, bias = (None if x is None else x[...] for x in (self.scales, self.bias))
         x, panels = reshard(x.astype(self.dtype), given), self.panels[...]
-        return native.on_each_device(local, result, x, panels, scales, self.layer[...], bias)
+        numbers = self.layer[...], bias, self.count[...]
+        return native.on_each_device(local, result, x, panels, scales, *numbers)
 
 
 class PanelOutput(PanelLinear):
@@ -154,6 +166,19 @@ def laid_out(model: GPT, dtype: DTypeLike, weights: Weights = None) -> GPT:
         model.tokens.table[...], dtype, rules
     )
     return new
+
+
+def only_first(model: GPT, positions: Int[Array, ""], texts: Int[Array, ""]) -> None:
+    """Have a model that is laid out multiply no more than count; what lies behind fills arrays.
+
+    Args:
+        positions: how many of those that go through the blocks.
+        texts: how many of those whose logits are found.
+    """
+    for linear in vars(model.blocks).values():
+        if isinstance(linear, PanelLinear):
+            linear.count = Stacked(positions)
+    model.output.count = Stacked(texts)  # pyrefly: ignore[missing-attribute]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))

@@ -49,6 +49,7 @@ def panel_product(
     bias: Float[Array, "L N"] | None = None,
     dtype: DTypeLike | None = None,
     scales: Float[Array, "L P 1 W"] | None = None,
+    count: Int[Array, ""] | None = None,
 ) -> Float[Array, "M N"]:
     """Multiply rows by a layer's matrix and add its bias, in fp32; on one device.
 
@@ -60,16 +61,20 @@ def panel_product(
         bias: of all layers, in fp32.
         dtype: the type of the result, that of `x` or fp32; that of `x` if not given.
         scales: of all layers, laid out too, in fp32; where panels are int8.
+        count: how many rows count, the first ones; the others only fill the array, and become 0.
+            All count if not given.
     """
     dtype = jnp.dtype(dtype or x.dtype)
+    count = jnp.int32(len(x)) if count is None else count.astype(jnp.int32)
     if x.dtype not in native.DTYPES or not native.enabled():
-        return reference_panel_product(x, panels, layer, columns, bias, dtype, scales)
+        return reference_panel_product(x, panels, layer, columns, bias, dtype, scales, count)
     [y] = native.call(
         "panels",
         [jax.ShapeDtypeStruct((len(x), columns), dtype)],
         x,
         panels,
         layer.astype(jnp.int32),
+        count,
         *(() if scales is None else (scales,)),
         *(() if bias is None else (bias,)),
         rows=len(x),
@@ -86,7 +91,8 @@ def reference_panel_product(
     columns: int,
     bias: Float[Array, "L N"] | None,
     dtype: DTypeLike,
-    scales: Float[Array, "L P 1 W"] | None = None,
+    scales: Float[Array, "L P 1 W"] | None,
+    count: Int[Array, ""],
 ) -> Float[Array, "M N"]:
     """Do so in `jnp`."""
     w = jax.lax.dynamic_index_in_dim(panels, layer, keepdims=False)
@@ -102,7 +108,7 @@ def reference_panel_product(
     y = y.reshape(len(x), len(w) * WIDTH)[:, :columns]
     if bias is not None:
         y += jax.lax.dynamic_index_in_dim(bias, layer, keepdims=False)
-    return y.astype(dtype)
+    return jnp.where(jnp.arange(len(y))[:, None] < count, y, 0).astype(dtype)
 
 
 def _sum_of_groups(x: Float[Array, "M K"], w: Int8[Array, "P K W"]) -> Float[Array, "M P W"]:

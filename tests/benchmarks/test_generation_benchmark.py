@@ -43,6 +43,8 @@ def test_ours_and_transformers_generate_as_many_tokens():
     int8 = speed["fugaku_jax int8", 3] / speed["transformers", 3]
     assert figures["ratio_int8_batch_3"] == pytest.approx(int8)
     assert figures["aggregate_batch_3"] == pytest.approx(ours / speed["transformers", 1])
+    int8 = speed["fugaku_jax int8", 3]
+    assert figures["aggregate_int8_batch_3"] == pytest.approx(int8 / speed["transformers", 1])
 
 
 def test_prompts_that_begin_alike_are_answered_both_ways():

@@ -43,7 +43,7 @@ RIGHT = {
     "sum_of_squares": ([X], [NUMBER], {}, {}),
     "matmul": ([of(1, 2, 3), of(1, 3, 4)], [of(1, 2, 4)], PRODUCT, {}),
     "panels": (
-        [of(4, 3), PANELS, COUNT, of(2, 9)],
+        [of(4, 3), PANELS, COUNT, COUNT, of(2, 9)],
         [of(4, 9)],
         {"rows": 4, "columns": 9, "add_bias": True},
         {},
@@ -117,10 +117,11 @@ WRONG = [
     ("panels", {1: of(2, 2, 3, 64)}, {}),
     ("panels", {1: of(2, 1, 3, 32)}, {}),
     ("panels", {1: of(1, 3, 64)}, {}),
-    ("panels", {1: of(0, 1, 3, 64), 3: of(0, 9)}, {}),
+    ("panels", {1: of(0, 1, 3, 64), 4: of(0, 9)}, {}),
     ("panels", {2: ROW}, {}),
-    ("panels", {3: of(9)}, {}),
-    ("panels", {3: of(2, 9, dtype="float16")}, {}),
+    ("panels", {3: ROW}, {}),
+    ("panels", {4: of(9)}, {}),
+    ("panels", {4: of(2, 9, dtype="float16")}, {}),
     ("panels", {1: of(2, 1, 16, 256, dtype="int8")}, {}),  # has no scales
     ("panels", {1: of(2, 1, 3, 64, dtype="bfloat16")}, {}),
     ("panels", {0: of(4, 3, dtype="bfloat16"), 1: of(2, 1, 3, 64, dtype="bfloat16")}, {}),

@@ -20,10 +20,11 @@ def draw(seed, shape, dtype):
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def multiply(x, weights, layer, bias, dtype, scales=None):
+def multiply(x, weights, layer, bias, dtype, scales=None, count=None):
     panels, columns = lay_out(weights), weights.shape[2]
     scales = None if scales is None else lay_out(scales)
-    return panel_product(x, panels, jnp.asarray(layer, jnp.int32), columns, bias, dtype, scales)
+    layer = jnp.asarray(layer, jnp.int32)
+    return panel_product(x, panels, layer, columns, bias, dtype, scales, count)
 
 
 @pytest.mark.slow
@@ -131,6 +132,18 @@ def test_a_row_is_the_same_bit_by_bit_among_any_others(library, dtype):
     for start, stop in ((0, 1), (5, 7), (3, 19), (250, 300)):
         some = multiply(x[start:stop], weights, 0, None, "float32", scales)
         np.testing.assert_array_equal(some, everything[start:stop], err_msg=library)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_that_do_not_count_become_zeros(implementation, dtype):
+    x, weights = draw(0, (40, 70), dtype), draw(1, (2, 70, 130), dtype)
+    bias = draw(2, (2, 130), "float32")
+    everything = np.asarray(multiply(x, weights, 1, bias, "float32"))
+    for count in (0, 1, 17, 40, 41, 2**31 - 1, -1):
+        got = np.asarray(multiply(x, weights, 1, bias, "float32", count=jnp.int32(count)))
+        first = min(max(count, 0), 40)
+        np.testing.assert_array_equal(got[:first], everything[:first], err_msg=implementation)
+        assert not got[first:].any()
 
 
 @pytest.mark.parametrize(("dtype", "together"), [("float16", 1), ("bfloat16", 2), ("int8", 4)])

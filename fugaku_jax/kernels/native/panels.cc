@@ -4,8 +4,9 @@
 // panels they are read from end to end, each once as long as a panel fits the second cache.
 //
 // Every sum is taken in the order of the depth, so a row's result does not depend on the other rows,
-// nor on the threads.
+// nor on the threads. Rows that only fill the array are known when the call is made, not before.
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "dtypes.h"
@@ -63,8 +64,14 @@ void run_all(ffi::ThreadPool threads, const T* x, int64_t rows, const Panels<W>&
   const int64_t most = std::max(8 * UNIT, fitting / UNIT * UNIT);
   for (int64_t row = 0; row < rows; row += most, x += most * w.depth, y += most * w.columns) {
     const panel::Rows<W> taken = take<W>(x, std::min(most, rows - row), w.depth);
-    pool::parallel_for(threads, panel::divide_up(w.columns, WIDTH),
-                       [&](int64_t number) { multiply(taken, w, number, y); });
+    // Neighbours are read on from one to the next, but threads must find work up to the end.
+    const int64_t panels = panel::divide_up(w.columns, WIDTH);
+    const int64_t together = std::clamp<int64_t>(panels / (4 * threads.num_threads()), 1, 8);
+    const auto several = [&](int64_t task) {
+      const int64_t end = std::min(panels, (task + 1) * together);
+      for (int64_t number = task * together; number < end; ++number) multiply(taken, w, number, y);
+    };
+    pool::parallel_for(threads, panel::divide_up(panels, together), several, true);
   }
 }
 
@@ -91,11 +98,13 @@ ffi::ErrorOr<const float*> of_layer(ffi::RemainingArgs rest, size_t index, int64
 }
 
 // Arguments: rows `[..., depth]`; the panels of several layers, `[layers, panels, depth / DEEP, WIDTH
-// DEEP]` (panel.h), in the same type or int8; an int32, the layer; of int8, the layers' scales
-// `[layers, panels, 1, WIDTH]` in fp32; if `add_bias`, their biases `[layers, columns]` in fp32.
-// Result: rows of `columns` numbers, in the type of the rows or in fp32.
+// DEEP]` (panel.h), in the same type or int8; an int32, the layer; an int32, how many rows count; of
+// int8, the layers' scales `[layers, panels, 1, WIDTH]` in fp32; if `add_bias`, their biases `[layers,
+// columns]` in fp32. Result: rows of `columns` numbers, in the type of the rows or in fp32; 0 in those
+// that do not count.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer panels,
-               ffi::BufferR0<ffi::S32> layer, ffi::RemainingArgs rest,
+               ffi::BufferR0<ffi::S32> layer, ffi::BufferR0<ffi::S32> count,
+               ffi::RemainingArgs rest,
                ffi::Result<ffi::AnyBuffer> y, int64_t rows, int64_t columns, bool add_bias) {
   const auto sizes = panels.dimensions(), of_x = x.dimensions();
   const bool scaled = panels.element_type() == ffi::S8;
@@ -120,6 +129,9 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer panels,
     if (!found) return found.error();
     bias = *found;
   }
+  const int64_t counting = std::clamp<int64_t>(*count.typed_data(), 0, rows);
+  const size_t width = rows ? y->size_bytes() / rows : 0;
+  std::memset(static_cast<char*>(y->untyped_data()) + counting * width, 0, (rows - counting) * width);
   return dtypes::dispatch("panels", x.element_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto with = [&]<class W>(std::type_identity<W>) {
@@ -128,7 +140,7 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer panels,
       if (sizes[2] != steps || sizes[3] != WIDTH * DEEP)
         return ffi::Error::InvalidArgument("panels: they are not as deep as the rows");
       const W* data = dtypes::data<W>(panels) + number * sizes[1] * steps * DEEP * WIDTH;
-      return run_type<W, T>(threads, x, rows, {data, columns, depth, scales, bias}, *y);
+      return run_type<W, T>(threads, x, counting, {data, columns, depth, scales, bias}, *y);
     };
     return scaled ? with(std::type_identity<int8_t>{}) : with(type);
   });
@@ -141,6 +153,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fugaku_panels, run,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::BufferR0<ffi::S32>>()
                                   .Arg<ffi::BufferR0<ffi::S32>>()
                                   .RemainingArgs()
                                   .Ret<ffi::AnyBuffer>()
