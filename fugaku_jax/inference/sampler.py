@@ -4,13 +4,13 @@ What they leave and what they change is as in `transformers`, in its order: the 
 then temperature, then the k most probable tokens, then the most probable ones of a total p.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
+from fugaku_jax.kernels.draw import draw
 from fugaku_jax.kernels.greatest import greatest
 
 
@@ -57,21 +57,11 @@ def sample(
     warm, penalised = choice.temperature > 0, choice.repetition_penalty != 1
 
     def change(logits: Array) -> Array:
-        known = jnp.where(jnp.arange(logits.shape[1]) < pieces, logits, -jnp.inf)
-        penalty = choice.repetition_penalty
-        known = _if_any(penalised, lambda x: penalise(x, tokens, lengths, penalty), known)
-        greedy, _ = greatest(known, pieces, columns)
-        return jax.lax.cond(jnp.any(warm), draw, lambda _, greedy: greedy, known, greedy)
-
-    def draw(x: Array, greedy: Array) -> Array:
-        x = x / jnp.where(warm, choice.temperature, 1)[:, None]
-        x = _if_any(choice.top_k > 0, lambda x: keep_top_k(x, choice.top_k), x)
-        x = _if_any(choice.top_p < 1, lambda x: keep_top_p(x, choice.top_p), x)
-
-        def one(seed: Array, number: Array, x: Array) -> Array:
-            return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), number), x)
-
-        return jnp.where(warm, jax.vmap(one)(choice.seed, number, x).astype(jnp.int32), greedy)
+        held = tokens, lengths, choice.repetition_penalty
+        x = jax.lax.cond(jnp.any(penalised), penalise, lambda x, *_: x, logits, *held)
+        greedy, _ = greatest(x, pieces, columns)
+        how = choice.temperature, choice.top_k, choice.top_p, _uniform(choice.seed, number)
+        return jnp.where(warm, draw(x, pieces, *how), greedy)
 
     chosen = jax.lax.cond(jnp.any(warm | penalised), change, lambda _: plain, logits)
     return chosen, at_token(logits, chosen) - log_sum
@@ -100,52 +90,10 @@ def penalise(
     return logits.at[rows, jnp.where(held, tokens, beyond)].set(less, mode="drop")
 
 
-def keep_top_k(logits: Float[Array, "B V"], k: Int[Array, " B"]) -> Float[Array, "B V"]:
-    """Give all but the k greatest logits of a row -inf; equal ones stay together."""
-    least = _greatest(logits, lambda threshold: _count(logits >= threshold) >= k)
-    return jnp.where((k[:, None] > 0) & (logits < least), -jnp.inf, logits)
+def _uniform(seeds: UInt32[Array, " B"], number: Int[Array, " B"]) -> Float[Array, " B"]:
+    """Return each row's random number of its place."""
 
+    def one(seed: Array, number: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), number))
 
-def keep_top_p(logits: Float[Array, "B V"], p: Float[Array, " B"]) -> Float[Array, "B V"]:
-    """Keep the fewest of a row's greatest logits whose tokens have probability p; as `keep_top_k`.
-
-    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, section 3.1.
-    """
-    probability = jax.nn.softmax(logits)
-
-    def enough(threshold: Array) -> Array:
-        return jnp.where(logits >= threshold, probability, 0).sum(-1) >= p
-
-    least = _greatest(logits, enough)
-    return jnp.where((p[:, None] < 1) & (logits < least), -jnp.inf, logits)
-
-
-def _greatest(logits: Array, is_enough: Callable[[Array], Array]) -> Array:
-    """Return the greatest float of each row at which `is_enough`, by halving; -inf if none is.
-
-    A float's bits, turned round where it is negative, are an integer of the same order.
-    """
-
-    def as_float(ordered: Array) -> Array:
-        bits = jnp.where(ordered < 0, jnp.int32(-(2**31)) - ordered - 1, ordered)
-        return jax.lax.bitcast_convert_type(bits, jnp.float32)
-
-    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends  # low is enough, high is not
-        middle = (low >> 1) + (high >> 1) + (low & high & 1)
-        good = is_enough(as_float(middle)[:, None])
-        return jnp.where(good, middle, low), jnp.where(good, high, middle)
-
-    infinite = jax.lax.bitcast_convert_type(jnp.float32(jnp.inf), jnp.int32)
-    high = jnp.full_like(logits[:, 0], 0, jnp.int32) + infinite
-    low = -high - 1
-    return as_float(jax.lax.fori_loop(0, 32, halve, (low, high))[0])[:, None]
-
-
-def _count(which: Bool[Array, "B V"]) -> Int[Array, " B"]:
-    return which.sum(-1, dtype=jnp.int32)
-
-
-def _if_any(rows: Array, change: Callable[[Array], Array], x: Array) -> Array:
-    """Change `x` if any row asks for it: most batches do not, and it takes time."""
-    return jax.lax.cond(jnp.any(rows), change, lambda x: x, x)
+    return jax.vmap(one)(seeds, number)

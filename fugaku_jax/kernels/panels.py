@@ -96,9 +96,9 @@ def reference_panel_product(
 ) -> Float[Array, "M N"]:
     """Do so in `jnp`."""
     w = jax.lax.dynamic_index_in_dim(panels, layer, keepdims=False)
-    count, steps, together = *w.shape[:2], w.shape[2] // WIDTH
-    w = w.reshape(count, steps, WIDTH, together).swapaxes(2, 3)
-    w = w.reshape(count, steps * together, WIDTH)
+    number, steps, together = *w.shape[:2], w.shape[2] // WIDTH
+    w = w.reshape(number, steps, WIDTH, together).swapaxes(2, 3)
+    w = w.reshape(number, steps * together, WIDTH)
     x = jnp.pad(x, ((0, 0), (0, w.shape[1] - x.shape[1])))
     if scales is None:
         y = jnp.einsum("mk,pkw->mpw", x, w, preferred_element_type=jnp.float32)

@@ -12,13 +12,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from fugaku_jax.inference.sampler import (
-    Choice,
-    keep_top_k,
-    keep_top_p,
-    penalise,
-    sample,
-)
+from fugaku_jax.inference.sampler import Choice, penalise, sample
+from fugaku_jax.kernels.draw import keep_top_k, keep_top_p
 
 V = 1003
 

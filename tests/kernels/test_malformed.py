@@ -24,6 +24,7 @@ ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
 FLAGS = ("transpose_a", "transpose_b", "gelu_of_a", "accumulate", "add_bias", "gelu_slope")
 PRODUCT |= dict.fromkeys(FLAGS, False)
+HOW = COLUMN, TARGETS, COLUMN, COLUMN
 PANELS, KEPT, ONE = of(2, 1, 3, 64), of(2, 3, 7, 1, 5), of(3, 1, 5)
 # Operands, results, attributes, and which operand is updated where it lies.
 RIGHT = {
@@ -48,6 +49,7 @@ RIGHT = {
         {"rows": 4, "columns": 9, "add_bias": True},
         {},
     ),
+    "draw": ([X, COUNT, *HOW], [of(3, dtype="int32")], {}, {}),
     "cached_attention": (
         [of(3, 2, 5), ONE, ONE, KEPT, KEPT, COUNT, TARGETS, TABLES],
         [of(3, 2, 5), KEPT, KEPT],
@@ -128,6 +130,13 @@ WRONG = [
     ("panels", {0: of()}, {}),
     ("panels", {}, {0: of(4, 64)}),
     ("panels", {}, {0: of(4, 9, dtype="float16")}),
+    ("draw", {0: FLAT}, {}),
+    ("draw", {1: of(3, dtype="int32")}, {}),
+    ("draw", {2: of(2)}, {}),
+    ("draw", {3: of(3)}, {}),
+    ("draw", {4: of(4)}, {}),
+    ("draw", {5: of(3, 1)}, {}),
+    ("draw", {}, {0: of(2, dtype="int32")}),
     ("cached_attention", {0: of(3, 2, 4)}, {0: of(3, 2, 4)}),
     ("cached_attention", {0: of(2, 2, 5)}, {0: of(2, 2, 5)}),
     ("cached_attention", {0: of(3, 5)}, {0: of(3, 5)}),
