@@ -23,7 +23,6 @@ from fugaku_jax.parallel.product import Activation
 Weights = Literal["int8"] | None
 """What products read instead of weights in the type of the arithmetic."""
 
-
 ALL = 2**31 - 1
 """The number of positions that count, where none only fills an array."""
 
@@ -73,8 +72,8 @@ class PanelLinear(nnx.Module):
     ) -> Float[Array, "B T ..."]:
         """Map each position, or its activation, by the one layer that `layer` names.
 
-        The result is in the type of the operands, or in fp32; 0 for all but the first `count`
-        positions.
+        The result is in the type of the operands, or in fp32. What comes out behind the first
+        `count` positions means nothing.
         """
         x = x if activation is None else activation(x)
         spec = self.rules.spec

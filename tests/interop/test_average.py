@@ -13,10 +13,12 @@ from fugaku_jax.data.tokenizer import train
 from fugaku_jax.errors import InputError
 from fugaku_jax.interop.average import open_average
 from fugaku_jax.interop.hf import export_run
+from fugaku_jax.interop.hf_import import open_hf
 from fugaku_jax.interop.import_run import import_run
 from fugaku_jax.interop.spoken import open_spoken
 from fugaku_jax.run.identity import LEDGER_FILE
 from fugaku_jax.training.checkpoint import load_model
+from fugaku_jax.tuning.chat_template import FUGAKU
 from fugaku_jax.tuning.data_of_run import give_template, template_of_run
 
 
@@ -71,6 +73,8 @@ def test_it_speaks_as_the_models_did_and_says_what_it_is_of(runs, store, tmp_pat
 
 def test_a_chat_template_goes_along_with_weights(runs, tmp_path):
     *_, hf = runs
+    import_run(open_hf(hf), tmp_path / "again")
+    assert template_of_run(tmp_path / "again") == FUGAKU
     import_run(dataclasses.replace(open_average([hf, hf]), template="もし"), tmp_path / "mean")
     assert template_of_run(tmp_path / "mean") == "もし"
 
