@@ -199,14 +199,15 @@ def test_at_rest_nothing_is_due_and_no_thread_is_left(alone, ends):
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ends_late_ends_though_the_next_has_begun(alone, monkeypatch):
     monkeypatch.setattr(threading.Thread, "join", lambda *_: None)  # as on a busy machine
+    threads = []
     for _ in range(5):
         alone.watch(10, step=0)
+        threads.append(alone._thread)
         alone.rest()
     monkeypatch.undo()
-    for thread in threading.enumerate():
-        if thread.name == "watchdog":
-            thread.join(20)
-            assert not thread.is_alive()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_a_thread_that_begins_late_leaves_the_next_one_its_own(monkeypatch):
@@ -222,8 +223,10 @@ def test_a_thread_that_begins_late_leaves_the_next_one_its_own(monkeypatch):
     join = threading.Thread.join
     monkeypatch.setattr(threading.Thread, "join", lambda *_: None)
     watchdog = Watchdog(beat=60.0)  # what is not woken sleeps longer than this test waits
+    threads = []
     for number in (1, 2):
         watchdog.watch(0.0, step=0)
+        threads.append(watchdog._thread)
         while len(begun) < number:
             time.sleep(BEAT)
         if number == 1:
@@ -231,10 +234,9 @@ def test_a_thread_that_begins_late_leaves_the_next_one_its_own(monkeypatch):
     gate.set()
     time.sleep(20 * BEAT)
     watchdog.rest()
-    for thread in threading.enumerate():
-        if thread.name == "watchdog":
-            join(thread, 20)
-            assert not thread.is_alive()
+    for thread in threads:
+        join(thread, 20)
+        assert not thread.is_alive()
 
 
 def test_a_rank_whose_launcher_has_gone_is_asked_once_to_save_and_stop(monkeypatch):
