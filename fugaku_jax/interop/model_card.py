@@ -121,7 +121,13 @@ def _named(origin: dict[str, Any]) -> str:
 
 def _data(store: Store | None, config: Config, run_dir: Path) -> Iterator[str]:
     if store is None:
-        yield "It has read nothing here; what it had read before is not known."
+        of_several = "of" in read_ledger(run_dir).get("imported", {})
+        before = (
+            "what the models have read whose mean it is stands in their ledgers"
+            if of_several
+            else "what it had read before is not known"
+        )
+        yield f"It has read nothing here; {before}."
         return
     left_out = passed_over(run_dir)
     without = f", without the batches {left_out} (counted from 0)" if left_out.ranges else ""

@@ -69,6 +69,7 @@ def test_it_speaks_as_the_models_did_and_says_what_it_is_of(runs, store, tmp_pat
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "the mean of the weights of `a` at step 7" in card
     assert "`b` at step 7" in card
+    assert "stands in their ledgers" in card
 
 
 def test_a_chat_template_goes_along_with_weights(runs, tmp_path):

@@ -19,7 +19,7 @@ def drawn(rows, uniform, candidates=None, temperature=1.0, top_k=0, top_p=1.0):
 
 
 def shares(row, temperature, top_k, top_p):
-    """Return the probabilities of a row's tokens, and of those that may just be in the top p."""
+    """Return the probabilities of a row's tokens once what may not be drawn is left out."""
     x = np.float64(np.float32(row) / np.float32(temperature))
     if 0 < top_k < len(x):
         x[x < np.sort(x)[-top_k]] = -np.inf

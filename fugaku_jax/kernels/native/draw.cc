@@ -49,11 +49,17 @@ float greatest(const IsEnough& is_enough) {
   return as_float(low);
 }
 
+float weight(const Row& row, int64_t begin, int64_t end) {
+  return vector::sum(
+      add_up(begin, end, [&](int64_t i) { return vector::load(row.weights + i); }));
+}
+
 // The k-th greatest logit.
 float least_of_top_k(const Row& row, int64_t k) {
   return greatest([&](float threshold) {
     const Float all = vector::splat(threshold);
-    const Int found = add_up(0, row.size, [&](int64_t i) { return vector::load(row.logits + i) >= all; });
+    const Int found =
+        add_up(0, row.size, [&](int64_t i) { return vector::load(row.logits + i) >= all; });
     int64_t count = 0;
     for (int64_t i = 0; i < LANES; ++i) count -= found[i];
     return count >= k;
@@ -72,14 +78,11 @@ float least_of_top_p(const Row& row, float p) {
 
 // Where the sum of weights first exceeds the share `uniform` of that of all.
 int64_t draw(const Row& row, float uniform) {
-  const auto of_block = [&](int64_t start) -> double {
-    return vector::sum(add_up(start, start + BLOCK, [&](int64_t i) { return vector::load(row.weights + i); }));
-  };
   double total = 0, before = 0;
-  for (int64_t start = 0; start < row.size; start += BLOCK) total += of_block(start);
+  for (int64_t start = 0; start < row.size; start += BLOCK) total += weight(row, start, start + BLOCK);
   int64_t last = 0;  // where something may be drawn, should rounding pass over the end
   for (int64_t start = 0; start < row.size; start += BLOCK) {
-    const double here = of_block(start);
+    const double here = weight(row, start, start + BLOCK);
     if (before + here <= uniform * total) {
       before += here;
       continue;
@@ -117,8 +120,7 @@ int64_t choose(const float* logits, int64_t count, float temperature, int64_t k,
   float least = few ? least_of_top_k(row, k) : -INFINITE;
   weigh(least);
   if (p < 1) {
-    const float total = vector::sum(add_up(0, size, [&](int64_t i) { return vector::load(row.weights + i); }));
-    least = std::max(least, least_of_top_p(row, p * total));
+    least = std::max(least, least_of_top_p(row, p * weight(row, 0, size)));
     weigh(least);
   }
   return draw(row, uniform);
@@ -129,8 +131,9 @@ ffi::Error run(ffi::ThreadPool threads, ffi::BufferR2<ffi::F32> logits,
                ffi::BufferR1<ffi::S32> top_k, ffi::BufferR1<ffi::F32> top_p,
                ffi::BufferR1<ffi::F32> uniform, ffi::Result<ffi::BufferR1<ffi::S32>> which) {
   const int64_t rows = logits.dimensions()[0], width = logits.dimensions()[1];
-  for (const size_t count : {temperature.element_count(), top_k.element_count(), top_p.element_count(),
-                             uniform.element_count(), which->element_count()})
+  for (const size_t count : {temperature.element_count(), top_k.element_count(),
+                             top_p.element_count(), uniform.element_count(),
+                             which->element_count()})
     if (int64_t(count) != rows)
       return ffi::Error::InvalidArgument("draw: there must be one number for each row");
   const int64_t count = std::clamp<int64_t>(candidates.typed_data()[0], 0, width);

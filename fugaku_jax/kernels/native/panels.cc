@@ -104,8 +104,8 @@ ffi::ErrorOr<const float*> of_layer(ffi::RemainingArgs rest, size_t index, int64
 // that do not count.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer panels,
                ffi::BufferR0<ffi::S32> layer, ffi::BufferR0<ffi::S32> count,
-               ffi::RemainingArgs rest,
-               ffi::Result<ffi::AnyBuffer> y, int64_t rows, int64_t columns, bool add_bias) {
+               ffi::RemainingArgs rest, ffi::Result<ffi::AnyBuffer> y, int64_t rows,
+               int64_t columns, bool add_bias) {
   const auto sizes = panels.dimensions(), of_x = x.dimensions();
   const bool scaled = panels.element_type() == ffi::S8;
   const int64_t depth = of_x.size() ? of_x.back() : 0, number = *layer.typed_data();
