@@ -19,16 +19,17 @@ class Cache(NamedTuple):
     training.
     """
 
-    keys: Float[Array, "L N S G K"]
-    values: Float[Array, "L N S G K"]
+    keys: Float[Array, "L N G K S"]
+    values: Float[Array, "L N G S K"]
 
 
 def empty_cache(model: GPT, blocks: int, size: int, dtype: DTypeLike) -> Cache:
     """Return a cache without content, of so many blocks of so many positions."""
     config = model.config
-    shape = (config.n_layers, blocks, size, config.kv_heads, config.head_dim)
-    cut = model.rules.spec("layers", None, None, "heads", None)
-    return Cache(*(jnp.zeros(shape, dtype, out_sharding=cut) for _ in range(2)))
+    heads = config.n_layers, blocks, config.kv_heads
+    cut = model.rules.spec("layers", None, "heads", None, None)
+    shapes = (*heads, config.head_dim, size), (*heads, size, config.head_dim)
+    return Cache(*(jnp.zeros(shape, dtype, out_sharding=cut) for shape in shapes))
 
 
 def through_blocks(

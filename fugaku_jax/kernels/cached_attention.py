@@ -1,8 +1,9 @@
 """Attention of tokens to all before them in their rows, whose keys and values are kept in blocks.
 
 A row's positions lie in blocks of equal size, which its table names in order; rows may have blocks
-in common.
-Source: Kwon et al., "Efficient Memory Management for LLM Serving with PagedAttention", 2023.
+in common, and those which begin with the same blocks attend to them in one product.
+Sources: Kwon et al., "Efficient Memory Management for LLM Serving with PagedAttention", 2023;
+Juravsky et al., "Hydragen: High-Throughput LLM Inference with Shared Prefixes", 2024.
 """
 
 import math
@@ -19,12 +20,12 @@ def cached_attention(
     q: Float[Array, "B H K"],
     k: Float[Array, "B G K"],
     v: Float[Array, "B G K"],
-    keys: Float[Array, "L N S G K"],
-    values: Float[Array, "L N S G K"],
+    keys: Float[Array, "L N G K S"],
+    values: Float[Array, "L N G S K"],
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
     tables: Int[Array, "B M"],
-) -> tuple[Float[Array, "B H K"], Float[Array, "L N S G K"], Float[Array, "L N S G K"]]:
+) -> tuple[Float[Array, "B H K"], Float[Array, "L N G K S"], Float[Array, "L N G S K"]]:
     """Write new keys and values to their places, and then attend to all up to there.
 
     Scores and softmax are fp32.
@@ -33,8 +34,9 @@ def cached_attention(
         q: queries, one a token; H / G neighbours share a head of keys and values.
         k: the new keys.
         v: the new values.
-        keys: of all layers, in N blocks of S; updated where they lie if nobody else wants them.
-        values: likewise.
+        keys: of all layers, in N blocks of S, where those of a head lie number by number; updated
+            where they lie if nobody else wants them.
+        values: likewise, those of a head position by position.
         layer: of which layer these are.
         positions: of each token in its row; what lies behind it is not looked at. Several may be of
             one row.
@@ -45,14 +47,14 @@ def cached_attention(
     """
 
     def local(*operands: Array) -> tuple[Array, ...]:
-        q, keys = operands[0], operands[3]
+        q, keys, values = operands[0], operands[3], operands[4]
         if q.dtype not in native.DTYPES or not native.enabled():
             return reference_cached_attention(*operands)
-        results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, keys)]
+        results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, keys, values)]
         return tuple(native.call("cached_attention", results, *operands, aliases={3: 1, 4: 2}))
 
     kept = jax.typeof(keys).sharding.spec
-    specs = PartitionSpec(None, kept[3], None), kept, kept
+    specs = PartitionSpec(None, kept[2], None), kept, kept
     numbers = (x.astype(jnp.int32) for x in (layer, positions, tables))
     return native.on_each_device(local, specs, q, k, v, keys, values, *numbers)
 
@@ -61,19 +63,21 @@ def reference_cached_attention(
     q: Float[Array, "B H K"],
     k: Float[Array, "B G K"],
     v: Float[Array, "B G K"],
-    keys: Float[Array, "L N S G K"],
-    values: Float[Array, "L N S G K"],
+    keys: Float[Array, "L N G K S"],
+    values: Float[Array, "L N G S K"],
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
     tables: Int[Array, "B M"],
-) -> tuple[Float[Array, "B H K"], Float[Array, "L N S G K"], Float[Array, "L N S G K"]]:
+) -> tuple[Float[Array, "B H K"], Float[Array, "L N G K S"], Float[Array, "L N G S K"]]:
     """Do so in `jnp`, on one device."""
-    size, length = keys.shape[2], tables.shape[1] * keys.shape[2]
+    size = keys.shape[4]
     block = jnp.take_along_axis(tables, positions[:, None] // size, 1)[:, 0]
-    place = layer, block, positions % size
-    keys, values = keys.at[place].set(k), values.at[place].set(v)
-    k, v = (x[layer, tables].reshape(len(q), length, *k.shape[1:]) for x in (keys, values))
-    seen = jnp.arange(length) <= positions[:, None]
+    keys = keys.at[layer, block, :, :, positions % size].set(k)
+    values = values.at[layer, block, :, positions % size].set(v)
+    k = jnp.einsum("bngks->bnsgk", keys[layer, tables])
+    v = jnp.einsum("bngsk->bnsgk", values[layer, tables])
+    k, v = (x.reshape(len(q), -1, *x.shape[3:]) for x in (k, v))
+    seen = jnp.arange(k.shape[1]) <= positions[:, None]
     grouped = q.reshape(len(q), k.shape[2], -1, q.shape[2])
     scores = jnp.einsum("bghk,bsgk->bghs", grouped, k, preferred_element_type=jnp.float32)
     scores = jnp.where(seen[:, None, None], scores / math.sqrt(q.shape[-1]), -jnp.inf)

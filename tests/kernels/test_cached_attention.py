@@ -15,6 +15,17 @@ def draw(random, shape, dtype):
     return jnp.asarray(random.normal(size=shape), dtype)
 
 
+def draw_cache(random, layers, blocks, groups, width, size, dtype):
+    """Draw keys and values as they are kept."""
+    shapes = (width, size), (size, width)
+    return [draw(random, (layers, blocks, groups, *shape), dtype) for shape in shapes]
+
+
+def by_position(keys, values):
+    """Return both with a position's groups in one piece."""
+    return np.moveaxis(keys, 4, 2), np.moveaxis(values, 3, 2)
+
+
 def oracle(q, keys, values, positions):
     """Attend in float64, a row and a head at a time."""
     out = np.zeros(q.shape)
@@ -40,19 +51,19 @@ def test_the_newest_position_attends_to_all_before(
     random = np.random.default_rng(0)
     q = draw(random, (3, heads, width), dtype)
     k, v = (draw(random, (3, groups, width), dtype) for _ in range(2))
-    keys, values = (draw(random, (2, 3, length, groups, width), dtype) for _ in range(2))
+    keys, values = draw_cache(random, 2, 3, groups, width, length, dtype)
     positions = np.array([0, length // 2, length - 1], np.int32)
     layer = jnp.int32(1)
     out, new_keys, new_values = cached_attention(
         q, k, v, keys, values, layer, positions_of(positions), blocks_of_their_own(3)
     )
     rows = np.arange(3)
-    want_keys, want_values = np.array(keys), np.array(values)
-    want_keys[1, rows, positions], want_values[1, rows, positions] = k, v
-    np.testing.assert_array_equal(new_keys, want_keys, err_msg=implementation)
-    np.testing.assert_array_equal(new_values, want_values)
-    operands = (np.float64(x) for x in (q, want_keys[1], want_values[1]))
-    want = oracle(*operands, positions)
+    want = [np.array(x) for x in by_position(keys, values)]
+    for kept, new in zip(want, (k, v), strict=True):
+        kept[1, rows, positions] = new
+    for found, kept in zip(by_position(new_keys, new_values), want, strict=True):
+        np.testing.assert_array_equal(found, kept, err_msg=implementation)
+    want = oracle(*(np.float64(x) for x in (q, want[0][1], want[1][1])), positions)
     np.testing.assert_allclose(np.float64(out), want, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
@@ -71,50 +82,64 @@ def test_tokens_of_rows_in_shared_blocks_attend_as_in_rows_of_their_own(implemen
     tables = np.array([[5, 2, 3]] * 3 + [[5, 1, 0]], np.int32)
     positions = np.array([8, 9, 10, 5], np.int32)
     q, k, v = (draw(random, (4, heads, 20), dtype) for heads in (6, 2, 2))
-    keys, values = (draw(random, (2, 6, 4, 2, 20), dtype) for _ in range(2))
+    keys, values = draw_cache(random, 2, 6, 2, 20, 4, dtype)
     layer = jnp.int32(1)
     given = positions_of(positions), positions_of(tables)
     out, new_keys, new_values = cached_attention(q, k, v, keys, values, layer, *given)
     blocks = tables[range(4), positions // 4]
-    want = []
-    for kept, new in ((keys, k), (values, v)):
-        want.append(np.array(kept))
-        want[-1][1, blocks, positions % 4] = new
-    np.testing.assert_array_equal(new_keys, want[0], err_msg=implementation)
-    np.testing.assert_array_equal(new_values, want[1])
+    want = [np.array(x) for x in by_position(keys, values)]
+    for kept, new in zip(want, (k, v), strict=True):
+        kept[1, blocks, positions % 4] = new
+    for found, kept in zip(by_position(new_keys, new_values), want, strict=True):
+        np.testing.assert_array_equal(found, kept, err_msg=implementation)
     rows = (np.float64(x[1][tables].reshape(4, 12, 2, 20)) for x in want)
     found = oracle(np.float64(q), *rows, positions)
     np.testing.assert_allclose(np.float64(out), found, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
-def test_a_row_is_the_same_bit_by_bit_among_any_others_in_any_cache(library):
+@pytest.mark.parametrize(("heads", "groups"), [(2, 2), (4, 1), (14, 2)])
+@pytest.mark.parametrize("width", [5, 64, 80])
+def test_a_row_is_the_same_bit_by_bit_among_any_others_in_any_cache(library, heads, groups, width):
+    # Nine rows have two blocks in common, two of these one more; one has nothing with others.
     random = np.random.default_rng(0)
-    q, k, v = (draw(random, (4, 2, 64), "bfloat16") for _ in range(3))
-    keys, values = (draw(random, (1, 4, 50, 2, 64), "bfloat16") for _ in range(2))
-    positions = positions_of([30, 3, 49, 20])
+    tables = np.array([[1, 2, 10 + i % 9, 19 + i % 9] for i in range(9)] + [[9, 28, 29, 30]])
+    tables[3, 2] = tables[7, 2] = 8
+    tables = tables[random.permutation(10)]
+    positions = random.integers(48, 64, 10)
+    positions[2] = 20  # which is within what it has in common
+    q = draw(random, (10, heads, width), "bfloat16")
+    k, v = (draw(random, (10, groups, width), "bfloat16") for _ in range(2))
+    keys, values = draw_cache(random, 1, 31, groups, width, 16, "bfloat16")
     layer = jnp.int32(0)
-    own = blocks_of_their_own(4)
-    out, *_ = cached_attention(q, k, v, keys, values, layer, positions, own)
-    one = slice(3, 4)
-    short = (x[:, one, :21] for x in (keys, values))
-    alone, *_ = cached_attention(q[one], k[one], v[one], *short, layer, positions[one], own[:1])
-    np.testing.assert_array_equal(alone, out[one], err_msg=library)
+    given = positions_of(positions), positions_of(tables)
+    out, *kept = cached_attention(q, k, v, keys, values, layer, *given)
+    for row in range(10):
+        one = slice(row, row + 1)
+        # Alone, in one block.
+        whole = [np.array(x)[:, tables[row]] for x in by_position(*kept)]
+        own = [x.reshape(1, 1, 64, groups, width)[:, :, : positions[row] + 1] for x in whole]
+        own = np.moveaxis(own[0], 2, 4), np.moveaxis(own[1], 2, 3)
+        own = (jnp.asarray(x, "bfloat16") for x in own)
+        given = positions_of(positions[one]), blocks_of_their_own(1)
+        alone, *_ = cached_attention(q[one], k[one], v[one], *own, layer, *given)
+        np.testing.assert_array_equal(alone, out[one], err_msg=library)
 
 
 @pytest.mark.parametrize(("layer", "position"), [(-1, 0), (2, 0), (0, -1), (0, 5)])
 def test_a_place_outside_the_cache_is_refused(library, layer, position):
-    x, kept = jnp.ones((1, 1, 4)), jnp.ones((2, 1, 5, 1, 4))
+    x, (keys, values) = jnp.ones((1, 1, 4)), (jnp.ones((2, 1, 1, *x)) for x in ((4, 5), (5, 4)))
     place = jnp.int32(layer), positions_of([position]), blocks_of_their_own(1)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"no such (layer|position)"):
-        jax.block_until_ready(cached_attention(x, x, x, kept, kept, *place))
+        jax.block_until_ready(cached_attention(x, x, x, keys, values, *place))
     assert library
 
 
 @pytest.mark.parametrize("block", [-1, 2])
 def test_a_block_outside_the_cache_is_refused(library, block):
-    x, kept, tables = jnp.ones((1, 1, 4)), jnp.ones((1, 2, 5, 1, 4)), positions_of([[0, block]])
+    x, (keys, values) = jnp.ones((1, 1, 4)), (jnp.ones((1, 2, 1, *x)) for x in ((4, 5), (5, 4)))
+    tables = positions_of([[0, block]])
     with pytest.raises(jax.errors.JaxRuntimeError, match="no such block"):
         jax.block_until_ready(
-            cached_attention(x, x, x, kept, kept, jnp.int32(0), positions_of([0]), tables)
+            cached_attention(x, x, x, keys, values, jnp.int32(0), positions_of([0]), tables)
         )
     assert library

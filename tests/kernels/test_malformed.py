@@ -25,7 +25,8 @@ PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
 FLAGS = ("transpose_a", "transpose_b", "gelu_of_a", "accumulate", "add_bias", "gelu_slope")
 PRODUCT |= dict.fromkeys(FLAGS, False)
 HOW = COLUMN, TARGETS, COLUMN, COLUMN
-PANELS, KEPT, ONE = of(2, 1, 3, 64), of(2, 3, 7, 1, 5), of(3, 1, 5)
+PANELS, ONE = of(2, 1, 3, 64), of(3, 1, 5)
+KEYS, VALUES = of(2, 3, 1, 5, 7), of(2, 3, 1, 7, 5)
 # Operands, results, attributes, and which operand is updated where it lies.
 RIGHT = {
     "layer_norm": ([X, ROW, ROW], [X], EPSILON, {}),
@@ -51,8 +52,8 @@ RIGHT = {
     ),
     "draw": ([X, COUNT, *HOW], [of(3, dtype="int32")], {}, {}),
     "cached_attention": (
-        [of(3, 2, 5), ONE, ONE, KEPT, KEPT, COUNT, TARGETS, TABLES],
-        [of(3, 2, 5), KEPT, KEPT],
+        [of(3, 2, 5), ONE, ONE, KEYS, VALUES, COUNT, TARGETS, TABLES],
+        [of(3, 2, 5), KEYS, VALUES],
         {},
         {3: 1, 4: 2},
     ),
@@ -146,7 +147,10 @@ WRONG = [
     ("cached_attention", {6: of(2, dtype="int32")}, {}),
     ("cached_attention", {7: of(2, 1, dtype="int32")}, {}),
     ("cached_attention", {7: of(3, dtype="int32")}, {}),
-    ("cached_attention", {3: of(2, 3, 7, 2, 5)}, {1: of(2, 3, 7, 2, 5)}),
+    ("cached_attention", {3: of(2, 3, 1, 4, 7)}, {1: of(2, 3, 1, 4, 7)}),
+    ("cached_attention", {3: of(2, 3, 1, 5, 6)}, {1: of(2, 3, 1, 5, 6)}),
+    ("cached_attention", {4: of(2, 4, 1, 7, 5)}, {2: of(2, 4, 1, 7, 5)}),
+    ("cached_attention", {4: of(2, 3, 7, 5)}, {2: of(2, 3, 7, 5)}),
 ]
 
 

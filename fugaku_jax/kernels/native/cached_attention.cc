@@ -1,162 +1,131 @@
 // The custom call `fugaku_cached_attention`: each token of a batch attends to all of its row up to
 // itself, whose keys and values lie in blocks.
 //
-// A token's result does not depend on the others that are not before it, nor on the threads.
-#include <algorithm>
-#include <cmath>
+// Tokens whose rows begin with the same blocks attend to these side by side, as one product.
+// Source: Juravsky et al., "Hydragen: High-Throughput LLM Inference with Shared Prefixes", 2024; here
+// the softmax is not cut, so a token's result does not depend on the others that are not before it,
+// nor on the threads.
+#include "cached_attention.h"
+
+#include <numeric>
+#include <span>
+#include <vector>
 
 #include "dtypes.h"
-#include "elementary.h"
 #include "pool.h"
 #include "scratch.h"
-#include "transpose.h"
-#include "vector.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
-using vector::Float;
-using vector::LANES;
+using cached_attention::Head;
+using cached_attention::QUERIES;
 
-constexpr int64_t AT_ONCE = 4;  // registers of a head that are summed side by side
+// The tokens of a batch: the block of each one's row and its place there.
+struct Tokens {
+  const int32_t *positions, *tables;
+  int64_t count, longest, size;  // of a row, in blocks, and of a block
 
-// Keys or values of one head of a row: `size` positions in each block, `stride` numbers from a
-// position to the next.
-template <class T>
-struct Head {
-  T* data;  // of block 0
-  const int32_t* blocks;
-  int64_t size, stride, width;
-
-  T* block(int64_t index) const { return data + blocks[index] * size * stride; }
-  T* at(int64_t position) const { return block(position / size) + position % size * stride; }
+  const int32_t* table(int64_t token) const { return tables + token * longest; }
+  int64_t blocks(int64_t token) const { return positions[token] / size + 1; }
+  int64_t whole(int64_t token) const { return (positions[token] + 1) / size; }
 };
 
-// scores[t] = scale q k[t], for `count` <= LANES positions from `from` on, each summed lane by lane
-// first and then by halves, as `vector::sum` does.
+// Tokens whose rows have the first `common` blocks in common, of which all of them attend to the
+// whole of the first `whole`.
+struct Tile {
+  std::span<const int64_t> tokens;
+  int64_t common, whole;
+};
+
+// Cuts tokens, ordered by the blocks of their rows, into tiles of at most `most`.
+std::vector<Tile> tiles(const Tokens& tokens, std::span<const int64_t> order, int64_t most) {
+  std::vector<Tile> all;
+  for (size_t first = 0, count; first < order.size(); first += count) {
+    int64_t common = tokens.blocks(order[first]), whole = tokens.whole(order[first]);
+    for (count = 1; first + count < order.size() && int64_t(count) < most; ++count) {
+      const int32_t* table = tokens.table(order[first]);
+      const int64_t next = order[first + count], limit = std::min(common, tokens.blocks(next));
+      const int64_t both = std::mismatch(table, table + limit, tokens.table(next)).first - table;
+      if (2 * both < common) break;
+      common = both;
+      whole = std::min({whole, common, tokens.whole(next)});
+    }
+    all.push_back({order.subspan(first, count), common, whole});
+  }
+  return all;
+}
+
+// Returns the tokens' numbers, so that rows which begin alike follow each other.
+std::vector<int64_t> by_blocks(const Tokens& tokens) {
+  std::vector<int64_t> order(tokens.count);
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int64_t a, int64_t b) {
+    return std::lexicographical_compare(tokens.table(a), tokens.table(a) + tokens.longest,
+                                        tokens.table(b), tokens.table(b) + tokens.longest);
+  });
+  return order;
+}
+
+// Lets `heads` neighbours of each token of a tile attend. q and out are those of token 0, `stride`
+// from token to token; k and v are those of block 0.
 template <class T>
-[[gnu::always_inline]] inline void score(const T* q, const T* from, int64_t stride, int64_t width,
-                                         int64_t count, float scale, float* scores) {
-  Float sums[LANES]{};
-  int64_t j = 0;
-  for (; j + LANES <= width; j += LANES) {
-    const Float part = vector::load(q + j);
-#pragma GCC unroll 16
-    for (int64_t t = 0; t < LANES; ++t)
-      if (t < count) sums[t] += part * vector::load(from + t * stride + j);
+void attend(const Tokens& tokens, const Tile& tile, int64_t heads, const T* q, int64_t stride,
+            Head<T> k, Head<T> v, T* out) {
+  const auto& [mine, common, whole] = tile;
+  const int64_t width = k.width, all = heads * width, count = heads * int64_t(mine.size());
+  int64_t room = 0;
+  for (const int64_t token : mine)
+    room = std::max(room, tokens.blocks(token) * tokens.size);
+  float* queries = scratch<struct Queries, float>(3 * QUERIES * width);
+  float *before = queries + QUERIES * width, *sums = before + QUERIES * width;
+  float* scores = scratch<struct Scores, float>(QUERIES * room);
+  for (size_t i = 0; i < mine.size(); ++i)
+    cached_attention::convert(q + mine[i] * stride, all, 1, queries + i * all);
+  // First what they have in common, then what each has alone.
+  k.blocks = v.blocks = tokens.table(mine[0]);
+  cached_attention::score(count, queries, k, 0, common, scores, room);
+  float divisors[QUERIES];
+  for (size_t i = 0; i < mine.size(); ++i) {
+    const int64_t position = tokens.positions[mine[i]], from = i * heads;
+    k.blocks = tokens.table(mine[i]);
+    cached_attention::score(heads, queries + i * all, k, common, tokens.blocks(mine[i]),
+                            scores + from * room, room);
+    for (int64_t n = from; n < from + heads; ++n)
+      divisors[n] = cached_attention::exponentials(scores + n * room, position + 1);
   }
-  if (j < width) {
-    const Float part = vector::load_some(q + j, width - j);
-#pragma GCC unroll 16
-    for (int64_t t = 0; t < LANES; ++t)
-      if (t < count) sums[t] += part * vector::load_some(from + t * stride + j, width - j);
-  }
-  vector::transpose(sums);
-#pragma GCC unroll 4
-  for (int64_t half = LANES / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
-  vector::store_some(scale * sums[0], scores, count);
-}
-
-template <class T>
-void score(const T* q, const Head<T>& k, int64_t positions, float scale, float* scores) {
-  for (int64_t start = 0; start < positions; start += k.size) {
-    const T* from = k.block(start / k.size);
-    const int64_t end = std::min(positions, start + k.size);
-    int64_t t = start;
-    for (; t + LANES <= end; t += LANES, from += LANES * k.stride)
-      score(q, from, k.stride, k.width, LANES, scale, scores + t);
-    if (t < end) score(q, from, k.stride, k.width, end - t, scale, scores + t);
+  std::fill_n(sums, count * width, 0.0f);
+  cached_attention::mix(count, scores, room, v, 0, whole * tokens.size, sums, before);
+  for (size_t i = 0; i < mine.size(); ++i) {
+    v.blocks = tokens.table(mine[i]);
+    cached_attention::mix(heads, scores + i * heads * room, room, v, whole * tokens.size,
+                          tokens.positions[mine[i]] + 1, before + i * all, sums + i * all);
+    for (int64_t n = 0; n < heads; ++n)
+      cached_attention::convert(sums + i * all + n * width, width, 1 / divisors[i * heads + n],
+                                out + mine[i] * stride + n * width);
   }
 }
 
-// Turns scores into e^(score - max) and returns their sum.
-float exponentials(float* scores, int64_t positions) {
-  Float highest = vector::splat(-vector::INFINITE), sums{};
-  int64_t t = 0;
-  for (; t + LANES <= positions; t += LANES)
-    highest = vector::max(vector::load(scores + t), highest);
-  const int64_t some = positions - t;
-  const Float rest = vector::load_some(scores + t, some, -vector::INFINITE);
-  const float greatest = vector::max(vector::max(rest, highest));
-  for (t = 0; t + LANES <= positions; t += LANES) {
-    const Float x = vector::exp(vector::load(scores + t) - greatest);
-    sums += x;
-    vector::store(x, scores + t);
-  }
-  const Float last = vector::exp(rest - greatest);  // 0 beyond the end
-  vector::store_some(last, scores + t, some);
-  return vector::sum(sums + last);
-}
-
-// out = the sum over t of weights[t] v[t], divided by `divisor`, for V registers from `j` on; of
-// the last one `last` numbers.
-template <int64_t V, bool WHOLE, class T>
-void mix(const float* weights, const Head<T>& v, int64_t positions, float divisor, int64_t j,
-         int64_t last, T* out) {
-  constexpr int64_t TURNS = 2;  // sums that are not waited for
-  Float sums[TURNS][V]{};
-  const auto add = [&](Float (&into)[V], float weight, const T* from) {
-    const Float all = vector::splat(weight);
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < V; ++i)
-      into[i] += all * (WHOLE || i < V - 1 ? vector::load(from + i * LANES)
-                                           : vector::load_some(from + i * LANES, last));
-  };
-  for (int64_t start = 0; start < positions; start += v.size) {
-    const T* from = v.block(start / v.size) + j;
-    const int64_t end = std::min(positions, start + v.size);
-    int64_t t = start;
-    for (; t + TURNS <= end; t += TURNS, from += TURNS * v.stride)
-#pragma GCC unroll 2
-      for (int64_t turn = 0; turn < TURNS; ++turn)
-        add(sums[turn], weights[t + turn], from + turn * v.stride);
-    for (; t < end; ++t, from += v.stride) add(sums[0], weights[t], from);
-  }
-  for (int64_t i = 0; i < V; ++i)
-    vector::store_some((sums[0][i] + sums[1][i]) / divisor, out + j + i * LANES,
-                       i < V - 1 ? LANES : last);
-}
-
-// Likewise, for what is left of a head from `j` on, at most V registers.
-template <int64_t V, class T>
-void mix(const float* weights, const Head<T>& v, int64_t positions, float divisor, int64_t j,
-         T* out) {
-  if constexpr (V > 1)
-    if (j + (V - 1) * LANES >= v.width)
-      return mix<V - 1>(weights, v, positions, divisor, j, out);
-  const int64_t last = std::min(LANES, v.width - j - (V - 1) * LANES);
-  if (last == LANES) return mix<V, true>(weights, v, positions, divisor, j, last, out);
-  mix<V, false>(weights, v, positions, divisor, j, last, out);
-}
-
-template <class T>
-void attend(const T* q, const Head<T>& k, const Head<T>& v, int64_t positions, T* out) {
-  float* scores = scratch<struct Scores, float>(positions);
-  score(q, k, positions, 1 / std::sqrt(float(k.width)), scores);
-  const float divisor = exponentials(scores, positions);
-  for (int64_t j = 0; j < k.width; j += AT_ONCE * LANES)
-    mix<AT_ONCE>(scores, v, positions, divisor, j, out);
-}
-
-// Arguments: queries `[B, H, K]`, new keys and values `[B, G, K]`, those kept `[L, N, S, G, K]`
-// (aliased with results), an int32, the layer, int32 `[B]`, the position of each token in its row,
-// and int32 `[B, M]`, the blocks of that row. Results: `[B, H, K]`, and keys and values, to which
-// the new ones were written.
+// Arguments: queries `[B, H, K]`, new keys and values `[B, G, K]`, those kept, `[L, N, G, K, S]` and
+// `[L, N, G, S, K]` (aliased with results), an int32, the layer, int32 `[B]`, the position of each
+// token in its row, and int32 `[B, M]`, the blocks of that row. Results: `[B, H, K]`, and keys and
+// values, to which the new ones were written.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi::AnyBuffer v,
                ffi::AnyBuffer keys, ffi::AnyBuffer values, ffi::BufferR0<ffi::S32> layer,
                ffi::BufferR1<ffi::S32> positions, ffi::BufferR2<ffi::S32> tables,
                ffi::Result<ffi::AnyBuffer> out, ffi::Result<ffi::AnyBuffer> keys_out,
                ffi::Result<ffi::AnyBuffer> values_out) {
   const auto of_q = q.dimensions(), of_k = k.dimensions(), kept = keys.dimensions();
+  const auto of_values = values.dimensions();
   const auto like = [](ffi::AnyBuffer a, ffi::AnyBuffer b) {
     return a.element_type() == b.element_type() && std::ranges::equal(a.dimensions(), b.dimensions());
   };
-  if (of_q.size() != 3 || of_k.size() != 3 || kept.size() != 5 || !like(k, v) || !like(q, *out) ||
-      !like(keys, values) || q.element_type() != k.element_type() ||
-      q.element_type() != keys.element_type() || of_q[0] != of_k[0] || tables.dimensions()[0] != of_q[0] ||
-      of_k[1] != kept[3] || of_q[2] != of_k[2] || of_q[2] != kept[4] ||
+  if (of_q.size() != 3 || of_k.size() != 3 || kept.size() != 5 || of_values.size() != 5 ||
+      !like(k, v) || !like(q, *out) || q.element_type() != k.element_type() ||
+      q.element_type() != keys.element_type() || q.element_type() != values.element_type() ||
+      of_q[0] != of_k[0] || tables.dimensions()[0] != of_q[0] || of_k[1] != kept[2] ||
+      of_q[2] != of_k[2] || of_q[2] != kept[3] || of_values[3] != kept[4] ||
+      of_values[4] != kept[3] || !std::ranges::equal(kept.first(3), of_values.first(3)) ||
       (of_k[1] ? of_q[1] % of_k[1] : of_q[1]) ||
       int64_t(positions.element_count()) != of_q[0])
     return ffi::Error::InvalidArgument("cached_attention: the operands do not fit each other");
@@ -165,8 +134,8 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
       !like(values, *values_out))
     return ffi::Error::InvalidArgument(
         "cached_attention: keys and values must be aliased with the results");
-  const int64_t batch = of_q[0], blocks = kept[1], size = kept[2], groups = kept[3];
-  const int64_t width = kept[4], shared = groups ? of_q[1] / groups : 0, stride = groups * width;
+  const int64_t batch = of_q[0], blocks = kept[1], groups = kept[2], width = kept[3], size = kept[4];
+  const int64_t shared = groups ? of_q[1] / groups : 0, stride = groups * width;
   const int64_t number = *layer.typed_data(), longest = tables.dimensions()[1];
   const int32_t *position = positions.typed_data(), *table = tables.typed_data();
   if (number < 0 || number >= kept[0])
@@ -176,25 +145,35 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
     return ffi::Error::InvalidArgument("cached_attention: there is no such position");
   if (std::any_of(table, table + batch * longest, [&](int32_t b) { return b < 0 || b >= blocks; }))
     return ffi::Error::InvalidArgument("cached_attention: there is no such block");
+  if (shared == 0) return ffi::Error::Success();
+  const Tokens tokens{position, table, batch, longest, size};
+  const std::vector<int64_t> order = by_blocks(tokens);
+  const std::vector<Tile> all = tiles(tokens, order, std::max(QUERIES / shared, int64_t{1}));
+  // The heads that share a group's keys and values are as many pieces as they need.
+  const int64_t pieces = (shared + QUERIES - 1) / QUERIES;
   return dtypes::dispatch("cached_attention", q.element_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto head = [&](ffi::AnyBuffer all, int64_t token, int64_t group) {
-      const int64_t start = number * blocks * size * stride + group * width;
-      return Head<T>{dtypes::data<T>(all) + start, table + token * longest, size, stride, width};
-    };
+    const int64_t in_block = width * size, block = groups * in_block;
+    T* k_kept = dtypes::data<T>(*keys_out) + number * blocks * block;
+    T* v_kept = dtypes::data<T>(*values_out) + number * blocks * block;
     // All are written before any is read: tokens may be of one row.
-    for (int64_t token = 0; token < batch; ++token) {
-      const int64_t from = token * stride;
-      std::copy_n(dtypes::data<T>(k) + from, stride, head(*keys_out, token, 0).at(position[token]));
-      std::copy_n(dtypes::data<T>(v) + from, stride,
-                  head(*values_out, token, 0).at(position[token]));
-    }
-    pool::parallel_for(threads, batch * groups, [&](int64_t task) {
-      const int64_t token = task / groups, group = task % groups;
-      for (int64_t from = task * shared; from < (task + 1) * shared; ++from)
-        attend(dtypes::data<T>(q) + from * width, head(*keys_out, token, group),
-               head(*values_out, token, group), position[token] + 1,
-               dtypes::data<T>(*out) + from * width);
+    pool::parallel_for(threads, groups, [&](int64_t group) {
+      for (int64_t token = 0; token < batch; ++token) {
+        const int64_t from = token * stride + group * width, place = position[token] % size;
+        const int64_t to = tokens.table(token)[position[token] / size] * block + group * in_block;
+        for (int64_t d = 0; d < width; ++d)
+          k_kept[to + d * size + place] = dtypes::data<T>(k)[from + d];
+        std::copy_n(dtypes::data<T>(v) + from, width, v_kept + to + place * width);
+      }
+    }, true);
+    pool::parallel_for(threads, int64_t(all.size()) * groups * pieces, [&](int64_t task) {
+      const int64_t group = task / pieces % groups, piece = task % pieces;
+      const int64_t first = shared * piece / pieces, end = shared * (piece + 1) / pieces;
+      const int64_t from = (group * shared + first) * width, kept_at = group * in_block;
+      attend(tokens, all[task / pieces / groups], end - first, dtypes::data<T>(q) + from,
+             groups * shared * width, Head<T>{k_kept + kept_at, nullptr, block, width, size},
+             Head<T>{v_kept + kept_at, nullptr, block, width, size},
+             dtypes::data<T>(*out) + from);
     }, true);
     return ffi::Error::Success();
   });
