@@ -37,6 +37,7 @@ def through_blocks(
     tokens: Int[Array, " N"],
     positions: Int[Array, " N"],
     tables: Int[Array, "N M"],
+    copies: Int[Array, "C 2"],
     cache: Cache,
 ) -> tuple[Float[Array, "N 1 D"], Cache]:
     """Run tokens, each of which attends to what its row has up to there.
@@ -46,6 +47,7 @@ def through_blocks(
         tokens: of any rows.
         positions: where in its row each of them is.
         tables: the blocks of each one's row.
+        copies: blocks that are copied before, and where to.
         cache: of all before them in their rows.
 
     Returns:
@@ -59,7 +61,8 @@ def through_blocks(
 
         def attend(operands: Operands) -> tuple[Array, Cache]:
             q, k, v = (x[:, 0] for x in _unpacked(operands))
-            mixed, keys, values = cached_attention(q, k, v, *cache, layer, positions, tables)
+            where = layer, positions, tables, copies
+            mixed, keys, values = cached_attention(q, k, v, *cache, *where)
             return mixed[:, None], Cache(keys, values)
 
         block = nnx.merge(structure, whole, read(layered, layer))

@@ -30,15 +30,17 @@ def pack(
         blocks: most blocks of any row.
     """
     tokens, indices, owners = (np.zeros(length, np.int32) for _ in range(3))
-    tables = np.zeros((width + 1, blocks), np.int32)
+    tables, copies = np.zeros((width + 1, blocks), np.int32), np.zeros((width, 2), np.int32)
     last, lengths, prompts, room = (np.zeros(width, np.int32) for _ in range(4))
     held, place = np.zeros((width, positions), np.int32), 0
     owners[:] = width
-    for number, (row, places) in enumerate((each.row, each.places) for each in pieces):
+    for number, each in enumerate(pieces):
+        row, places = each.row, each.places
         here = slice(place, place + len(places))
         tokens[here], indices[here], owners[here] = row.part(places), places, number
         place += len(places)
         tables[number, : len(row.blocks)] = row.blocks
+        copies[number] = each.copied or 0
         last[number], lengths[number] = place - 1, row.length
         prompts[number] = len(row.continuation.prompt)
         room[number] = limits[number] - row.length
@@ -46,7 +48,7 @@ def pack(
             held[number, : row.length] = row.part(range(row.length))
     options = [each.row.continuation.options for each in pieces]
     tell = np.bool_(any(each.row.alternatives for each in pieces))
-    ragged: Any = (tokens, indices, owners, tables)
+    ragged: Any = (tokens, indices, owners, tables, copies)
     given: Any = (last, held, lengths, prompts, room, tell, choice_of(options, width))
     return Ragged(*ragged), Texts(*given)
 

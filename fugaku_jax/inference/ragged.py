@@ -32,6 +32,8 @@ class Ragged(NamedTuple):
     """Whose each token is."""
     tables: Int[Array, "R+1 M"]
     """The blocks of each row, and of nobody."""
+    copies: Int[Array, "R 2"]
+    """Blocks that are copied before, and where to."""
 
 
 class Texts(NamedTuple):
@@ -172,7 +174,8 @@ def _end(which: Bool[Array, " N"]) -> Int[Array, ""]:
 
 def _hidden(model: GPT, ragged: Ragged, cache: Cache) -> tuple[Float[Array, "N 1 D"], Cache]:
     tables = ragged.tables[ragged.rows]
-    return through_blocks(model, ragged.tokens, ragged.positions, tables, cache)
+    where = ragged.positions, tables, ragged.copies
+    return through_blocks(model, ragged.tokens, *where, cache)
 
 
 def _logits(model: GPT, hidden: Float[Array, "N 1 D"]) -> Float[Array, "N V"]:

@@ -65,6 +65,9 @@ class Piece:
 
     row: Ticket
     places: range
+    copied: tuple[int, int] | None = None
+    """A block that is copied before anything is run, and where to: what it begins with is the
+    row's."""
 
     @property
     def is_last(self) -> bool:
@@ -110,7 +113,8 @@ class Scheduler:
         return min(wanted, self.positions)
 
     def next_pass(self, most: int) -> list[Piece]:
-        """Let those that waited longest begin, and return what the next pass runs.
+        """Let those that waited longest begin, and return what the next pass runs; the last one has
+        been run.
 
         That is the newest token of every row that has any, and prompts in the order of coming.
 
@@ -118,6 +122,7 @@ class Scheduler:
             most: tokens of prompts.
         """
         with self._lock:
+            self._pool.written()
             self._join()
             pieces = [
                 Piece(row, range(row.seen, row.seen + 1))
@@ -128,8 +133,9 @@ class Scheduler:
                 if row.continuation.tokens or not most:
                     continue
                 self._adopt(row)
+                copied = self._copied(row)
                 end = min(len(row.continuation.prompt), row.seen + most)
-                pieces.append(Piece(row, range(row.seen, end)))
+                pieces.append(Piece(row, range(row.seen, end), copied))
                 most -= end - row.seen
                 row.seen = end
                 self._publish(row)  # now: those behind it may use it in the same pass
@@ -203,6 +209,15 @@ class Scheduler:
                 self._pool.release([row.blocks[row.published]])
             row.blocks[row.published : row.published + 1] = [block]
             row.seen, row.published = row.seen + size, row.published + 1
+
+    def _copied(self, row: Ticket) -> tuple[int, int] | None:
+        """Let a row that stands before a block have what another has of the block's beginning."""
+        if row.seen != row.published * self._pool.size:
+            return None
+        tokens = row.continuation.prompt[row.seen : -1][: self._pool.size]
+        block, count = self._pool.beginning(self._before(row), tokens)
+        row.seen += count
+        return (block, row.blocks[row.published]) if count else None
 
     def _publish(self, row: Ticket) -> None:
         size = self._pool.size

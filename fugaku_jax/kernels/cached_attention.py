@@ -25,8 +25,9 @@ def cached_attention(
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
     tables: Int[Array, "B M"],
+    copies: Int[Array, "C 2"],
 ) -> tuple[Float[Array, "B H K"], Float[Array, "L N G K S"], Float[Array, "L N G S K"]]:
-    """Write new keys and values to their places, and then attend to all up to there.
+    """Copy blocks, write new keys and values to their places, and attend to all up to there.
 
     Scores and softmax are fp32.
 
@@ -41,6 +42,7 @@ def cached_attention(
         positions: of each token in its row; what lies behind it is not looked at. Several may be of
             one row.
         tables: the blocks of each token's row.
+        copies: blocks that are copied first, and where to; none is a target before it is a source.
 
     Returns:
         what the queries found, and all keys and values.
@@ -55,7 +57,7 @@ def cached_attention(
 
     kept = jax.typeof(keys).sharding.spec
     specs = PartitionSpec(None, kept[2], None), kept, kept
-    numbers = (x.astype(jnp.int32) for x in (layer, positions, tables))
+    numbers = (x.astype(jnp.int32) for x in (layer, positions, tables, copies))
     return native.on_each_device(local, specs, q, k, v, keys, values, *numbers)
 
 
@@ -68,8 +70,11 @@ def reference_cached_attention(
     layer: Int[Array, ""],
     positions: Int[Array, " B"],
     tables: Int[Array, "B M"],
+    copies: Int[Array, "C 2"],
 ) -> tuple[Float[Array, "B H K"], Float[Array, "L N G K S"], Float[Array, "L N G S K"]]:
     """Do so in `jnp`, on one device."""
+    sources, targets = copies[:, 0], copies[:, 1]
+    keys, values = (x.at[layer, targets].set(x[layer, sources]) for x in (keys, values))
     size = keys.shape[4]
     block = jnp.take_along_axis(tables, positions[:, None] // size, 1)[:, 0]
     keys = keys.at[layer, block, :, :, positions % size].set(k)

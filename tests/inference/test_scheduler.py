@@ -19,11 +19,15 @@ class Written:
     """What a cache would hold, and what every row must find there."""
 
     def __init__(self, blocks):
-        self.held = {}
+        self.held, self.copies = {}, 0
         self.pool = BlockPool(blocks, SIZE)
 
     def run(self, pieces):
-        """Write first and look then, as a pass does."""
+        """Copy first, write then, and look at last, as a pass does."""
+        for source, target in (piece.copied for piece in pieces if piece.copied):
+            self.copies += 1
+            for place in range(SIZE):
+                self.held[target, place] = self.held[source, place]
         for piece in pieces:
             self.write(piece.row, piece.places, piece.row.part(range(piece.row.length)))
         for piece in pieces:
@@ -70,6 +74,7 @@ def test_every_row_finds_all_before_it_whatever_comes_goes_and_is_evicted(tokeni
         used = {block for row in scheduler.rows for block in row.blocks}
         assert written.pool.free == blocks - len(used)
     assert ended > 50
+    assert written.copies > 50
     assert refused > 0 or blocks > 12
     for each in tickets:
         scheduler.cancel(each)
@@ -86,6 +91,37 @@ def test_a_common_beginning_is_run_once_even_in_the_same_pass(tokenizer):
     assert [piece.places for piece in pieces] == [range(19)] + [range(16, 19)] * 3
     assert len({row.blocks[3] for row in rows}) == 1
     assert len({row.blocks[4] for row in rows}) == 4
+
+
+def test_what_a_later_prompt_has_in_common_within_a_block_is_copied(tokenizer):
+    scheduler = Scheduler(BlockPool(60, SIZE), slots=4, queue=9, positions=POSITIONS)
+    rows = [ticket(tokenizer, [*range(10, 16), *own]) for own in ([20, 21, 22], [30] * 5, [40])]
+    for row in rows[:2]:
+        scheduler.submit(row)
+    # What is made in the same pass cannot be copied in it.
+    pieces = scheduler.next_pass(most=100)
+    assert [(piece.places, piece.copied) for piece in pieces] == [
+        (range(9), None),
+        (range(4, 11), None),
+    ]
+    for row in rows[:2]:
+        scheduler.add(row, [50], [0.0])
+    scheduler.submit(rows[2])
+    piece = scheduler.next_pass(most=100)[-1]
+    assert (piece.row, piece.places) == (rows[2], range(6, 7))
+    source, target = piece.copied
+    assert source in (rows[0].blocks[1], rows[1].blocks[1])
+    assert target == rows[2].blocks[1] != source
+
+
+def test_a_prompt_that_was_there_before_runs_its_last_token_alone(tokenizer):
+    scheduler = Scheduler(BlockPool(60, SIZE), slots=4, queue=9, positions=POSITIONS)
+    for places in (range(8), range(7, 8)):
+        row = ticket(tokenizer, [*range(10, 18)])
+        scheduler.submit(row)
+        [piece] = scheduler.next_pass(most=100)
+        assert piece.places == places
+        scheduler.cancel(row)
 
 
 def test_a_long_prompt_does_not_hold_up_a_row_that_goes_on(tokenizer):

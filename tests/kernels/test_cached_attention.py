@@ -9,6 +9,7 @@ from fugaku_jax.kernels.cached_attention import cached_attention
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 """Rounding of sums in fp32, and of the result, a mean of normal numbers."""
+NONE = jnp.zeros((0, 2), jnp.int32)
 
 
 def draw(random, shape, dtype):
@@ -55,7 +56,7 @@ def test_the_newest_position_attends_to_all_before(
     positions = np.array([0, length // 2, length - 1], np.int32)
     layer = jnp.int32(1)
     out, new_keys, new_values = cached_attention(
-        q, k, v, keys, values, layer, positions_of(positions), blocks_of_their_own(3)
+        q, k, v, keys, values, layer, positions_of(positions), blocks_of_their_own(3), NONE
     )
     rows = np.arange(3)
     want = [np.array(x) for x in by_position(keys, values)]
@@ -84,7 +85,7 @@ def test_tokens_of_rows_in_shared_blocks_attend_as_in_rows_of_their_own(implemen
     q, k, v = (draw(random, (4, heads, 20), dtype) for heads in (6, 2, 2))
     keys, values = draw_cache(random, 2, 6, 2, 20, 4, dtype)
     layer = jnp.int32(1)
-    given = positions_of(positions), positions_of(tables)
+    given = positions_of(positions), positions_of(tables), NONE
     out, new_keys, new_values = cached_attention(q, k, v, keys, values, layer, *given)
     blocks = tables[range(4), positions // 4]
     want = [np.array(x) for x in by_position(keys, values)]
@@ -111,16 +112,16 @@ def test_a_row_is_the_same_bit_by_bit_among_any_others_in_any_cache(library, hea
     k, v = (draw(random, (10, groups, width), "bfloat16") for _ in range(2))
     keys, values = draw_cache(random, 1, 31, groups, width, 16, "bfloat16")
     layer = jnp.int32(0)
-    given = positions_of(positions), positions_of(tables)
+    given = positions_of(positions), positions_of(tables), NONE
     out, *kept = cached_attention(q, k, v, keys, values, layer, *given)
     for row in range(10):
         one = slice(row, row + 1)
         # Alone, in one block.
         whole = [np.array(x)[:, tables[row]] for x in by_position(*kept)]
-        own = [x.reshape(1, 1, 64, groups, width)[:, :, : positions[row] + 1] for x in whole]
+        own = [x.reshape(1, 1, 64, groups, width) for x in whole]
         own = np.moveaxis(own[0], 2, 4), np.moveaxis(own[1], 2, 3)
         own = (jnp.asarray(x, "bfloat16") for x in own)
-        given = positions_of(positions[one]), blocks_of_their_own(1)
+        given = positions_of(positions[one]), blocks_of_their_own(1), NONE
         alone, *_ = cached_attention(q[one], k[one], v[one], *own, layer, *given)
         np.testing.assert_array_equal(alone, out[one], err_msg=library)
 
@@ -128,18 +129,33 @@ def test_a_row_is_the_same_bit_by_bit_among_any_others_in_any_cache(library, hea
 @pytest.mark.parametrize(("layer", "position"), [(-1, 0), (2, 0), (0, -1), (0, 5)])
 def test_a_place_outside_the_cache_is_refused(library, layer, position):
     x, (keys, values) = jnp.ones((1, 1, 4)), (jnp.ones((2, 1, 1, *x)) for x in ((4, 5), (5, 4)))
-    place = jnp.int32(layer), positions_of([position]), blocks_of_their_own(1)
+    place = jnp.int32(layer), positions_of([position]), blocks_of_their_own(1), NONE
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"no such (layer|position)"):
         jax.block_until_ready(cached_attention(x, x, x, keys, values, *place))
     assert library
 
 
 @pytest.mark.parametrize("block", [-1, 2])
-def test_a_block_outside_the_cache_is_refused(library, block):
+@pytest.mark.parametrize("which", ["table", "source", "target"])
+def test_a_block_outside_the_cache_is_refused(library, which, block):
     x, (keys, values) = jnp.ones((1, 1, 4)), (jnp.ones((1, 2, 1, *x)) for x in ((4, 5), (5, 4)))
-    tables = positions_of([[0, block]])
+    blocks = {"table": 0, "source": 0, "target": 0} | {which: block}
+    tables, copies = [[0, blocks["table"]]], [[0, 0], [blocks["source"], blocks["target"]]]
+    where = jnp.int32(0), positions_of([0]), positions_of(tables), positions_of(copies)
     with pytest.raises(jax.errors.JaxRuntimeError, match="no such block"):
-        jax.block_until_ready(
-            cached_attention(x, x, x, keys, values, jnp.int32(0), positions_of([0]), tables)
-        )
+        jax.block_until_ready(cached_attention(x, x, x, keys, values, *where))
     assert library
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_blocks_are_copied_before_anything_is_written(implementation, dtype):
+    random = np.random.default_rng(0)
+    q, k, v = (draw(random, (1, heads, 20), dtype) for heads in (6, 2, 2))
+    keys, values = draw_cache(random, 2, 6, 2, 20, 4, dtype)
+    where = jnp.int32(1), positions_of([6]), positions_of([[1, 2]])
+    copies = positions_of([[3, 2], [0, 0], [4, 3]])
+    found = cached_attention(q, k, v, keys, values, *where, copies)
+    before = [x.at[1, 2].set(x[1, 3]).at[1, 3].set(x[1, 4]) for x in (keys, values)]
+    want = cached_attention(q, k, v, *before, *where, NONE)
+    for one, other in zip(found, want, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=implementation)

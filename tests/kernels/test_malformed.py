@@ -18,7 +18,9 @@ def of(*shape, dtype="float32"):
 
 
 X, ROW, COLUMN, NUMBER = of(3, 5), of(5), of(3), of()
-TARGETS, COUNT, TABLES = (of(*shape, dtype="int32") for shape in ((3,), (), (3, 1)))
+TARGETS, COUNT, TABLES, COPIES = (
+    of(*shape, dtype="int32") for shape in ((3,), (), (3, 1), (4, 2))
+)
 EPSILON = {"epsilon": np.float32(1e-5), "centred": True}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}
@@ -52,7 +54,7 @@ RIGHT = {
     ),
     "draw": ([X, COUNT, *HOW], [of(3, dtype="int32")], {}, {}),
     "cached_attention": (
-        [of(3, 2, 5), ONE, ONE, KEYS, VALUES, COUNT, TARGETS, TABLES],
+        [of(3, 2, 5), ONE, ONE, KEYS, VALUES, COUNT, TARGETS, TABLES, COPIES],
         [of(3, 2, 5), KEYS, VALUES],
         {},
         {3: 1, 4: 2},
@@ -149,6 +151,8 @@ WRONG = [
     ("cached_attention", {7: of(3, dtype="int32")}, {}),
     ("cached_attention", {3: of(2, 3, 1, 4, 7)}, {1: of(2, 3, 1, 4, 7)}),
     ("cached_attention", {3: of(2, 3, 1, 5, 6)}, {1: of(2, 3, 1, 5, 6)}),
+    ("cached_attention", {8: of(4, 1, dtype="int32")}, {}),
+    ("cached_attention", {8: of(2, dtype="int32")}, {}),
     ("cached_attention", {4: of(2, 4, 1, 7, 5)}, {2: of(2, 4, 1, 7, 5)}),
     ("cached_attention", {4: of(2, 3, 7, 5)}, {2: of(2, 3, 7, 5)}),
 ]

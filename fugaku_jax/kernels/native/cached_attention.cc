@@ -108,12 +108,12 @@ void attend(const Tokens& tokens, const Tile& tile, int64_t heads, const T* q, i
 
 // Arguments: queries `[B, H, K]`, new keys and values `[B, G, K]`, those kept, `[L, N, G, K, S]` and
 // `[L, N, G, S, K]` (aliased with results), an int32, the layer, int32 `[B]`, the position of each
-// token in its row, and int32 `[B, M]`, the blocks of that row. Results: `[B, H, K]`, and keys and
-// values, to which the new ones were written.
+// token in its row, int32 `[B, M]`, the blocks of that row, and int32 `[C, 2]`, blocks that are copied
+// before and where to. Results: `[B, H, K]`, and keys and values, to which the new ones were written.
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi::AnyBuffer v,
                ffi::AnyBuffer keys, ffi::AnyBuffer values, ffi::BufferR0<ffi::S32> layer,
                ffi::BufferR1<ffi::S32> positions, ffi::BufferR2<ffi::S32> tables,
-               ffi::Result<ffi::AnyBuffer> out, ffi::Result<ffi::AnyBuffer> keys_out,
+               ffi::BufferR2<ffi::S32> copies, ffi::Result<ffi::AnyBuffer> out, ffi::Result<ffi::AnyBuffer> keys_out,
                ffi::Result<ffi::AnyBuffer> values_out) {
   const auto of_q = q.dimensions(), of_k = k.dimensions(), kept = keys.dimensions();
   const auto of_values = values.dimensions();
@@ -123,7 +123,8 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
   if (of_q.size() != 3 || of_k.size() != 3 || kept.size() != 5 || of_values.size() != 5 ||
       !like(k, v) || !like(q, *out) || q.element_type() != k.element_type() ||
       q.element_type() != keys.element_type() || q.element_type() != values.element_type() ||
-      of_q[0] != of_k[0] || tables.dimensions()[0] != of_q[0] || of_k[1] != kept[2] ||
+      of_q[0] != of_k[0] || tables.dimensions()[0] != of_q[0] ||
+      copies.dimensions()[1] != 2 || of_k[1] != kept[2] ||
       of_q[2] != of_k[2] || of_q[2] != kept[3] || of_values[3] != kept[4] ||
       of_values[4] != kept[3] || !std::ranges::equal(kept.first(3), of_values.first(3)) ||
       (of_k[1] ? of_q[1] % of_k[1] : of_q[1]) ||
@@ -138,12 +139,15 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
   const int64_t shared = groups ? of_q[1] / groups : 0, stride = groups * width;
   const int64_t number = *layer.typed_data(), longest = tables.dimensions()[1];
   const int32_t *position = positions.typed_data(), *table = tables.typed_data();
+  const std::span<const int32_t> copied(copies.typed_data(), copies.element_count());
   if (number < 0 || number >= kept[0])
     return ffi::Error::InvalidArgument("cached_attention: there is no such layer");
   if (std::any_of(position, position + batch,
                   [&](int32_t p) { return p < 0 || p >= longest * size; }))
     return ffi::Error::InvalidArgument("cached_attention: there is no such position");
-  if (std::any_of(table, table + batch * longest, [&](int32_t b) { return b < 0 || b >= blocks; }))
+  const auto is_no_block = [&](int32_t b) { return b < 0 || b >= blocks; };
+  if (std::any_of(table, table + batch * longest, is_no_block) ||
+      std::ranges::any_of(copied, is_no_block))
     return ffi::Error::InvalidArgument("cached_attention: there is no such block");
   if (shared == 0) return ffi::Error::Success();
   const Tokens tokens{position, table, batch, longest, size};
@@ -158,6 +162,10 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
     T* v_kept = dtypes::data<T>(*values_out) + number * blocks * block;
     // All are written before any is read: tokens may be of one row.
     pool::parallel_for(threads, groups, [&](int64_t group) {
+      for (size_t i = 0; i < copied.size(); i += 2)
+        for (T* kept : {k_kept + group * in_block, v_kept + group * in_block})
+          if (copied[i] != copied[i + 1])
+            std::copy_n(kept + copied[i] * block, in_block, kept + copied[i + 1] * block);
       for (int64_t token = 0; token < batch; ++token) {
         const int64_t from = token * stride + group * width, place = position[token] % size;
         const int64_t to = tokens.table(token)[position[token] / size] * block + group * in_block;
