@@ -9,7 +9,8 @@ from fugaku_jax.kernels import native
 
 def _libraries():
     """Return the names of the native libraries that are built and that this processor can run."""
-    names = ("avx512_amx", "avx512_bf16", "avx512", "avx2", "generic", "a64fx")
+    names = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512")
+    names = *names, "avx2", "generic", "a64fx"
     found = []
     for name in names:
         with native.use("native", name):

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,24 @@ def test_where_linux_refuses_tiles_the_next_library_runs():
     allowed, library = done.stdout.split()
     assert allowed == "False"
     assert library not in ("avx512_amx", "None")
+
+
+@pytest.mark.parametrize(
+    ("maker", "best"), [("GenuineIntel", "avx512_vnni"), ("AuthenticAMD", "avx512_bf16")]
+)
+def test_pairs_are_multiplied_where_that_is_faster(monkeypatch, maker, best):
+    words = "avx512f avx512bw avx512cd avx512dq avx512vl fma f16c avx512_vnni avx512_bf16".split()
+    monkeypatch.setattr(libraries.processor, "features", lambda: {maker, *words})
+    monkeypatch.setattr(libraries, "installed", Path)
+    monkeypatch.setattr(libraries, "_sources", list)
+    monkeypatch.setattr(libraries.ctypes, "CDLL", lambda file: SimpleNamespace(_name=file))
+    libraries.load.cache_clear()
+    try:
+        assert native.loaded() == best
+        with native.use("native", "avx512_bf16"):  # who names it gets it
+            assert native.loaded() == "avx512_bf16"
+    finally:
+        libraries.load.cache_clear()
 
 
 def test_kernels_older_than_their_sources_are_told(tmp_path):

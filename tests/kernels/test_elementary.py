@@ -15,6 +15,7 @@ SOURCE = Path(__file__).with_name("elementary.cc")
 FLAGS = {
     "avx512_amx": ["-march=x86-64-v4", "-mavx512bf16"],
     "avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"],
+    "avx512_vnni": ["-march=x86-64-v4"],
     "avx512": ["-march=x86-64-v4"],
     "avx2": ["-march=x86-64-v3"],
     "generic": [],
