@@ -1,8 +1,8 @@
 """Which blocks of the cache hold which tokens, and who uses them.
 
 A block that is full is found again by its tokens and all before them, so rows that begin alike have
-blocks in common; one that begins alike is found too, to be copied. Blocks that nobody uses keep what
-they hold until they are needed; the one that was used longest ago goes first.
+blocks in common; or by its first tokens alone, to be copied. Blocks that nobody uses keep what they
+hold until they are needed; the one that was used longest ago goes first.
 """
 
 from collections import OrderedDict

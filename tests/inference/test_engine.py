@@ -121,6 +121,25 @@ def test_in_bf16_48_rows_side_by_side_are_those_that_run_alone(model, tokenizer,
         np.testing.assert_allclose(found.log_probs, want.log_probs, atol=1e-5)
 
 
+def test_what_a_prompt_has_in_common_within_a_block_is_copied_and_is_the_same(
+    model, tokenizer, monkeypatch
+):
+    options, seen, run = Options(8, temperature=0.0), [], Engine._run
+    one, other = [7, *range(40, 65)], [7, *range(40, 63), 90]
+    [want] = Engine(model, tokenizer, 2, slots=2).answers([(other, options)])
+    engine = Engine(model, tokenizer, 2, slots=2)
+
+    def watched(pieces, at_once):
+        seen.extend(piece for piece in pieces if not piece.row.continuation.tokens)
+        return run(engine, pieces, at_once)
+
+    monkeypatch.setattr(engine, "_run", watched)
+    _, found = [next(engine.answers([(prompt, options)])) for prompt in (one, other)]
+    assert [piece.places for piece in seen] == [range(26), range(24, 25)]
+    assert [piece.copied is None for piece in seen] == [True, False]
+    assert (found.tokens, found.log_probs) == (want.tokens, want.log_probs)
+
+
 def test_int8_weights_say_nearly_what_fp32_says(engine, model, tokenizer):
     text = engine.tokens(PREFIX)
     small = Engine(model, tokenizer, 2, jnp.float32, slots=1, weights="int8")

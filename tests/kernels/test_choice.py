@@ -1,12 +1,12 @@
 """Which implementation of a kernel runs is told by a context that JAX's caches know of."""
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -64,15 +64,22 @@ def test_where_linux_refuses_tiles_the_next_library_runs():
     assert library not in ("avx512_amx", "None")
 
 
+class Named(ctypes.CDLL):
+    """A library that is not there."""
+
+    def __init__(self, file):
+        self._name = str(file)
+
+
 @pytest.mark.parametrize(
     ("maker", "best"), [("GenuineIntel", "avx512_vnni"), ("AuthenticAMD", "avx512_bf16")]
 )
 def test_pairs_are_multiplied_where_that_is_faster(monkeypatch, maker, best):
-    words = "avx512f avx512bw avx512cd avx512dq avx512vl fma f16c avx512_vnni avx512_bf16".split()
-    monkeypatch.setattr(libraries.processor, "features", lambda: {maker, *words})
+    avx512 = {f"avx512{name}" for name in ("f", "bw", "cd", "dq", "vl", "_vnni", "_bf16")}
+    monkeypatch.setattr(libraries.processor, "features", lambda: {maker, "fma", "f16c"} | avx512)
     monkeypatch.setattr(libraries, "installed", Path)
     monkeypatch.setattr(libraries, "_sources", list)
-    monkeypatch.setattr(libraries.ctypes, "CDLL", lambda file: SimpleNamespace(_name=file))
+    monkeypatch.setattr(libraries.ctypes, "CDLL", Named)
     libraries.load.cache_clear()
     try:
         assert native.loaded() == best

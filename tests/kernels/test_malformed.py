@@ -18,9 +18,7 @@ def of(*shape, dtype="float32"):
 
 
 X, ROW, COLUMN, NUMBER = of(3, 5), of(5), of(3), of()
-TARGETS, COUNT, TABLES, COPIES = (
-    of(*shape, dtype="int32") for shape in ((3,), (), (3, 1), (4, 2))
-)
+TARGETS, COUNT, TABLES, COPIES = (of(*shape, dtype="int32") for shape in ((3,), (), (3, 1), (4, 2)))
 EPSILON = {"epsilon": np.float32(1e-5), "centred": True}
 ADAMW = dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon"), np.float64(0.5))
 PRODUCT = {"batch": 1, "rows": 2, "columns": 4, "depth": 3}

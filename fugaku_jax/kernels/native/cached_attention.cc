@@ -27,6 +27,7 @@ struct Tokens {
   int64_t count, longest, size;  // of a row, in blocks, and of a block
 
   const int32_t* table(int64_t token) const { return tables + token * longest; }
+  int32_t block(int64_t token) const { return table(token)[positions[token] / size]; }
   int64_t blocks(int64_t token) const { return positions[token] / size + 1; }
   int64_t whole(int64_t token) const { return (positions[token] + 1) / size; }
 };
@@ -65,6 +66,24 @@ std::vector<int64_t> by_blocks(const Tokens& tokens) {
                                         tokens.table(b), tokens.table(b) + tokens.longest);
   });
   return order;
+}
+
+// Copies blocks of one head, pairs of source and target, and writes tokens' keys and values to their
+// places. Of these two, each token's are `stride` from those of the one before it; of the ones kept,
+// each block's.
+template <class T>
+void write(const Tokens& tokens, std::span<const int32_t> copied, const T* k, const T* v,
+           int64_t stride, int64_t width, T* keys, T* values, int64_t kept_stride) {
+  for (size_t i = 0; i < copied.size(); i += 2)
+    for (T* kept : {keys, values})
+      if (copied[i] != copied[i + 1])
+        std::copy_n(kept + copied[i] * kept_stride, width * tokens.size,
+                    kept + copied[i + 1] * kept_stride);
+  for (int64_t token = 0; token < tokens.count; ++token, k += stride, v += stride) {
+    const int64_t at = tokens.block(token) * kept_stride, place = tokens.positions[token] % tokens.size;
+    for (int64_t d = 0; d < width; ++d) keys[at + d * tokens.size + place] = k[d];
+    std::copy_n(v, width, values + at + place * width);
+  }
 }
 
 // Lets `heads` neighbours of each token of a tile attend. q and out are those of token 0, `stride`
@@ -113,8 +132,8 @@ void attend(const Tokens& tokens, const Tile& tile, int64_t heads, const T* q, i
 ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi::AnyBuffer v,
                ffi::AnyBuffer keys, ffi::AnyBuffer values, ffi::BufferR0<ffi::S32> layer,
                ffi::BufferR1<ffi::S32> positions, ffi::BufferR2<ffi::S32> tables,
-               ffi::BufferR2<ffi::S32> copies, ffi::Result<ffi::AnyBuffer> out, ffi::Result<ffi::AnyBuffer> keys_out,
-               ffi::Result<ffi::AnyBuffer> values_out) {
+               ffi::BufferR2<ffi::S32> copies, ffi::Result<ffi::AnyBuffer> out,
+               ffi::Result<ffi::AnyBuffer> keys_out, ffi::Result<ffi::AnyBuffer> values_out) {
   const auto of_q = q.dimensions(), of_k = k.dimensions(), kept = keys.dimensions();
   const auto of_values = values.dimensions();
   const auto like = [](ffi::AnyBuffer a, ffi::AnyBuffer b) {
@@ -162,17 +181,8 @@ ffi::Error run(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi:
     T* v_kept = dtypes::data<T>(*values_out) + number * blocks * block;
     // All are written before any is read: tokens may be of one row.
     pool::parallel_for(threads, groups, [&](int64_t group) {
-      for (size_t i = 0; i < copied.size(); i += 2)
-        for (T* kept : {k_kept + group * in_block, v_kept + group * in_block})
-          if (copied[i] != copied[i + 1])
-            std::copy_n(kept + copied[i] * block, in_block, kept + copied[i + 1] * block);
-      for (int64_t token = 0; token < batch; ++token) {
-        const int64_t from = token * stride + group * width, place = position[token] % size;
-        const int64_t to = tokens.table(token)[position[token] / size] * block + group * in_block;
-        for (int64_t d = 0; d < width; ++d)
-          k_kept[to + d * size + place] = dtypes::data<T>(k)[from + d];
-        std::copy_n(dtypes::data<T>(v) + from, width, v_kept + to + place * width);
-      }
+      write(tokens, copied, dtypes::data<T>(k) + group * width, dtypes::data<T>(v) + group * width,
+            stride, width, k_kept + group * in_block, v_kept + group * in_block, block);
     }, true);
     pool::parallel_for(threads, int64_t(all.size()) * groups * pieces, [&](int64_t task) {
       const int64_t group = task / pieces % groups, piece = task % pieces;

@@ -17,8 +17,7 @@ _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma", "f1
 _VNNI = _AVX512 | {"avx512_vnni"}
 _PAIRS = _VNNI | {"avx512_bf16"}
 _AMX = _PAIRS | {"amx_tile", "amx_bf16", "amx_int8"}
-# Whether the processor can run a library; the best comes first. (Intel's cores multiply pairs of bf16
-# at half the speed of fp32, so what widens them is better there.)
+# Whether the processor can run a library; the best comes first.
 _LIBRARIES: dict[str, Callable[[], bool]] = {
     "a64fx": processor.is_a64fx,
     "avx512_amx": lambda: processor.features() >= _AMX and processor.may_use_tiles(),
@@ -52,6 +51,7 @@ def load(wanted: str | None = None) -> ctypes.CDLL | None:
 def _ordered() -> list[str]:
     """Return the names of all libraries, the best for this processor first."""
     names = list(_LIBRARIES)
+    # Intel's cores multiply pairs of bf16 half as fast as fp32, and widen them in less time.
     if "GenuineIntel" in processor.features():
         names.remove("avx512_bf16")
     return names
