@@ -39,7 +39,8 @@ struct Tile {
   int64_t common, whole;
 };
 
-// Cuts tokens, ordered by the blocks of their rows, into tiles of at most `most`.
+// Cuts tokens, ordered by the blocks of their rows, into tiles of at most `most`. One that would take
+// away half of what the others of its tile have in common begins the next.
 std::vector<Tile> tiles(const Tokens& tokens, std::span<const int64_t> order, int64_t most) {
   std::vector<Tile> all;
   for (size_t first = 0, count; first < order.size(); first += count) {
